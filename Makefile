@@ -1,0 +1,49 @@
+# Every target sets up what it needs, on a machine that has Python, pip and make.
+PYTHON ?= python3
+VENV ?= .venv
+REFERENCE_VENV ?= .venv-reference
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: help demo test test-slow test-reference lint doctest docs benchmark clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# One stamp for each set of extras, so that an unchanged environment is not resolved again.
+$(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable ".[$*]"
+	@touch $@
+
+demo: $(VENV)/.examples  ## set up, extract features from real photographs, draw three pictures
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.test  ## set up and pass the tests
+	$(BIN)/python -m pytest -m "not slow and not reference"
+
+test-slow: $(VENV)/.test  ## the exhaustive sweeps
+	$(BIN)/python -m pytest -m slow
+
+test-reference:  ## compare with the packages dtcwt and pytorch_wavelets, in their own environment
+	test -x $(REFERENCE_VENV)/bin/python || $(PYTHON) -m venv $(REFERENCE_VENV)
+	$(REFERENCE_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[reference]"
+	$(REFERENCE_VENV)/bin/python -m pytest -m reference tests/test_reference.py
+
+lint: $(VENV)/.lint  ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+doctest: $(VENV)/.test  ## the examples in the docstrings
+	$(BIN)/python -m pytest --doctest-modules dtwpt
+
+docs: $(VENV)/.docs  ## the site, in docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+clean:  ## remove environments and what was built
+	rm -rf $(VENV) $(REFERENCE_VENV) docs/_build build dist

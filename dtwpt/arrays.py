@@ -1,0 +1,235 @@
+"""The few primitives that differ between NumPy arrays and torch tensors.
+
+Everything else that the transform needs (slicing, ``add``, ``multiply``, ``sqrt`` with ``out=``) is
+spelled alike in both, so the code above this module is written once. torch is never imported
+here unless the caller already holds a tensor.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+#: A NumPy array or a torch tensor.
+Array: TypeAlias = Any
+
+__all__ = [
+    "Array",
+    "as_complex_input",
+    "as_real_input",
+    "complex_empty",
+    "constant",
+    "contiguous",
+    "copy",
+    "empty",
+    "is_tensor",
+    "linear_map",
+    "namespace",
+    "permute",
+    "planes_product",
+    "planes_windows_product",
+    "real_and_imaginary",
+    "take",
+]
+
+_NUMPY_COMPLEX = {"float32": np.complex64, "float64": np.complex128}
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether ``x`` is a torch tensor, found out without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def namespace(x: Array) -> ModuleType:
+    """Return the module ``numpy`` or ``torch`` that ``x`` belongs to."""
+    return sys.modules["torch"] if is_tensor(x) else np
+
+
+def dtype_name(x: Array) -> str:
+    """Return the dtype's NumPy name, such as ``"float32"``."""
+    return str(x.dtype).removeprefix("torch.")
+
+
+def as_real_input(x: Any, ndim: int, name: str = "x") -> Array:
+    """Return ``x`` as a float32 or float64 array of at least ``ndim`` axes, none of them empty.
+
+    uint8 and uint16 are scaled to 0..1; bool and the other integers become float32 as they are.
+
+    Raises
+    ------
+    TypeError
+        If the dtype is neither float32, float64, bool nor integer.
+    ValueError
+        If there are too few axes or an empty one.
+    """
+    if not is_tensor(x):
+        x = np.asarray(x)
+    if x.ndim < ndim:
+        axes = {1: "(..., N)", 2: "(..., H, W)"}[ndim]
+        raise ValueError(f"{name} must have shape {axes}, got {tuple(x.shape)}")
+    if 0 in tuple(x.shape):
+        raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
+    dtype = dtype_name(x)
+    if dtype in ("float32", "float64"):
+        if is_tensor(x) or x.dtype.isnative:
+            return x
+        return x.astype(dtype)
+    if dtype == "bool" or dtype.startswith(("int", "uint")):
+        xp = namespace(x)
+        full_scale = {"uint8": 255, "uint16": 65535}.get(dtype)
+        x = x.to(xp.float32) if is_tensor(x) else x.astype(np.float32)
+        return x if full_scale is None else x / xp.float32(full_scale) if xp is np else x / full_scale
+    raise TypeError(
+        f"{name} must be float32, float64, bool or integer (converted to float32), got {dtype}"
+    )
+
+
+def as_complex_input(c: Any, name: str = "c") -> Array:
+    """Return ``c`` as a complex64 or complex128 array.
+
+    Raises
+    ------
+    TypeError
+        If the dtype is another one.
+    """
+    if not is_tensor(c):
+        c = np.asarray(c)
+    dtype = dtype_name(c)
+    if dtype not in ("complex64", "complex128"):
+        raise TypeError(f"{name} must be complex64 or complex128, got {dtype}")
+    if not is_tensor(c) and not c.dtype.isnative:
+        return c.astype(dtype)
+    return c
+
+
+def empty(shape: tuple[int, ...], like: Array) -> Array:
+    """Return an uninitialised array of the kind, dtype and device of ``like``."""
+    return like.new_empty(shape) if is_tensor(like) else np.empty(shape, like.dtype)
+
+
+def complex_empty(shape: tuple[int, ...], like: Array) -> Array:
+    """Return an uninitialised complex array of the precision and device of the real ``like``."""
+    if is_tensor(like):
+        return like.new_empty(shape, dtype=like.dtype.to_complex())
+    return np.empty(shape, _NUMPY_COMPLEX[dtype_name(like)])
+
+
+def real_and_imaginary(c: Array) -> tuple[Array, Array]:
+    """Return writable views of the real and the imaginary part."""
+    if is_tensor(c):
+        pairs = sys.modules["torch"].view_as_real(c.resolve_conj())
+        return pairs[..., 0], pairs[..., 1]
+    return c.real, c.imag
+
+
+def permute(x: Array, axes: tuple[int, ...]) -> Array:
+    """Return a view with the axes in another order."""
+    return x.permute(axes) if is_tensor(x) else x.transpose(axes)
+
+
+def contiguous(x: Array) -> Array:
+    """Return ``x`` in C order, copied only if it is not yet."""
+    return x.contiguous() if is_tensor(x) else np.ascontiguousarray(x)
+
+
+def copy(x: Array) -> Array:
+    """Return a copy in C order."""
+    return x.clone(memory_format=sys.modules["torch"].contiguous_format) if is_tensor(x) else x.copy()
+
+
+def take(x: Array, index: NDArray[np.intp], axis: int) -> Array:
+    """Return the entries at ``index`` along ``axis``; zeros where the index is -1."""
+    if is_tensor(x):
+        torch = sys.modules["torch"]
+        where = torch.from_numpy(np.maximum(index, 0)).to(x.device)
+        taken = x.index_select(axis, where)
+    else:
+        taken = np.take(x, np.maximum(index, 0), axis=axis)
+    if (index < 0).any():
+        blank = (slice(None),) * (axis % x.ndim) + (np.flatnonzero(index < 0),)
+        taken[blank] = 0
+    return taken
+
+
+def constant(values: NDArray[np.float64], like: Array) -> Array:
+    """Return ``values`` as an array of the kind, dtype and device of ``like``."""
+    values = np.asarray(values, dtype=dtype_name(like))
+    if is_tensor(like):
+        return sys.modules["torch"].from_numpy(values).to(like.device)
+    return values
+
+
+def planes_product(x: Array, matrix: NDArray[np.float64]) -> Array:
+    """Multiply each plane with a matrix, ``out[b] = x[b] @ matrix``, each in a product of its own.
+
+    See :func:`planes_windows_product` for why.
+    """
+    factor = constant(matrix, x)
+    if is_tensor(x):
+        return sys.modules["torch"].bmm(x, factor.expand(x.shape[0], *factor.shape))
+    return np.matmul(x, factor)
+
+
+def planes_windows_product(
+    matrix: NDArray[np.float64], x: Array, step: int, count: int
+) -> Array:
+    """Multiply a matrix with overlapping windows of rows.
+
+    ``out[b, n] = matrix @ x[b, n * step : n * step + K]``: the windows of a row-major array are
+    themselves matrices, so a strided view feeds the product and nothing is unfolded. Each plane
+    b goes through products of its own, of one shape: what comes out does not depend on the
+    planes beside it, bit for bit.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (M, K)
+    x : array, shape (B, R, C)
+        The last axis contiguous, ``R >= (count - 1) * step + K``.
+    step, count : int
+
+    Returns
+    -------
+    array, shape (B, count, M, C)
+    """
+    factor = constant(matrix, x)
+    rows, length = matrix.shape
+    planes, _, columns = x.shape
+    if not is_tensor(x):
+        plane_stride, row_stride, item = x.strides
+        windows = as_strided(
+            x,
+            (planes, count, length, columns),
+            (plane_stride, step * row_stride, row_stride, item),
+            writeable=False,
+        )
+        return np.matmul(factor, windows)
+    torch = sys.modules["torch"]
+    plane_stride, row_stride, _ = x.stride()
+    out = x.new_empty((planes, count, rows, columns))
+    if count == 1:
+        return torch.bmm(factor.expand(planes, rows, length), x[:, :length], out=out[:, 0])[:, None]
+    factor = factor.expand(count, rows, length)
+    for plane, result in zip(x, out, strict=True):
+        windows = plane.as_strided(
+            (count, length, columns), (step * row_stride, row_stride, 1), plane.storage_offset()
+        )
+        torch.bmm(factor, windows, out=result)
+    return out
+
+
+def linear_map(
+    x: Array, forward: Callable[[Array], Array], adjoint: Callable[[Array], Array]
+) -> Array:
+    """Apply a linear map whose derivative, for torch, is its adjoint."""
+    if not is_tensor(x):
+        return forward(x)
+    from dtwpt._autograd import LinearMap
+
+    return LinearMap.apply(x, forward, adjoint)

@@ -1,0 +1,52 @@
+"""How a signal goes on beyond its ends."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MODES", "source_index"]
+
+#: Names of the extension modes.
+MODES = ("symmetric", "reflect", "replicate", "periodic", "zero")
+
+
+def source_index(positions: NDArray[np.intp], n: int, mode: str) -> NDArray[np.intp]:
+    """Return the index of the sample that stands at each position of the extended signal.
+
+    ==============  ==============================  ===================================
+    mode            ``a b c d`` extended            rule
+    ==============  ==============================  ===================================
+    ``symmetric``   ``b a | a b c d | d c``         mirror between samples (half-sample)
+    ``reflect``     ``c b | a b c d | c b``         mirror on the outermost sample
+    ``replicate``   ``a a | a b c d | d d``         the outermost sample goes on
+    ``periodic``    ``c d | a b c d | a b``         the signal starts again
+    ``zero``        ``0 0 | a b c d | 0 0``         nothing there
+    ==============  ==============================  ===================================
+
+    Parameters
+    ----------
+    positions : ndarray of int
+        Any integers, as far from the signal as wanted.
+    n : int
+        Length of the signal, at least 1.
+    mode : str
+        One of :data:`MODES`.
+
+    Returns
+    -------
+    ndarray of int
+        In ``[0, n)``; -1 where the extended signal is zero.
+    """
+    if mode == "periodic":
+        return positions % n
+    if mode == "symmetric":
+        folded = positions % (2 * n)
+        return np.minimum(folded, 2 * n - 1 - folded)
+    if mode == "reflect":
+        period = max(2 * n - 2, 1)  # a single sample mirrored on itself is a constant
+        folded = positions % period
+        return np.minimum(folded, period - folded) if n > 1 else folded
+    if mode == "replicate":
+        return np.clip(positions, 0, n - 1)
+    return np.where((positions >= 0) & (positions < n), positions, -1)

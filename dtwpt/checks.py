@@ -1,0 +1,62 @@
+"""Checks of arguments that several public functions share."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from dtwpt.borders import MODES
+from dtwpt.wavelets import Wavelet
+
+__all__ = ["as_depth", "as_int", "as_mode", "as_pool", "as_stride", "as_wavelet"]
+
+
+def as_int(value: Any, name: str, accepted: str) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be {accepted}, got {value!r}")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be {accepted}, got {value!r}") from None
+
+
+def as_depth(depth: Any) -> int:
+    """Return ``depth`` as an int of at least 1."""
+    number = as_int(depth, "depth", "an integer of at least 1")
+    if number < 1:
+        raise ValueError(f"depth must be an integer of at least 1, got {number}")
+    return number
+
+
+def as_wavelet(wavelet: Any) -> Wavelet:
+    """Return the :class:`Wavelet` that ``wavelet`` is, or names."""
+    return wavelet if isinstance(wavelet, Wavelet) else Wavelet(wavelet)
+
+
+def as_stride(stride: Any, depth: int) -> int:
+    """Return ``stride`` as a power of two up to ``2**depth``, which is the default."""
+    if stride is None:
+        return int(2**depth)
+    accepted = f"a power of two from 1 to 2**depth = {2**depth}"
+    number = as_int(stride, "stride", accepted)
+    if number < 1 or number > 2**depth or number & (number - 1):
+        raise ValueError(f"stride must be {accepted}, got {number}")
+    return number
+
+
+def as_mode(mode: Any) -> str:
+    """Return ``mode`` if it names an extension mode."""
+    if not isinstance(mode, str):
+        raise TypeError(f"mode must be a string, got {type(mode).__name__}")
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r}; known modes: {', '.join(MODES)}")
+    return mode
+
+
+def as_pool(pool: Any) -> int:
+    """Return ``pool`` as an odd int of at least 1."""
+    accepted = "an odd integer of at least 1"
+    number = as_int(pool, "pool", accepted)
+    if number < 1 or number % 2 == 0:
+        raise ValueError(f"pool must be {accepted}, got {number}")
+    return number

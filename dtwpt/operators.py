@@ -1,0 +1,196 @@
+"""The two operators over packets: complex modulus (CMod) and max pooling of the real part (RMax)."""
+
+from __future__ import annotations
+
+from dtwpt.arrays import (
+    Array,
+    as_real_input,
+    copy,
+    empty,
+    is_tensor,
+    linear_map,
+    namespace,
+)
+from dtwpt.checks import as_depth, as_mode, as_pool, as_wavelet
+from dtwpt.plane import Plane, plane_for
+from dtwpt.transform import dtcwpt2
+from dtwpt.wavelets import Wavelet
+
+__all__ = ["cmod2", "rmax2"]
+
+
+def cmod2(
+    x: Array,
+    depth: int = 2,
+    wavelet: str | Wavelet = "qshift_b",
+    mode: str = "symmetric",
+) -> Array:
+    """Modulus of the complex packet coefficients of images, the operator CMod.
+
+    Parameters
+    ----------
+    x : array_like or torch.Tensor, shape (..., H, W)
+        As for :func:`dtcwpt2`.
+    depth : int, default: 2
+        Number of stages J; there are ``2**depth`` packets an axis.
+    wavelet : str or Wavelet, default: "qshift_b"
+    mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
+        How the image goes on beyond its borders.
+
+    Returns
+    -------
+    real array, shape (..., 2, 2**depth, 2**depth, ceil(H / 2**depth), ceil(W / 2**depth))
+        ``abs(dtcwpt2(x, depth, wavelet, mode=mode))``, computed without the complex array unless
+        torch has to differentiate it; the derivative at a zero coefficient is 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type, shape or value.
+
+    References
+    ----------
+    .. [1] H. Leterme, K. Polisano, V. Perrier, K. Alahari, "On the Shift Invariance of Max
+       Pooling Feature Maps in Convolutional Neural Networks", arXiv 2209.11740.
+
+    Examples
+    --------
+    >>> import numpy as np, dtwpt
+    >>> x = np.random.default_rng(0).normal(size=(3, 32, 48))
+    >>> maps = dtwpt.cmod2(x)
+    >>> maps.shape
+    (3, 2, 4, 4, 8, 12)
+    >>> bool(np.allclose(maps, abs(dtwpt.dtcwpt2(x))))
+    True
+    """
+    x = as_real_input(x, 2)
+    depth, wavelet, mode = as_depth(depth), as_wavelet(wavelet), as_mode(mode)
+    if _differentiated(x):
+        return dtcwpt2(x, depth, wavelet, mode=mode).abs()
+    height, width = x.shape[-2:]
+    plane = plane_for(height, width, depth, wavelet, 2**depth, mode)
+    out = _modulus(x.reshape(-1, height, width), plane)
+    return out.reshape(*x.shape[:-2], *out.shape[1:])
+
+
+def rmax2(
+    x: Array,
+    depth: int = 2,
+    wavelet: str | Wavelet = "qshift_b",
+    mode: str = "symmetric",
+    pool: int = 3,
+) -> Array:
+    """Max pooling of the real part of the packet coefficients of images, the operator RMax.
+
+    The real part at stride ``m = 2**(depth - 1)``, as a strided convolution layer computes it,
+    goes through ``pool x pool`` max pooling with stride 2. The pooling windows are centred on
+    the samples of :func:`cmod2`; those at the border see the extended image.
+
+    Parameters
+    ----------
+    x : array_like or torch.Tensor, shape (..., H, W)
+        As for :func:`dtcwpt2`.
+    depth : int, default: 2
+        Number of stages J; there are ``2**depth`` packets an axis.
+    wavelet : str or Wavelet, default: "qshift_b"
+    mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
+        How the image goes on beyond its borders.
+    pool : int, default: 3
+        Side ``2 q + 1`` of the pooling window, odd.
+
+    Returns
+    -------
+    real array, shape (..., 2, 2**depth, 2**depth, ceil(H / 2**depth), ceil(W / 2**depth))
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type, shape or value.
+
+    References
+    ----------
+    .. [1] H. Leterme, K. Polisano, V. Perrier, K. Alahari, "On the Shift Invariance of Max
+       Pooling Feature Maps in Convolutional Neural Networks", arXiv 2209.11740.
+
+    Examples
+    --------
+    >>> import numpy as np, dtwpt
+    >>> x = np.random.default_rng(0).normal(size=(3, 32, 48))
+    >>> dtwpt.rmax2(x).shape
+    (3, 2, 4, 4, 8, 12)
+    """
+    x = as_real_input(x, 2)
+    depth, wavelet, mode = as_depth(depth), as_wavelet(wavelet), as_mode(mode)
+    pool = as_pool(pool)
+    height, width = x.shape[-2:]
+    plane = plane_for(height, width, depth, wavelet, 2 ** (depth - 1), mode, pool=pool)
+    if _differentiated(x):
+        out = _differentiable_rmax(x.reshape(-1, height, width), plane, pool)
+    else:
+        out = _rmax(x.reshape(-1, height, width), plane, pool)
+    return out.reshape(*x.shape[:-2], *out.shape[1:])
+
+
+def _differentiated(x: Array) -> bool:
+    return is_tensor(x) and x.requires_grad and namespace(x).is_grad_enabled()
+
+
+def _modulus(x: Array, plane: Plane) -> Array:
+    xp = namespace(x)
+    out = empty((x.shape[0], 2, plane.packets, plane.packets, *plane.size), x)
+    for piece in plane.pieces(x):
+        planes, rows, columns = piece.place
+        aa, ab, ba, bb = plane.trees(piece)
+        for sign, (real, imaginary) in enumerate(
+            ((xp.subtract(aa, bb), xp.add(ab, ba)), (xp.add(aa, bb), xp.subtract(ba, ab)))
+        ):
+            # Products and sums apart, never fused: the same rounding wherever a value stands.
+            xp.multiply(real, real, out=real)
+            xp.multiply(imaginary, imaginary, out=imaginary)
+            xp.add(real, imaginary, out=real)
+            xp.sqrt(real, out=real)
+            out[planes, sign, :, :, rows, columns] = real
+    return out
+
+
+def _rmax(x: Array, plane: Plane, pool: int) -> Array:
+    size = tuple((count - pool) // 2 + 1 for count in plane.size)
+    out = empty((x.shape[0], 2, plane.packets, plane.packets, *size), x)
+    for piece in plane.pieces(x, pool, hop=2):
+        planes, rows, columns = piece.place
+        for sign, real in enumerate(plane.real_parts(piece)):
+            out[planes, sign, :, :, rows, columns] = _max_pool(real, pool)
+    return out
+
+
+def _max_pool(x: Array, pool: int) -> Array:
+    """Maximum over pool x pool windows of the last two axes, stride 2, no padding."""
+    xp = namespace(x)
+    last = x.shape[-1] - pool + 1
+    across = copy(x[..., :last:2])
+    for shift in range(1, pool):
+        xp.maximum(across, x[..., shift : shift + last : 2], out=across)
+    last = x.shape[-2] - pool + 1
+    out = copy(across[..., :last:2, :])
+    for shift in range(1, pool):
+        xp.maximum(out, across[..., shift : shift + last : 2, :], out=out)
+    return out
+
+
+def _differentiable_rmax(x: Array, plane: Plane, pool: int) -> Array:
+    torch = namespace(x)
+
+    def forward(x: Array) -> Array:
+        out = empty((x.shape[0], 2, plane.packets, plane.packets, *plane.size), x)
+        for piece in plane.pieces(x):
+            planes, rows, columns = piece.place
+            for sign, real in enumerate(plane.real_parts(piece)):
+                out[planes, sign, :, :, rows, columns] = real
+        return out
+
+    def adjoint(real: Array) -> Array:
+        return plane.adjoint(torch.complex(real, torch.zeros_like(real)))
+
+    real = linear_map(x, forward, adjoint)
+    pooled = torch.nn.functional.max_pool2d(real.flatten(1, 3), pool, stride=2)
+    return pooled.reshape(*real.shape[:4], *pooled.shape[-2:])

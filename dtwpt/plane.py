@@ -1,0 +1,196 @@
+"""Two axes make a plane: the separable outputs of both trees, and their complex combinations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from dtwpt.arrays import (
+    Array,
+    complex_empty,
+    empty,
+    namespace,
+    permute,
+    real_and_imaginary,
+)
+from dtwpt.axis import Axis, axis_for
+from dtwpt.wavelets import Wavelet
+
+__all__ = ["Piece", "Plane", "plane_for"]
+
+# Work goes through in pieces of about this many pixels, so that every intermediate array stays in
+# a core's own cache (1 MiB of float32).
+_PIECE = 2**18
+# Parts of large images: wide rather than square, as memory is reached a page, part of a row, at a
+# time.
+_PART_HEIGHT, _PART_WIDTH = 256, 2048
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of some planes: the pixels that it needs and the place of what comes of them.
+
+    ``place`` are the slices (planes, rows, columns) of the output that ``rows`` x ``columns`` cells
+    of each axis lead to.
+    """
+
+    pixels: Array
+    rows: int
+    columns: int
+    place: tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The two axes of images of one size."""
+
+    vertical: Axis
+    horizontal: Axis
+
+    @property
+    def packets(self) -> int:
+        """Packets an axis."""
+        return self.horizontal.channels // 2
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Cells down and across."""
+        return self.vertical.count, self.horizontal.count
+
+    def pieces(self, x: Array, pool: int = 1, hop: int = 1) -> Iterator[Piece]:
+        """Yield the pieces in which images (B, H, W) are worked through.
+
+        Small images go through several at a time, large ones in parts. With ``pool`` and
+        ``hop``, every place of the output needs ``pool`` cells, ``hop`` further on than the last.
+        """
+        group = self._group
+        for start in range(0, x.shape[0], group):
+            planes = slice(start, min(start + group, x.shape[0]))
+            for rows, tall in _parts(self.vertical, _PART_HEIGHT, pool, hop):
+                top = rows.start * hop
+                band = self.vertical.extend(x[planes], top, top + tall, 1)
+                for columns, wide in _parts(self.horizontal, _PART_WIDTH, pool, hop):
+                    left = columns.start * hop
+                    pixels = self.horizontal.extend(band, left, left + wide, 2)
+                    yield Piece(pixels, tall, wide, (planes, rows, columns))
+
+    @property
+    def _group(self) -> int:
+        return max(1, _PIECE // (self.vertical.n * self.horizontal.n))
+
+    def trees(self, piece: Piece) -> tuple[Array, Array, Array, Array]:
+        """Return the outputs aa, ab, ba, bb (vertical tree, horizontal tree) of a piece.
+
+        Each of shape (B, P, P, rows, columns): (plane, vertical packet, horizontal packet, ...).
+        """
+        halfway = self.horizontal.columns(piece.pixels, piece.columns)
+        planes, height = halfway.shape[:2]
+        out = self.vertical.rows(halfway.reshape(planes, height, -1), piece.rows)
+        shape = (planes, piece.rows, 2, self.packets, 2, self.packets, piece.columns)
+        return _by_tree(out.reshape(shape))
+
+    def real_parts(self, piece: Piece) -> tuple[Array, Array]:
+        """Return the real parts of sign +1 and -1, for which two of the four outputs suffice."""
+        halfway = self.horizontal.columns(piece.pixels, piece.columns)
+        planes, height = halfway.shape[:2]
+        shape = (planes, piece.rows, self.packets, self.packets, piece.columns)
+        aa, bb = (
+            permute(
+                axis.rows(half.reshape(planes, height, -1), piece.rows).reshape(shape),
+                (0, 2, 3, 1, 4),
+            )
+            for axis, half in zip(
+                self.vertical.trees,
+                (halfway[:, :, : self.packets], halfway[:, :, self.packets :]),
+                strict=True,
+            )
+        )
+        return aa - bb, aa + bb
+
+    def analyse(self, x: Array) -> Array:
+        """Transform (B, H, W) to complex (B, 2, P, P, H', W')."""
+        xp = namespace(x)
+        c = complex_empty((x.shape[0], 2, self.packets, self.packets, *self.size), x)
+        real, imaginary = real_and_imaginary(c)
+        for piece in self.pieces(x):
+            planes, rows, columns = piece.place
+            aa, ab, ba, bb = self.trees(piece)
+            xp.subtract(aa, bb, out=real[planes, 0, :, :, rows, columns])
+            xp.add(ab, ba, out=imaginary[planes, 0, :, :, rows, columns])
+            xp.add(aa, bb, out=real[planes, 1, :, :, rows, columns])
+            xp.subtract(ba, ab, out=imaginary[planes, 1, :, :, rows, columns])
+        return c
+
+    def adjoint(self, c: Array) -> Array:
+        """Apply the adjoint of :meth:`analyse`, (B, 2, P, P, H', W') to (B, H, W)."""
+        xp = namespace(c)
+        real, imaginary = real_and_imaginary(c)
+        height, width = self.vertical.n, self.horizontal.n
+        rows, columns = self.size
+        x = empty((c.shape[0], height, width), real)
+        # The axes are undone one after the other; each pass is cut along the other axis.
+        group = self._group
+        wide = max(1, _PIECE // (group * height * self.horizontal.step))
+        tall = max(1, _PIECE // (group * width))
+        for start in range(0, c.shape[0], group):
+            planes = slice(start, min(start + group, c.shape[0]))
+            count = planes.stop - planes.start
+            halfway = empty((count, height, 2 * self.packets, columns), real)
+            for left in range(0, columns, wide):
+                part = slice(left, min(left + wide, columns))
+                shape = (rows, 2, self.packets, 2, self.packets, part.stop - part.start)
+                trees = empty((count, *shape), real)
+                aa, ab, ba, bb = _by_tree(trees)
+                re, im = real[planes, ..., part], imaginary[planes, ..., part]
+                xp.add(re[:, 0], re[:, 1], out=aa)
+                xp.subtract(im[:, 0], im[:, 1], out=ab)
+                xp.add(im[:, 0], im[:, 1], out=ba)
+                xp.subtract(re[:, 1], re[:, 0], out=bb)
+                flat = trees.reshape(count, rows, 2 * self.packets, -1)
+                down = self.vertical.rows_adjoint(flat)
+                halfway[..., part] = down.reshape(count, height, 2 * self.packets, -1)
+            for top in range(0, height, tall):
+                part = slice(top, top + tall)
+                x[planes, part] = self.horizontal.columns_adjoint(halfway[:, part])
+        return x
+
+    def solve(self, x: Array) -> Array:
+        """Undo the Gram matrices of both axes, in place: the adjoint becomes the inverse."""
+        return self.horizontal.columns_solve(self.vertical.rows_solve(x))
+
+
+def _by_tree(trees: Array) -> tuple[Array, Array, Array, Array]:
+    """Views aa, ab, ba, bb of (B, rows, tree, P, tree, P, columns), each (B, P, P, rows, columns)."""
+    view = permute(trees, (2, 4, 0, 3, 5, 1, 6))
+    return view[0, 0], view[0, 1], view[1, 0], view[1, 1]
+
+
+def _parts(axis: Axis, pixels: int, pool: int, hop: int) -> Iterator[tuple[slice, int]]:
+    """Yield slices of the output along an axis, and how many cells each needs."""
+    total = (axis.count - pool) // hop + 1
+    # Where filters are long, neighbouring parts share much, so they are made longer.
+    size = total if axis.dense else max(pixels, 2 * axis.length) // (axis.step * hop)
+    for start in range(0, total, size):
+        stop = min(start + size, total)
+        yield slice(start, stop), (stop - start - 1) * hop + pool
+
+
+@lru_cache(maxsize=128)
+def plane_for(
+    height: int,
+    width: int,
+    depth: int,
+    wavelet: Wavelet,
+    stride: int,
+    mode: str,
+    *,
+    pool: int | None = None,
+) -> Plane:
+    """Return the plane for images of one size; arguments as for :func:`axis_for`."""
+    # Two trees an axis make four orthonormal bases, used in two signs: the transform is a Parseval
+    # frame with a constant of which half is in the filters and the rest goes to one axis.
+    return Plane(
+        axis_for(height, depth, wavelet, stride, mode, gain=0.5**0.5, pool=pool),
+        axis_for(width, depth, wavelet, stride, mode, pool=pool),
+    )

@@ -29,10 +29,17 @@ test: $(VENV)/.test  ## set up and pass the tests
 test-slow: $(VENV)/.test  ## the exhaustive sweeps
 	$(BIN)/python -m pytest -m slow
 
-test-reference:  ## compare with the packages dtcwt and pytorch_wavelets, in their own environment
+# dtcwt and pytorch_wavelets need an environment of their own: numpy<2 and an old setuptools.
+$(REFERENCE_VENV)/.reference: pyproject.toml constraints.txt
 	test -x $(REFERENCE_VENV)/bin/python || $(PYTHON) -m venv $(REFERENCE_VENV)
 	$(REFERENCE_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[reference]"
+	@touch $@
+
+test-reference: $(REFERENCE_VENV)/.reference  ## compare with the packages dtcwt and pytorch_wavelets
 	$(REFERENCE_VENV)/bin/python -m pytest -m reference tests/test_reference.py
+
+benchmark: $(REFERENCE_VENV)/.reference  ## time and memory, against a ResNet stem and pytorch_wavelets
+	$(REFERENCE_VENV)/bin/python benchmarks/speed.py
 
 lint: $(VENV)/.lint  ## format, lint and types
 	$(BIN)/ruff format --check .

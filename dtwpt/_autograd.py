@@ -27,6 +27,6 @@ class LinearMap(torch.autograd.Function):
         return forward(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         forward, adjoint = ctx.maps
         return LinearMap.apply(grad, adjoint, forward), None, None  # type: ignore[no-untyped-call]

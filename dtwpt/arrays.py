@@ -53,13 +53,14 @@ def namespace(x: Array) -> ModuleType:
 
 
 def dtype_name(x: Array) -> str:
-    """Return the dtype's NumPy name, such as ``"float32"``."""
-    return str(x.dtype).removeprefix("torch.")
+    """Return the dtype's NumPy name, such as ``"float32"``, whatever its byte order."""
+    return str(x.dtype).removeprefix("torch.") if is_tensor(x) else str(x.dtype.name)
 
 
 def as_real_input(x: Any, ndim: int, name: str = "x") -> Array:
     """Return ``x`` as a float32 or float64 array of at least ``ndim`` axes, none of them empty.
 
+    It is in C order, so that the same image gives the same products whatever its layout was.
     uint8 and uint16 are scaled to 0..1; bool and the other integers become float32 as they are.
 
     Raises
@@ -78,14 +79,10 @@ def as_real_input(x: Any, ndim: int, name: str = "x") -> Array:
         raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
     dtype = dtype_name(x)
     if dtype in ("float32", "float64"):
-        if is_tensor(x) or x.dtype.isnative:
-            return x
-        return x.astype(dtype)
+        return _native(x, dtype)
     if dtype == "bool" or dtype.startswith(("int", "uint")):
-        xp = namespace(x)
-        full_scale = {"uint8": 255, "uint16": 65535}.get(dtype)
-        x = x.to(xp.float32) if is_tensor(x) else x.astype(np.float32)
-        return x if full_scale is None else x / xp.float32(full_scale) if xp is np else x / full_scale
+        full_scale = {"uint8": 255.0, "uint16": 65535.0}.get(dtype, 1.0)
+        return _native(x, "float32") / full_scale
     raise TypeError(
         f"{name} must be float32, float64, bool or integer (converted to float32), got {dtype}"
     )
@@ -104,9 +101,14 @@ def as_complex_input(c: Any, name: str = "c") -> Array:
     dtype = dtype_name(c)
     if dtype not in ("complex64", "complex128"):
         raise TypeError(f"{name} must be complex64 or complex128, got {dtype}")
-    if not is_tensor(c) and not c.dtype.isnative:
-        return c.astype(dtype)
-    return c
+    return c if is_tensor(c) else c.astype(dtype, copy=False)
+
+
+def _native(x: Array, dtype: str) -> Array:
+    """Return ``x`` in C order with a dtype of native byte order."""
+    if is_tensor(x):
+        return x.to(getattr(sys.modules["torch"], dtype)).contiguous()
+    return np.ascontiguousarray(x, dtype=dtype)
 
 
 def empty(shape: tuple[int, ...], like: Array) -> Array:
@@ -141,7 +143,9 @@ def contiguous(x: Array) -> Array:
 
 def copy(x: Array) -> Array:
     """Return a copy in C order."""
-    return x.clone(memory_format=sys.modules["torch"].contiguous_format) if is_tensor(x) else x.copy()
+    return (
+        x.clone(memory_format=sys.modules["torch"].contiguous_format) if is_tensor(x) else x.copy()
+    )
 
 
 def take(x: Array, index: NDArray[np.intp], axis: int) -> Array:
@@ -177,9 +181,7 @@ def planes_product(x: Array, matrix: NDArray[np.float64]) -> Array:
     return np.matmul(x, factor)
 
 
-def planes_windows_product(
-    matrix: NDArray[np.float64], x: Array, step: int, count: int
-) -> Array:
+def planes_windows_product(matrix: NDArray[np.float64], x: Array, step: int, count: int) -> Array:
     """Multiply a matrix with overlapping windows of rows.
 
     ``out[b, n] = matrix @ x[b, n * step : n * step + K]``: the windows of a row-major array are
@@ -232,4 +234,4 @@ def linear_map(
         return forward(x)
     from dtwpt._autograd import LinearMap
 
-    return LinearMap.apply(x, forward, adjoint)
+    return LinearMap.apply(x, forward, adjoint)  # type: ignore[no-untyped-call]

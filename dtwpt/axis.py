@@ -243,60 +243,43 @@ class Axis:
 
     # Inverse ------------------------------------------------------------------------------------
 
-    @cached_property
-    def _border(self) -> int:
-        """Samples at each end that share a cell with what stands beyond the end; all, if few."""
-        return min(self.length + self.step, -(-self.n // 2))
+    def _near_ends(self, n: int) -> NDArray[np.intp]:
+        """Return the samples of n that may share a cell with what stands beyond an end."""
+        reach = min(self.length + self.step, -(-n // 2))
+        return np.unique(np.concatenate([np.arange(reach), np.arange(n - reach, n)]))
 
     @cached_property
-    def _gram_inverse(self) -> NDArray[np.float64] | None:
-        """Inverse of the Gram matrix on the samples near both ends; None if it is the identity.
+    def _gram_inverse(self) -> tuple[NDArray[np.intp], NDArray[np.float64]] | None:
+        """Where the Gram matrix is not the identity, and its inverse there; None if nowhere.
 
-        Between the ends the columns of the analysis matrix are orthonormal. What happens at the
-        ends does not depend on their distance, so a shorter axis tells it.
+        Away from the ends the columns of the analysis matrix are orthonormal (up to the gain). What
+        happens near the ends does not depend on their distance, so a shorter axis tells it.
         """
-        border = self._border
-        if 2 * border >= self.n:
-            matrix, near = self.matrix, np.arange(self.n)
-        else:
-            n = 2 * border + (self.n - 2 * border) % self.step
-            count = self.count - (self.n - n) // self.step
-            matrix = Axis(self.taps, n, self.step, self.first, count, self.mode).matrix
-            near = np.r_[:border, n - border : n]
-        gram = matrix[:, near].T @ matrix[:, near]
-        gram /= self._frame_bound
+        shortest = 2 * (self.length + self.step)
+        n = min(self.n, shortest + (self.n - shortest) % self.step)
+        count = self.count - (self.n - n) // self.step
+        near = self._near_ends(n)
+        matrix = Axis(self.taps, n, self.step, self.first, count, self.mode).matrix[:, near]
+        gain = float(np.sum(self.taps**2)) / self.step
+        gram = matrix.T @ matrix / gain
         identity = np.eye(near.size)
         if np.abs(gram - identity).max() < _GRAM_TOLERANCE:
             return None
-        return cho_solve(cho_factor(gram), identity)
-
-    @property
-    def _frame_bound(self) -> float:
-        """Squared norm of a column of the matrix away from the ends."""
-        return float(np.sum(self.taps**2)) / self.step
+        return self._near_ends(self.n), cho_solve(cho_factor(gram), identity)
 
     def rows_solve(self, x: Array) -> Array:
         """Undo, in place, the Gram matrix down the rows of (B, n, C)."""
-        inverse = self._gram_inverse
-        if inverse is not None:
-            near = self._near
+        if self._gram_inverse is not None:
+            near, inverse = self._gram_inverse
             x[:, near] = planes_windows_product(inverse, contiguous(x[:, near]), 1, 1)[:, 0]
         return x
 
     def columns_solve(self, x: Array) -> Array:
         """Undo, in place, the Gram matrix along the columns of (B, R, n)."""
-        inverse = self._gram_inverse
-        if inverse is not None:
-            near = self._near
+        if self._gram_inverse is not None:
+            near, inverse = self._gram_inverse
             x[:, :, near] = planes_product(contiguous(x[:, :, near]), inverse.T)
         return x
-
-    @property
-    def _near(self) -> NDArray[np.intp]:
-        border = self._border
-        if 2 * border >= self.n:
-            return np.arange(self.n)
-        return np.r_[:border, self.n - border : self.n]
 
 
 @lru_cache(maxsize=128)

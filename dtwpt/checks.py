@@ -12,6 +12,7 @@ __all__ = ["as_depth", "as_int", "as_mode", "as_pool", "as_stride", "as_wavelet"
 
 
 def as_int(value: Any, name: str, accepted: str) -> int:
+    """Return ``value`` as an int; an error says that ``name`` must be ``accepted``."""
     if isinstance(value, bool):
         raise TypeError(f"{name} must be {accepted}, got {value!r}")
     try:

@@ -134,7 +134,9 @@ def _grid(pool: Any) -> tuple[int, int] | None:
             raise ValueError(f"pool must be {accepted}, got {pool!r}")
         return None if pool == "none" else (1, 1)
     pair = tuple(pool) if isinstance(pool, (tuple, list)) else (pool, pool)
-    rows, columns = (as_int(number, "pool", accepted) for number in pair) if len(pair) == 2 else (0, 0)
+    rows, columns = (
+        (as_int(number, "pool", accepted) for number in pair) if len(pair) == 2 else (0, 0)
+    )
     if rows < 1 or columns < 1:
         raise ValueError(f"pool must be {accepted}, got {pool!r}")
     return rows, columns
@@ -143,6 +145,4 @@ def _grid(pool: Any) -> tuple[int, int] | None:
 def _cuts(length: int, parts: int, name: str) -> list[slice]:
     if parts > length:
         raise ValueError(f"pool has {parts} {name}, more than the {length} {name} of the maps")
-    return [
-        slice(part * length // parts, (part + 1) * length // parts) for part in range(parts)
-    ]
+    return [slice(part * length // parts, (part + 1) * length // parts) for part in range(parts)]

@@ -1,4 +1,4 @@
-"""The two operators over packets: complex modulus (CMod) and max pooling of the real part (RMax)."""
+"""The operators over packets: complex modulus (CMod) and max-pooled real part (RMax)."""
 
 from __future__ import annotations
 

@@ -140,7 +140,8 @@ class PacketBank:
         horizontal = self.filters[self._packet(col, "col")]
         if sign == -1:
             horizontal = horizontal.conj()
-        return _PLANE_GAIN * np.outer(vertical, horizontal)
+        atom: NDArray[np.complex128] = _PLANE_GAIN * np.outer(vertical, horizontal)
+        return atom
 
     def _packet(self, index: int, name: str) -> int:
         try:
@@ -244,14 +245,7 @@ def _atoms(depth: int, wavelet: Wavelet) -> np.ndarray:
     width = np.pi / count
     centres = (np.arange(count) + 0.5) * width
 
-    # Energy spectra on a grid whose points lie inside the cells, not on their borders.
-    bins = 2 * count * max(8, 2 ** int(np.ceil(np.log2(length / count))))
-    ramp = np.exp(-1j * np.pi / bins * np.arange(length))
-    energy = np.abs(np.fft.fft(filters * ramp, bins, axis=1)) ** 2
-    energy /= energy.sum(axis=1, keepdims=True)
-    omega = (np.arange(bins) + 0.5) * 2 * np.pi / bins
-    omega[bins // 2 :] -= 2 * np.pi
-
+    omega, energy = _energy_in_bins(filters)
     distance = np.angle(np.exp(1j * (omega - centres[:, None])))
     variance = np.sum(energy * distance**2, axis=1)
     cell = np.sum(energy * (np.floor(omega / width) == np.arange(count)[:, None]), axis=1)
@@ -276,6 +270,26 @@ def _atoms(depth: int, wavelet: Wavelet) -> np.ndarray:
     table["lowpass"] = (row == 0) & (col == 0)
     table.setflags(write=False)
     return table
+
+
+def _energy_in_bins(
+    filters: NDArray[np.complex128],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Cut the frequencies into narrow bins; return their centres and each one's share of energy.
+
+    The cells are whole numbers of bins.
+    """
+    count, length = filters.shape
+    bins = 2 * count * max(32, 2 ** int(np.ceil(np.log2(length / count))))
+    ramp = np.exp(-1j * np.pi / bins * np.arange(length))
+    density = np.abs(np.fft.fft(filters * ramp, bins, axis=1)) ** 2
+    # The integral of a harmonic over a bin is its value at the centre times a sinc: exact, as
+    # the energy spectrum has no more than 2 L - 1 harmonics.
+    harmonics = np.fft.ifft(density, axis=1) * np.sinc(np.fft.fftfreq(bins))
+    energy = np.fft.fft(harmonics, axis=1).real
+    omega = (np.arange(bins) + 0.5) * 2 * np.pi / bins
+    omega[bins // 2 :] -= 2 * np.pi
+    return omega, energy / energy.sum(axis=1, keepdims=True)
 
 
 def _facing_energy(

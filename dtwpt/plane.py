@@ -161,7 +161,7 @@ class Plane:
 
 
 def _by_tree(trees: Array) -> tuple[Array, Array, Array, Array]:
-    """Views aa, ab, ba, bb of (B, rows, tree, P, tree, P, columns), each (B, P, P, rows, columns)."""
+    """Return aa, ab, ba, bb of (B, rows, tree, P, tree, P, columns), (B, P, P, rows, columns)."""
     view = permute(trees, (2, 4, 0, 3, 5, 1, 6))
     return view[0, 0], view[0, 1], view[1, 0], view[1, 1]
 

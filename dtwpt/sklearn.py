@@ -2,16 +2,216 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import check_array, gen_batches
-from sklearn.utils.validation import check_is_fitted, validate_data
 
+try:
+    from sklearn.base import BaseEstimator, TransformerMixin
+    from sklearn.utils import check_array, gen_batches
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError('dtwpt.sklearn needs scikit-learn: pip install "dtwpt[sklearn]"') from error
+
+from dtwpt.checks import as_int
 from dtwpt.features import packet_feature_names, packet_features
 from dtwpt.wavelets import Wavelet
 
 __all__ = ["PacketFeatures"]
+
+# Images transformed at a time; it bounds the memory, and no feature depends on it.
+_BATCH = 64
+
+
+class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Turn images into dual-tree complex wavelet packet features.
+
+    Deterministic: nothing is learned from the data but their shape.
+
+    Parameters
+    ----------
+    depth : int, default: 2
+        Number of stages J; there are ``2 * 4**depth`` packets.
+    wavelet : str or dtwpt.Wavelet, default: "qshift_b"
+    operator : {"cmod", "rmax"}, default: "cmod"
+        :func:`dtwpt.cmod2` or :func:`dtwpt.rmax2`.
+    pool : {"mean", "none"}, int or (int, int), default: "mean"
+        "mean": one number per packet; "none": the whole maps; g or (rows, columns): averages over
+        the cells of a grid.
+    mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}, default: "symmetric"
+        How the images go on beyond their borders.
+    image_shape : tuple of int, optional
+        Shape (H, W) or (H, W, C) that the rows of a two-dimensional input have been flattened
+        from. Without it each row of such an input is an image of a single row, that is a signal.
+
+    Attributes
+    ----------
+    image_shape_ : tuple of int
+        Shape of one image, (H, W) or (H, W, C).
+    n_features_in_ : int
+        Numbers in one image.
+
+    See Also
+    --------
+    dtwpt.features.packet_features : the same features as a function.
+
+    Notes
+    -----
+    Input of shape (n, H, W), (n, H, W, C) or (n, H * W * C). uint8 and uint16 are scaled to 0..1;
+    float32 stays float32, float64 stays float64. NaN and infinity are refused. Channels are
+    transformed one by one; the features of the first come first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dtwpt.sklearn import PacketFeatures
+    >>> images = np.random.default_rng(0).random((10, 32, 32))
+    >>> features = PacketFeatures(depth=2, pool=2).fit_transform(images)
+    >>> features.shape
+    (10, 128)
+    """
+
+    def __init__(
+        self,
+        depth: int = 2,
+        wavelet: str | Wavelet = "qshift_b",
+        operator: str = "cmod",
+        pool: str | int | tuple[int, int] = "mean",
+        mode: str = "symmetric",
+        image_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        self.depth = depth
+        self.wavelet = wavelet
+        self.operator = operator
+        self.pool = pool
+        self.mode = mode
+        self.image_shape = image_shape
+
+    def fit(self, X: ArrayLike, y: Any = None) -> PacketFeatures:
+        """Check the parameters and remember the shape of the images.
+
+        Parameters
+        ----------
+        X : array_like, shape (n, H, W), (n, H, W, C) or (n, H * W * C)
+        y : ignored
+
+        Returns
+        -------
+        PacketFeatures
+            Itself.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter or the shape of ``X`` does not fit, or ``X`` holds NaN or infinity.
+        """
+        X = self._check(X, reset=True)
+        if X.ndim > 2:
+            self.image_shape_ = X.shape[1:]
+            if self.image_shape is not None and self._flattened_shape() != self.image_shape_:
+                raise ValueError(f"image_shape is {self.image_shape}, but X holds {X.shape[1:]}")
+        elif self.image_shape is None:
+            self.image_shape_ = (1, X.shape[1])
+        else:
+            self.image_shape_ = self._flattened_shape()
+        self._images(X)
+        self.n_features_in_ = math.prod(self.image_shape_)
+        # One blank image shows whether depth, wavelet, operator, pool and mode go together.
+        self._features(np.zeros((1, *self.image_shape_), np.float32))
+        return self
+
+    def transform(self, X: ArrayLike) -> NDArray[np.floating[Any]]:
+        """Compute the features of images.
+
+        Parameters
+        ----------
+        X : array_like, shape (n, H, W), (n, H, W, C) or (n, H * W * C)
+            Images of the shape seen in ``fit``.
+
+        Returns
+        -------
+        ndarray, shape (n, F)
+            In the order of :meth:`get_feature_names_out`.
+
+        Raises
+        ------
+        ValueError
+            If the images have another shape, or hold NaN or infinity.
+        """
+        check_is_fitted(self)
+        images = self._images(self._check(X, reset=False))
+        batches = [self._features(images[batch]) for batch in gen_batches(len(images), _BATCH)]
+        return np.concatenate(batches)
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Return the names of the features.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        ndarray of str objects, shape (F,)
+            Operator, sign, vertical and horizontal packet, frequency (rad/pixel), orientation
+            (degrees), place in the grid; with channels, ``c0_``, ``c1_``, ... before them.
+        """
+        check_is_fitted(self)
+        names = packet_feature_names(
+            self.image_shape_[:2], self.depth, self.wavelet, self.operator, self.pool
+        )
+        if len(self.image_shape_) == 3:
+            channels = range(self.image_shape_[2])
+            names = [f"c{channel}_{name}" for channel in channels for name in names]
+        return np.array(names, dtype=object)
+
+    def _check(self, X: Any, *, reset: bool) -> NDArray[Any]:
+        ndim = X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
+        if ndim > 2:
+            X = check_array(X, dtype="numeric", ensure_2d=False, allow_nd=True, input_name="X")
+            if X.ndim > 4:
+                raise ValueError(
+                    f"X must have shape (n, H, W), (n, H, W, C) or (n, H * W * C), got {X.shape}"
+                )
+        else:
+            X = validate_data(self, X, dtype="numeric", reset=reset)
+        checked: NDArray[Any] = X
+        return checked
+
+    def _flattened_shape(self) -> tuple[int, ...]:
+        accepted = "(H, W) or (H, W, C), integers of at least 1"
+        try:
+            shape = tuple(as_int(side, "image_shape", accepted) for side in self.image_shape or ())
+        except TypeError:
+            shape = ()
+        if len(shape) not in (2, 3) or min(shape) < 1:
+            raise ValueError(f"image_shape must be {accepted}, got {self.image_shape!r}")
+        return shape
+
+    def _images(self, X: NDArray[Any]) -> NDArray[Any]:
+        """Return X as (n, H, W) or (n, H, W, C)."""
+        if X.ndim > 2 and X.shape[1:] != self.image_shape_:
+            raise ValueError(f"X must hold images of shape {self.image_shape_}, got {X.shape[1:]}")
+        if X.ndim == 2 and X.shape[1] != math.prod(self.image_shape_):
+            raise ValueError(
+                f"X must have {math.prod(self.image_shape_)} features, flattened images of shape "
+                f"{self.image_shape_}, got {X.shape[1]}"
+            )
+        return X.reshape(-1, *self.image_shape_)
+
+    def _features(self, images: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        if images.ndim == 4:
+            images = np.moveaxis(images, 3, 1)
+        features: NDArray[np.floating[Any]] = packet_features(
+            images, self.depth, self.wavelet, self.operator, self.pool, self.mode
+        ).reshape(len(images), -1)
+        return features
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.requires_fit = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

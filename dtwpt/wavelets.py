@@ -256,9 +256,7 @@ class Wavelet:
         wavelet._check()
         return wavelet
 
-    def _set(
-        self, name: str, low: NDArray[np.float64], high: NDArray[np.float64] | None
-    ) -> None:
+    def _set(self, name: str, low: NDArray[np.float64], high: NDArray[np.float64] | None) -> None:
         if high is None:
             high_a = _alternating_flip(low[0])
             # For a q-shift pair this is high_a reversed; written so that it also holds for others.
@@ -310,7 +308,9 @@ class Wavelet:
 
 
 def _alternating_flip(low: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (-1.0) ** np.arange(low.size) * low[::-1]
+    high = low[::-1].copy()
+    high[1::2] *= -1
+    return high
 
 
 def _frozen(taps: Any) -> NDArray[np.float64]:

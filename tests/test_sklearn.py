@@ -1,0 +1,153 @@
+"""The scikit-learn transformer: its own checks, and the features it must give."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import dtwpt
+from dtwpt.sklearn import PacketFeatures
+
+rng = np.random.default_rng(0)
+
+
+@parametrize_with_checks([PacketFeatures(), PacketFeatures(depth=1, operator="rmax")])  # type: ignore[untyped-decorator]
+def test_estimator_checks(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.parametrize("operator", ["cmod", "rmax"])
+@pytest.mark.parametrize("pool", ["mean", "none", 2, (3, 1)])
+def test_features_are_pooled_maps(operator: str, pool: Any) -> None:
+    x = rng.normal(size=(70, 17, 26))
+    features = PacketFeatures(operator=operator, pool=pool).fit_transform(x)
+    maps = getattr(dtwpt, f"{operator}2")(x)
+    if pool == "none":
+        expected = maps.reshape(len(x), -1)
+    else:
+        rows, columns = {"mean": (1, 1), 2: (2, 2)}.get(pool, pool)
+        row_cuts = np.arange(rows + 1) * 5 // rows
+        column_cuts = np.arange(columns + 1) * 7 // columns
+        cells = [
+            maps[..., row_cuts[i] : row_cuts[i + 1], column_cuts[j] : column_cuts[j + 1]].mean(
+                (-2, -1)
+            )
+            for i in range(rows)
+            for j in range(columns)
+        ]
+        expected = np.stack(cells, axis=-1).reshape(len(x), -1)
+    np.testing.assert_allclose(features, expected, rtol=1e-13)
+
+
+def test_names_tell_what_a_feature_responds_to() -> None:
+    """A plane wave excites most the feature that is named after its frequency and direction."""
+    y, x = np.mgrid[:64, :64]
+    transformer = PacketFeatures(depth=3)
+    atoms = dtwpt.PacketBank(3).atoms()
+    gabor = atoms[~(atoms["boundary"] | atoms["lowpass"])]
+    waves = np.cos(gabor["theta_y"][:, None, None] * y + gabor["theta_x"][:, None, None] * x)
+    features = transformer.fit_transform(waves)
+    names = transformer.get_feature_names_out()[features.argmax(1)]
+    for name, atom in zip(names, gabor, strict=True):
+        sign = "pos" if atom["sign"] > 0 else "neg"
+        assert name == (
+            f"cmod_{sign}_v{atom['row']}_h{atom['col']}_{atom['frequency']:.3f}rad"
+            f"_{atom['orientation']:.1f}deg"
+        )
+
+
+@pytest.mark.parametrize("pool", ["mean", "none", 2])
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_layouts_agree_and_names_are_unique(pool: Any, channels: tuple[int, ...]) -> None:
+    x = rng.normal(size=(5, 16, 24, *channels)).astype(np.float32)
+    stacked = PacketFeatures(pool=pool).fit(x)
+    flat = PacketFeatures(pool=pool, image_shape=(16, 24, *channels)).fit(x.reshape(5, -1))
+    features = stacked.transform(x)
+    assert features.dtype == np.float32
+    np.testing.assert_array_equal(flat.transform(x.reshape(5, -1)), features)
+    names = stacked.get_feature_names_out()
+    assert len(set(names)) == features.shape[1]
+    if channels:
+        one = PacketFeatures(pool=pool).fit_transform(x[..., 2])
+        of_channel = np.char.startswith(names.astype(str), "c2_")
+        np.testing.assert_array_equal(features[:, of_channel], one)
+
+
+def test_scaling_of_integer_images_matches_the_transforms() -> None:
+    x = rng.integers(0, 256, (4, 16, 16), dtype=np.uint8)
+    scaled = PacketFeatures().fit_transform((x / np.float32(255)).astype(np.float32))
+    np.testing.assert_allclose(PacketFeatures().fit_transform(x), scaled, rtol=1e-6)
+
+
+def test_features_do_not_depend_on_company() -> None:
+    x = rng.random((131, 20, 36)).astype(np.float32)
+    for pool in ("mean", 2):
+        transformer = PacketFeatures(pool=pool).fit(x)
+        together = transformer.transform(x)
+        for index in (0, 63, 64, 130):
+            np.testing.assert_array_equal(
+                transformer.transform(x[index : index + 1]), together[index : index + 1]
+            )
+
+
+def test_works_in_a_pipeline_and_a_grid_search() -> None:
+    y, x = np.mgrid[:16, :16]
+    labels = np.arange(40) % 2
+    waves: NDArray[Any] = np.where(labels[:, None, None] == 1, np.cos(1.2 * x), np.cos(1.2 * y))
+    images = waves + rng.normal(size=(40, 16, 16))
+    pipeline = make_pipeline(PacketFeatures(), StandardScaler(), LogisticRegression())
+    search = GridSearchCV(
+        pipeline,
+        {"packetfeatures__depth": [1, 2], "packetfeatures__operator": ["cmod", "rmax"]},
+        cv=2,
+    ).fit(images, labels)
+    assert search.best_score_ > 0.8
+    restored = pickle.loads(pickle.dumps(search.best_estimator_))
+    np.testing.assert_array_equal(restored.predict(images), search.predict(images))
+    own = PacketFeatures(wavelet=dtwpt.Wavelet("qshift_a"))
+    assert clone(own).wavelet == own.wavelet
+
+
+@pytest.mark.parametrize(
+    ("parameters", "shape", "message"),
+    [
+        ({"depth": 0}, (3, 8, 8), "depth must be"),
+        ({"operator": "max"}, (3, 8, 8), "known operators: cmod, rmax"),
+        ({"wavelet": "haar"}, (3, 8, 8), "known wavelets: qshift_06"),
+        ({"mode": "wrap"}, (3, 8, 8), "known modes: symmetric"),
+        ({"pool": "max"}, (3, 8, 8), "pool must be"),
+        ({"pool": 0}, (3, 8, 8), "pool must be"),
+        ({"pool": 3}, (3, 8, 8), "more than the 2 rows"),
+        ({"image_shape": (4, 5)}, (3, 21), "must have 20 features"),
+        ({"image_shape": (4, 5.0)}, (3, 20), "image_shape must be"),
+        ({"image_shape": 20}, (3, 20), "image_shape must be"),
+        ({"image_shape": (4, 5)}, (3, 5, 4), r"image_shape is \(4, 5\)"),
+        ({}, (3, 4, 4, 3, 2), "X must have shape"),
+    ],
+)
+def test_bad_parameters_are_named(
+    parameters: dict[str, Any], shape: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        PacketFeatures(**parameters).fit(np.ones(shape))
+
+
+def test_bad_images_are_refused() -> None:
+    x = np.ones((3, 8, 8))
+    transformer = PacketFeatures().fit(x)
+    with pytest.raises(ValueError, match=r"images of shape \(8, 8\), got \(8, 9\)"):
+        transformer.transform(np.ones((3, 8, 9)))
+    for bad in (np.nan, np.inf):
+        x[1, 2, 3] = bad
+        with pytest.raises(ValueError, match=r"NaN|infinity"):
+            transformer.transform(x)

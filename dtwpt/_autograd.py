@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dtwpt.arrays import full_precision
+
 
 class LinearMap(torch.autograd.Function):
     """A linear map given with its adjoint, differentiable any number of times.
@@ -24,7 +26,8 @@ class LinearMap(torch.autograd.Function):
         adjoint: Callable[[Tensor], Tensor],
     ) -> Tensor:
         ctx.maps = forward, adjoint
-        return forward(x)
+        with full_precision(x):
+            return forward(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:

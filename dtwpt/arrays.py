@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -28,6 +29,7 @@ __all__ = [
     "contiguous",
     "copy",
     "empty",
+    "full_precision",
     "is_tensor",
     "linear_map",
     "namespace",
@@ -224,6 +226,13 @@ def planes_windows_product(matrix: NDArray[np.float64], x: Array, step: int, cou
         )
         torch.bmm(factor, windows, out=result)
     return out
+
+
+def full_precision(x: Array) -> AbstractContextManager[Any]:
+    """Keep torch's autocast, which would round products to 16 bits, out of what is inside."""
+    if is_tensor(x):
+        return sys.modules["torch"].autocast(x.device.type, enabled=False)  # type: ignore[no-any-return]
+    return nullcontext()
 
 
 def linear_map(

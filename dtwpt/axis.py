@@ -265,7 +265,10 @@ class Axis:
         identity = np.eye(near.size)
         if np.abs(gram - identity).max() < _GRAM_TOLERANCE:
             return None
-        return self._near_ends(self.n), cho_solve(cho_factor(gram), identity)
+        inverse = cho_solve(cho_factor(gram), identity)
+        # What has decayed to nothing would be subnormal in float32, which is very slow.
+        inverse[np.abs(inverse) < 1e-20] = 0
+        return self._near_ends(self.n), inverse
 
     def rows_solve(self, x: Array) -> Array:
         """Undo, in place, the Gram matrix down the rows of (B, n, C)."""

@@ -7,6 +7,7 @@ from dtwpt.arrays import (
     as_real_input,
     copy,
     empty,
+    full_precision,
     is_tensor,
     linear_map,
     namespace,
@@ -69,7 +70,8 @@ def cmod2(
         return dtcwpt2(x, depth, wavelet, mode=mode).abs()
     height, width = x.shape[-2:]
     plane = plane_for(height, width, depth, wavelet, 2**depth, mode)
-    out = _modulus(x.reshape(-1, height, width), plane)
+    with full_precision(x):
+        out = _modulus(x.reshape(-1, height, width), plane)
     return out.reshape(*x.shape[:-2], *out.shape[1:])
 
 
@@ -127,7 +129,8 @@ def rmax2(
     if _differentiated(x):
         out = _differentiable_rmax(x.reshape(-1, height, width), plane, pool)
     else:
-        out = _rmax(x.reshape(-1, height, width), plane, pool)
+        with full_precision(x):
+            out = _rmax(x.reshape(-1, height, width), plane, pool)
     return out.reshape(*x.shape[:-2], *out.shape[1:])
 
 

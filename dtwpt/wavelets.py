@@ -308,15 +308,15 @@ class Wavelet:
 
 
 def _alternating_flip(low: NDArray[np.float64]) -> NDArray[np.float64]:
-    high = low[::-1].copy()
+    high: NDArray[np.float64] = low[::-1].copy()
     high[1::2] *= -1
     return high
 
 
 def _frozen(taps: Any) -> NDArray[np.float64]:
-    taps = np.array(taps, dtype=np.float64)
-    taps.setflags(write=False)
-    return taps
+    frozen: NDArray[np.float64] = np.array(taps, dtype=np.float64)
+    frozen.setflags(write=False)
+    return frozen
 
 
 def _two_trees(taps: ArrayLike, name: str) -> NDArray[np.float64]:

@@ -183,6 +183,22 @@ def test_an_image_does_not_feel_its_batch(size: tuple[int, int], depth: int) -> 
             assert torch.equal(function(x[part], depth), together[part])
 
 
+def test_autocast_leaves_the_precision_alone() -> None:
+    x = torch.randn(2, 100, 40)
+    for needs_grad in (False, True):
+        x.requires_grad_(needs_grad)
+        for function in (dtwpt.dtcwpt, dtwpt.dtcwpt2, dtwpt.cmod2, dtwpt.rmax2):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                out = function(x)
+            torch.testing.assert_close(out, function(x), rtol=0, atol=0)
+    c = dtwpt.dtcwpt2(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (gradient,) = torch.autograd.grad(c, x, c)
+        assert gradient.dtype == torch.float32
+        back = dtwpt.idtcwpt2(c, (100, 40))
+    torch.testing.assert_close(back, x)
+
+
 def test_integer_tensors_are_scaled_as_arrays_are() -> None:
     x = torch.randint(0, 256, (9, 9), dtype=torch.uint8)
     np.testing.assert_allclose(dtwpt.dtcwpt2(x).numpy(), dtwpt.dtcwpt2(x.numpy()), atol=1e-6)

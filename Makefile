@@ -46,11 +46,12 @@ lint: $(VENV)/.lint  ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-doctest: $(VENV)/.test  ## the examples in the docstrings
+doctest: $(VENV)/.test  ## the examples in the docstrings and in the documentation
 	$(BIN)/python -m pytest --doctest-modules dtwpt
+	$(BIN)/python -m pytest --doctest-glob="*.rst" docs
 
 docs: $(VENV)/.docs  ## the site, in docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 clean:  ## remove environments and what was built
-	rm -rf $(VENV) $(REFERENCE_VENV) docs/_build build dist
+	rm -rf $(VENV) $(REFERENCE_VENV) docs/_build docs/api demo-output build dist

@@ -103,7 +103,7 @@ def packet_feature_names(
     >>> packet_feature_names((32, 32))[6]
     'cmod_pos_v1_h2_2.290rad_31.0deg'
     >>> packet_feature_names((32, 32), pool=4)[-1]
-    'cmod_neg_v3_h3_3.887rad_135.0deg_y3_x3'
+    'cmod_neg_v3_h3_3.888rad_135.0deg_y3_x3'
     """
     _operator(operator)
     grid = _grid(pool)

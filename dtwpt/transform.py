@@ -38,8 +38,9 @@ def dtcwpt(
     ----------
     x : array_like or torch.Tensor, shape (..., N)
         float32 or float64, kept as they are; uint8 and uint16, scaled to 0..1 in float32; bool
-        and other integers, converted to float32. NaN and infinity pass through to the
-        coefficients that see them.
+        and other integers, converted to float32. NaN and infinity are passed on, to the
+        coefficients that see them; along an axis of at most 2 L samples, L the length of the
+        filters, to all of them.
     depth : int, default: 2
         Number of stages J; there are ``2**depth`` packets.
     wavelet : str or Wavelet, default: "qshift_b"
@@ -184,8 +185,9 @@ def dtcwpt2(
     ----------
     x : array_like or torch.Tensor, shape (..., H, W)
         float32 or float64, kept as they are; uint8 and uint16, scaled to 0..1 in float32; bool
-        and other integers, converted to float32. NaN and infinity pass through to the
-        coefficients that see them.
+        and other integers, converted to float32. NaN and infinity are passed on, to the
+        coefficients that see them; along an axis of at most 2 L samples, L the length of the
+        filters, to all of them.
     depth : int, default: 2
         Number of stages J; there are ``2**depth`` packets an axis.
     wavelet : str or Wavelet, default: "qshift_b"

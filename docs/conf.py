@@ -1,0 +1,66 @@
+"""Settings of the documentation. Building it needs no network: neither does reading it."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
+
+import dtwpt  # noqa: E402
+
+project = "dtwpt"
+author = "The dtwpt developers"
+project_copyright = "2026, The dtwpt developers"
+version = release = dtwpt.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.doctest",
+    "numpydoc",
+    "myst_parser",  # for the change log
+    "matplotlib.sphinxext.plot_directive",
+    "mathtext",
+    "clihelp",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+nitpicky = True
+nitpick_ignore = [("py:class", "optional"), ("py:data", "SUFFIXES")]
+
+# The signatures say it all with the numpydoc sections; annotations would only repeat them.
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autosummary_generate_overwrite = True
+numpydoc_show_class_members = False
+
+# Figures: drawn at build time by the scripts in figures/, with the library itself.
+plot_basedir = "figures"
+plot_formats = [("png", 160)]
+plot_html_show_formats = False
+plot_html_show_source_link = False
+plot_include_source = False
+plot_apply_rcparams = True
+plot_rcparams = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "savefig.bbox": "tight",
+    "image.cmap": "gray",
+    "image.interpolation": "nearest",
+}
+
+html_theme = "furo"
+html_title = f"dtwpt {release}"
+html_math_renderer = "mathtext"
+html_static_path = ["_static"]
+html_css_files = ["dtwpt.css"]
+html_show_sphinx = False
+
+doctest_global_setup = "import numpy as np\nimport dtwpt"

@@ -33,6 +33,9 @@ ATOM_DTYPE = np.dtype(
     ]
 )
 
+#: Share of the energy that occupied bandwidth holds.
+OCCUPIED = 0.99
+
 # Product of the two axes' atoms times this makes the two-dimensional frame a Parseval frame: four
 # separable orthonormal bases, each coefficient of them used in both signs.
 _PLANE_GAIN = np.sqrt(0.5)
@@ -165,10 +168,9 @@ class PacketBank:
             - ``frequency``: its distance from zero, rad/pixel;
             - ``orientation``: direction of the frequency vector, degrees in (0, 180), from the x
               axis towards the y axis, which points down as rows do. 0 would be vertical stripes;
-            - ``bandwidth``: width, rad/pixel, of the square of uniform energy that has the atom's
-              spread: :math:`\sqrt{6(\sigma_y^2 + \sigma_x^2)}`, the :math:`\sigma^2` being
-              second moments of the atom's energy about the centre of its cell. An ideal packet
-              has :math:`\pi/2^J`;
+            - ``bandwidth``: occupied bandwidth, rad/pixel: side of the smallest square about the
+              centre of its cell that holds 99 % of the atom's energy. An ideal packet would have
+              :math:`\pi/2^J`;
             - ``concentration``: share of energy in the nominal cell, :math:`\pi/2^J` wide;
             - ``analyticity``: share of energy in the half-plane on which frequencies have a
               positive inner product with theta;
@@ -246,8 +248,6 @@ def _atoms(depth: int, wavelet: Wavelet) -> np.ndarray:
     centres = (np.arange(count) + 0.5) * width
 
     omega, energy = _energy_in_bins(filters)
-    distance = np.angle(np.exp(1j * (omega - centres[:, None])))
-    variance = np.sum(energy * distance**2, axis=1)
     cell = np.sum(energy * (np.floor(omega / width) == np.arange(count)[:, None]), axis=1)
     envelope = np.abs(filters) ** 2
     envelope /= envelope.sum(axis=1, keepdims=True)
@@ -262,7 +262,7 @@ def _atoms(depth: int, wavelet: Wavelet) -> np.ndarray:
     table["theta_y"], table["theta_x"] = centres[row], sign * centres[col]
     table["frequency"] = np.hypot(table["theta_y"], table["theta_x"])
     table["orientation"] = np.degrees(np.arctan2(table["theta_y"], table["theta_x"]))
-    table["bandwidth"] = np.sqrt(6 * (variance[row] + variance[col]))
+    table["bandwidth"] = _occupied_bandwidth(energy, omega, centres)[row, col]
     table["concentration"] = cell[row] * cell[col]
     table["analyticity"] = facing[row, col]
     table["offset_y"], table["offset_x"] = offset[row], offset[col]
@@ -280,7 +280,7 @@ def _energy_in_bins(
     The cells are whole numbers of bins.
     """
     count, length = filters.shape
-    bins = 2 * count * max(32, 2 ** int(np.ceil(np.log2(length / count))))
+    bins = 2 * count * max(128, 2 ** int(np.ceil(np.log2(length / count))))
     ramp = np.exp(-1j * np.pi / bins * np.arange(length))
     density = np.abs(np.fft.fft(filters * ramp, bins, axis=1)) ** 2
     # The integral of a harmonic over a bin is its value at the centre times a sinc: exact, as
@@ -290,6 +290,28 @@ def _energy_in_bins(
     omega = (np.arange(bins) + 0.5) * 2 * np.pi / bins
     omega[bins // 2 :] -= 2 * np.pi
     return omega, energy / energy.sum(axis=1, keepdims=True)
+
+
+def _occupied_bandwidth(
+    energy: NDArray[np.float64], omega: NDArray[np.float64], centres: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Side of the square about its centre that holds 99 % of a product atom's energy."""
+    step = omega[1] - omega[0]
+    radius = np.arange(1, omega.size // 2 + 1) * step
+    # Bins are counted by the distance of their far edge, so that what is inside is wholly inside.
+    distance = np.abs(np.angle(np.exp(1j * (omega - centres[:, None])))) + step / 2
+    ring = np.ceil(distance / step - 1e-6).astype(int) - 1
+    within = np.stack(
+        [
+            np.bincount(rings, weights=shares, minlength=radius.size)[: radius.size].cumsum()
+            for rings, shares in zip(ring, energy, strict=True)
+        ]
+    )
+    width = np.empty((len(energy), len(energy)))
+    for row, down in enumerate(within):
+        inside = down * within >= OCCUPIED
+        width[row] = 2 * radius[inside.argmax(axis=1)]
+    return width
 
 
 def _facing_energy(

@@ -15,7 +15,6 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
 
 from dtwpt.arrays import (
     Array,
@@ -265,7 +264,7 @@ class Axis:
         identity = np.eye(near.size)
         if np.abs(gram - identity).max() < _GRAM_TOLERANCE:
             return None
-        inverse = cho_solve(cho_factor(gram), identity)
+        inverse = np.linalg.inv(gram)
         # What has decayed to nothing would be subnormal in float32, which is very slow.
         inverse[np.abs(inverse) < 1e-20] = 0
         return self._near_ends(self.n), inverse

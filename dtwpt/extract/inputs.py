@@ -1,0 +1,96 @@
+"""Which files a run reads, and in which order."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+
+__all__ = ["SUFFIXES", "find_images"]
+
+#: What an image in a folder is recognised by, in lower or upper case.
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
+
+
+def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Return the image files that files, folders and patterns stand for.
+
+    Parameters
+    ----------
+    paths : path or iterable of paths
+        - A file is taken whatever its name.
+        - A folder stands for the files in it and below whose suffix is one of :data:`SUFFIXES`,
+          sorted by name. Hidden ones (``.name``) are left out, symbolic links followed.
+        - A pattern (``*``, ``?``, ``[...]``; ``**`` for any depth) stands for what a shell would
+          make of it, sorted. A path that exists is never taken for a pattern.
+
+    Returns
+    -------
+    list of str
+        As given, so relative paths stay relative; a path that comes up again is left out.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such path, or a folder or pattern without a single image.
+    OSError
+        If a folder cannot be read.
+
+    Examples
+    --------
+    >>> import os, pathlib, tempfile
+    >>> from dtwpt.extract import find_images
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.png", "A.JPG", "notes.txt"):
+    ...         pathlib.Path(folder, name).touch()
+    ...     [os.path.basename(path) for path in find_images(folder)]
+    ['A.JPG', 'b.png']
+    """
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    found: dict[str, str] = {}
+    for path in paths:
+        for file in _expand(os.fspath(path)):
+            found.setdefault(os.path.abspath(file), file)
+    if not found:
+        raise FileNotFoundError("no paths given")
+    return list(found.values())
+
+
+def _expand(path: str) -> list[str]:
+    if os.path.isdir(path):
+        files = list(_folder(path, ()))
+        if not files:
+            raise FileNotFoundError(f"no images in folder {path!r}, which are {' '.join(SUFFIXES)}")
+        return files
+    if os.path.lexists(path):
+        return [path]
+    if glob.has_magic(path):
+        matches = sorted(glob.glob(path, recursive=True))
+        files = [
+            file
+            for match in matches
+            for file in (_folder(match, ()) if os.path.isdir(match) else [match])
+        ]
+        if not files:
+            raise FileNotFoundError(f"no image matches {path!r}")
+        return files
+    raise FileNotFoundError(f"no such file or folder: {path!r}")
+
+
+def _folder(path: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """Yield the images in a folder and below; ``above`` are the folders on the way to it."""
+    status = os.stat(path)
+    here = (status.st_dev, status.st_ino)
+    if here in above:  # a link back up, which would go round for ever
+        return
+    with os.scandir(path) as entries:
+        listing = sorted(entries, key=lambda entry: entry.name)
+    for entry in listing:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _folder(entry.path, (*above, here))
+        # A dangling link is passed on, so that it is reported and not silently missing.
+        elif entry.name.lower().endswith(SUFFIXES) and (entry.is_file() or entry.is_symlink()):
+            yield entry.path

@@ -1,0 +1,278 @@
+"""Image files as arrays."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+__all__ = ["COLOURS", "ImageError", "read_image"]
+
+#: What is made of colour.
+COLOURS = ("luma", "channels")
+
+# Nothing else is tried: some of Pillow's other formats start programs or are videos.
+_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# ITU-R BT.601: the weights of Pillow's and OpenCV's grey.
+_LUMA = (np.float32(0.299), np.float32(0.587), np.float32(0.114))
+_FULL_SCALE = {"bool": 1, "uint8": 255, "uint16": 65535}
+
+# The readers' remarks on odd metadata, which would otherwise reach the terminal where the program
+# has not set up logging.
+for _name in ("PIL", "tifffile"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
+
+
+class ImageError(ValueError):
+    """An image file that cannot be used.
+
+    Attributes
+    ----------
+    path : str
+    reason : str
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)  # both, so that it can be sent between processes
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class _UnusableError(Exception):
+    """The reason why a file cannot be used; the file is named further up."""
+
+
+def read_image(path: str | os.PathLike[str], colour: str = "luma") -> NDArray[np.float32]:
+    """Read an image file: PNG, JPEG, TIFF, WebP, BMP or .npy.
+
+    Parameters
+    ----------
+    path : path
+        A name that ends in ``.npy`` is a NumPy array of shape (H, W) or (H, W, 1 | 3 | 4);
+        anything else is recognised by its contents.
+    colour : {"luma", "channels"}
+        "luma": ``0.299 red + 0.587 green + 0.114 blue`` (ITU-R BT.601) of the stored, gamma-coded
+        values, not rounded. "channels": red, green and blue; a grey image three times.
+
+    Returns
+    -------
+    ndarray of float32, shape (H, W), or (3, H, W) with ``colour="channels"``
+        uint8, uint16 and bool are scaled to 0..1 by their full scale (255, 65535, 1); floats
+        are taken as they are.
+
+    Raises
+    ------
+    ImageError
+        If the file is missing, damaged, empty, of an unknown format, shape or dtype, contains NaN
+        or infinity, or has more pixels than Pillow's limit against decompression bombs.
+    ValueError
+        If ``colour`` is unknown.
+
+    Notes
+    -----
+    The image is turned as its EXIF orientation says. Transparency is ignored, as Pillow's
+    ``convert("RGB")``, OpenCV and torchvision do: the colour stored under it counts. CMYK and
+    palettes become RGB as Pillow does it, without colour profiles. Of several pages or
+    frames, the first one is read. Of colour PNG and CMYK TIFF with 16 bits, Pillow offers the
+    upper 8; of other TIFF, all are read. Integers that have no scale everybody agrees on, such
+    as int64, are refused; objects are never unpickled.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from dtwpt.extract import read_image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "red.png")
+    ...     Image.new("RGB", (3, 2), (255, 0, 0)).save(path)
+    ...     read_image(path), read_image(path, "channels").shape
+    (array([[0.299, 0.299, 0.299],
+           [0.299, 0.299, 0.299]], dtype=float32), (3, 2, 3))
+    """
+    if colour not in COLOURS:
+        raise ValueError(f"unknown colour {colour!r}; known: {', '.join(COLOURS)}")
+    path = os.fspath(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters is refused below, with a reason
+            array, full_scale = _decode(path)
+        return _planes(array, full_scale, colour)
+    except _UnusableError as error:
+        raise ImageError(path, str(error)) from None
+    except MemoryError:
+        raise ImageError(path, "not enough memory to read it") from None
+    except OSError as error:
+        # What has no number of the operating system comes from a decoder.
+        reason = error.strerror or f"cannot be decoded: {_one_line(error)}"
+        raise ImageError(path, reason) from error
+    except Exception as error:  # of a decoder given a damaged file, which may raise anything
+        raise ImageError(path, f"cannot be decoded: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _decode(path: str) -> tuple[NDArray[Any], int]:
+    """Return the pixels, (H, W) or (H, W, channels), and the value that stands for 1."""
+    if os.path.isdir(path):
+        raise _UnusableError("is a folder")
+    if os.path.getsize(path) == 0:
+        raise _UnusableError("the file is empty")
+    array, full_scale = (_read_npy if path.lower().endswith(".npy") else _read_picture)(path)
+    dtype = array.dtype
+    if full_scale is None and dtype.kind == "f":
+        full_scale = 1
+    full_scale = full_scale or _FULL_SCALE.get(dtype.name)
+    if full_scale is None:
+        raise _UnusableError(
+            f"dtype {dtype} is not accepted, only bool, uint8, uint16 and floats: "
+            "convert it, so that its scale is clear"
+        )
+    return array, full_scale
+
+
+def _read_npy(path: str) -> tuple[NDArray[Any], None]:
+    # Mapped, so that neither objects nor a shape that the file does not hold get anywhere.
+    try:
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except ValueError as error:
+        raise _UnusableError(f"not a plain .npy array: {_one_line(error)}") from None
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (1, 3, 4)):
+        raise _UnusableError(f"shape {array.shape} is neither (H, W) nor (H, W, 1 | 3 | 4)")
+    return array, None
+
+
+def _read_picture(path: str) -> tuple[NDArray[Any], int | None]:
+    with open(path, "rb") as file:
+        is_tiff = file.read(4) in _TIFF_MAGIC
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            if not (is_tiff and _pillow_misreads(image)):
+                return _pixels(ImageOps.exif_transpose(image)), None
+    except UnidentifiedImageError:
+        if not is_tiff:
+            raise _UnusableError("not an image (PNG, JPEG, TIFF, WebP, BMP or .npy)") from None
+    except Image.DecompressionBombError:
+        raise _too_large() from None
+    return _read_tiff(path)
+
+
+def _too_large() -> _UnusableError:
+    # Pillow warns from its limit on and refuses from twice that.
+    return _UnusableError(
+        f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels, the limit against decompression "
+        "bombs (PIL.Image.MAX_IMAGE_PIXELS); as .npy it can be any size"
+    )
+
+
+def _pixels(image: Any) -> NDArray[Any]:
+    mode = image.mode
+    if mode in ("1", "L", "F") or mode.startswith("I;16"):
+        return np.asarray(image)
+    if mode == "I":
+        pixels = np.asarray(image)
+        # Pillow before 11.3 opens PNG of 16 bits like this.
+        return pixels.astype(np.uint16) if image.format == "PNG" else pixels
+    if mode in ("La", "LA"):
+        return np.asarray(image.convert("LA"))
+    if mode == "RGBa":
+        image = image.convert("RGBA")
+    return np.asarray(image.convert("RGB"))
+
+
+def _pillow_misreads(image: Any) -> bool:
+    """Whether Pillow would lose something of a TIFF of more than 8 bits.
+
+    It takes white for black in grey ones of white zero, does not rescale 12 bits, cuts colour
+    down to 8 bits and mixes up its planes where they are stored apart.
+    """
+    bits = image.tag_v2.get(258, (1,))
+    if max(bits) <= 8 or image.mode in ("F", "I"):
+        return False
+    photometric, planes_apart = image.tag_v2.get(262), image.tag_v2.get(284) == 2
+    if image.mode.startswith("I;16"):
+        return bool(photometric == 0 or bits != (16,))
+    return bool(planes_apart or photometric != 5)  # CMYK: nobody else makes RGB of it
+
+
+def _read_tiff(path: str) -> tuple[NDArray[Any], int | None]:
+    """Read the first page of a TIFF of a kind that Pillow does not know, such as 16-bit colour."""
+    import tifffile  # rarely needed and slow to import
+
+    with tifffile.TiffFile(path) as tiff:
+        page: Any = tiff.pages.first
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None and page.imagelength * page.imagewidth > 2 * limit:
+            raise _too_large()
+        ends = [sum(part) for part in zip(page.dataoffsets, page.databytecounts, strict=True)]
+        if max(ends, default=0) > os.path.getsize(path):
+            raise _UnusableError("the file is truncated")
+        photometric = page.photometric.name
+        if photometric not in ("MINISBLACK", "MINISWHITE", "RGB"):
+            raise _UnusableError(
+                f"TIFF of photometric type {photometric} and this depth is unsupported"
+            )
+        array = page.asarray(maxworkers=1)
+        axes, bits = page.axes, page.bitspersample
+        tag = page.tags.get("Orientation")
+        orientation = 1 if tag is None else int(tag.value)
+    if axes == "SYX":
+        array, axes = np.moveaxis(array, 0, -1), "YXS"
+    if axes not in ("YX", "YXS") or (axes == "YXS" and array.shape[2] > 4):
+        raise _UnusableError(f"TIFF page of shape {array.shape} ({axes}) is not an image")
+    full_scale = None
+    if array.dtype.name in ("uint8", "uint16"):
+        full_scale = 2**bits - 1
+        if photometric == "MINISWHITE":
+            array = full_scale - array
+    return _turned(array, orientation), full_scale
+
+
+def _turned(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Undo one of the eight orientations of EXIF and TIFF."""
+    if orientation in (5, 6, 7, 8):  # rows are columns
+        array = np.swapaxes(array, 0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return array
+
+
+def _planes(array: NDArray[Any], full_scale: int, colour: str) -> NDArray[np.float32]:
+    if array.size == 0:
+        raise _UnusableError(f"has no pixels, shape {array.shape}")
+
+    def plane(channel: NDArray[Any]) -> NDArray[np.float32]:
+        with np.errstate(over="ignore"):  # an overflow is found below
+            values = channel.astype(np.float32)
+        if full_scale != 1:
+            values /= np.float32(full_scale)
+        return values
+
+    out: NDArray[np.float32]
+    if array.ndim == 2 or array.shape[2] in (1, 2):
+        out = plane(array if array.ndim == 2 else array[..., 0])
+        if colour == "channels":
+            out = np.repeat(out[None], 3, axis=0)
+    elif colour == "channels":
+        out = np.stack([plane(array[..., channel]) for channel in range(3)])
+    else:
+        # Channel by channel, so that a large image is never there in float three times.
+        out = plane(array[..., 0]) * _LUMA[0]
+        for channel in (1, 2):
+            out += plane(array[..., channel]) * _LUMA[channel]
+    if not np.isfinite(out).all():
+        raise _UnusableError("contains NaN, infinity or values beyond float32")
+    return out

@@ -1,0 +1,128 @@
+"""The settings that decide what the features are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from dtwpt.checks import as_depth, as_int, as_mode
+from dtwpt.extract.reading import COLOURS
+from dtwpt.features import OPERATORS, packet_feature_names
+from dtwpt.wavelets import Wavelet
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides what the features of an image are.
+
+    Parameters
+    ----------
+    operator : {"cmod", "rmax"}
+    depth : int, default: 2
+    wavelet : str, default: "qshift_b"
+        The name of a built-in wavelet.
+    mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
+        How the image goes on beyond its borders.
+    colour : {"luma", "channels"}
+        As for :func:`dtwpt.extract.read_image`; with "channels" there are three times as many
+        features, those of red, green and blue.
+    resize : int or (int, int), optional
+        (height, width), or the length of the shorter side, the other one in proportion.
+    crop : int or (int, int), optional
+        The middle (height, width), or a square, cut out after resizing.
+    pool : {"mean", "none"}, int or (int, int)
+        As for :func:`dtwpt.features.packet_features`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one is of the wrong type or value.
+
+    Examples
+    --------
+    >>> from dtwpt.extract import Settings
+    >>> settings = Settings(depth=3, crop=(64, 48))
+    >>> Settings.from_dict(settings.to_dict()) == settings
+    True
+    >>> len(settings.names((64, 48)))
+    128
+    """
+
+    operator: str = "cmod"
+    depth: int = 2
+    wavelet: str = "qshift_b"
+    mode: str = "symmetric"
+    colour: str = "luma"
+    resize: int | tuple[int, int] | None = None
+    crop: int | tuple[int, int] | None = None
+    pool: str | int | tuple[int, int] = "mean"
+
+    def __post_init__(self) -> None:
+        if self.operator not in OPERATORS:
+            raise ValueError(
+                f"unknown operator {self.operator!r}; known operators: {', '.join(OPERATORS)}"
+            )
+        object.__setattr__(self, "depth", as_depth(self.depth))
+        if not isinstance(self.wavelet, str):
+            raise TypeError(f"wavelet must be the name of one, got {self.wavelet!r}")
+        Wavelet(self.wavelet)
+        as_mode(self.mode)
+        if self.colour not in COLOURS:
+            raise ValueError(f"unknown colour {self.colour!r}; known: {', '.join(COLOURS)}")
+        for name in ("resize", "crop"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _size(value, name))
+        if not isinstance(self.pool, str):
+            object.__setattr__(self, "pool", _size(self.pool, "pool"))
+        elif self.pool not in ("mean", "none"):
+            raise ValueError(
+                'pool must be "mean", "none", an integer of at least 1 or a pair of such integers, '
+                f"got {self.pool!r}"
+            )
+
+    def names(self, size: tuple[int, int]) -> list[str]:
+        """Return the names of the features of an image whose final size is ``size``."""
+        names = packet_feature_names(size, self.depth, self.wavelet, self.operator, self.pool)
+        if self.colour == "luma":
+            return names
+        return [f"{channel}_{name}" for channel in ("red", "green", "blue") for name in names]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings in types that JSON knows."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """Return the settings that :meth:`to_dict` came from.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If one is unknown, or of the wrong type or value.
+        """
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise ValueError(
+                f"unknown setting {', '.join(sorted(unknown))}; made by a newer dtwpt?"
+            )
+        arguments: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**arguments)
+
+
+def _size(value: Any, name: str) -> int | tuple[int, int]:
+    accepted = "an integer of at least 1 or a pair of such integers"
+    numbers = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    numbers = tuple(as_int(number, name, accepted) for number in numbers)
+    if len(numbers) not in (1, 2) or min(numbers) < 1:
+        raise ValueError(f"{name} must be {accepted}, got {value!r}")
+    return (numbers[0], numbers[1]) if len(numbers) == 2 else int(numbers[0])

@@ -1,0 +1,21 @@
+"""Pictures of packets, of their place in the frequency plane and of what they see in an image.
+
+Needs matplotlib: ``pip install "dtwpt[plot]"``. Every function returns what it drew, for the
+caller to save or show; none touches matplotlib's global settings, backend or current figure.
+
+In every picture the vertical axis points down, as rows do: a filter that lies in one direction
+from the origin of the frequency plane has its waves running in that same direction on the screen.
+"""
+
+try:
+    import matplotlib as _matplotlib  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "matplotlib":
+        raise
+    raise ImportError('dtwpt.plot needs matplotlib: pip install "dtwpt[plot]"') from None
+
+from dtwpt.plot.atoms import filters
+from dtwpt.plot.images import maps, shift_change
+from dtwpt.plot.plane import frequency_plane
+
+__all__ = ["filters", "frequency_plane", "maps", "shift_change"]

@@ -1,0 +1,87 @@
+"""What all pictures share: colours, checks of arguments, figures that notebooks display."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from dtwpt.packets import PacketBank
+
+__all__ = [
+    "COLOURS",
+    "GREY",
+    "as_axes",
+    "as_bank",
+    "as_figure",
+    "as_image",
+    "blank",
+]
+
+#: Two colours that stay apart in grey and for colour-blind readers (Okabe and Ito's).
+COLOURS = ("#0072B2", "#D55E00")
+GREY = "#6b6b6b"
+
+
+class _Figure(Figure):
+    """A figure that pyplot does not know of, and that a notebook displays all the same.
+
+    Made without pyplot it needs no closing, is displayed once, and chooses no backend.
+    """
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
+
+
+def as_figure(fig: Any, size: tuple[float, float]) -> Figure:
+    """Return ``fig``, or a new figure of that size in inches."""
+    if fig is None:
+        return _Figure(figsize=size, dpi=125)
+    if not isinstance(fig, Figure):
+        raise TypeError(f"fig must be a matplotlib Figure or None, got {type(fig).__name__}")
+    return fig
+
+
+def as_axes(ax: Any) -> Axes:
+    """Return ``ax``, or the axes of a new figure."""
+    if ax is None:
+        fig = _Figure(figsize=(5.2, 4.3), dpi=125)
+        fig.subplots_adjust(left=0.13, right=0.9, bottom=0.12, top=0.95)
+        return fig.add_subplot()
+    if not isinstance(ax, Axes):
+        raise TypeError(f"ax must be a matplotlib Axes or None, got {type(ax).__name__}")
+    return ax
+
+
+def as_bank(bank: Any) -> PacketBank:
+    """Return ``bank`` if it is one."""
+    if not isinstance(bank, PacketBank):
+        raise TypeError(f"bank must be a dtwpt.PacketBank, got {type(bank).__name__}")
+    return bank
+
+
+def as_image(x: Any, name: str) -> NDArray[Any]:
+    """Return one greyscale image as a finite real array."""
+    image = np.asarray(x)
+    if image.dtype.kind not in "buif":
+        raise TypeError(f"{name} must be an array of real numbers, got dtype {image.dtype}")
+    if image.ndim != 2 or 0 in image.shape:
+        raise ValueError(f"{name} must be one grey image of shape (H, W), got shape {image.shape}")
+    if not np.isfinite(image).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    return image
+
+
+def blank(ax: Axes) -> None:
+    """Leave the frame of an image, without ticks."""
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_color(GREY)
+        spine.set_linewidth(0.6)

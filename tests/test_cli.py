@@ -1,0 +1,359 @@
+"""The command as a shell sees it: outputs, exit statuses, one line for each failure."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dtwpt
+from dtwpt.cli import main
+from dtwpt.extract import Settings, extract, load
+
+RNG = np.random.default_rng(0)
+COMMAND = [sys.executable, "-m", "dtwpt.cli"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(dtwpt.__file__).parents[1])}
+
+
+def run(*args: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, args)],
+        cwd=cwd,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+class Fails(Protocol):
+    def __call__(self, *args: str | Path, status: int = 1) -> str: ...
+
+
+@pytest.fixture
+def fails(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Fails:
+    """Return the one line that a failing command says, run in this process to be quick."""
+    monkeypatch.setattr("dtwpt.cli._on_stop_signals", lambda handler: None)
+
+    def call(*args: str | Path, status: int = 1) -> str:
+        with pytest.raises(SystemExit) as caught:
+            main([str(arg) for arg in args])
+        out, err = capfd.readouterr()
+        assert (caught.value.code, out) == (status, "")
+        assert re.fullmatch(r"dtwpt.+\n", err)
+        return err
+
+    return call
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(5):
+        pixels = RNG.integers(0, 256, (40, 50 - number, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"photo {number}.png")
+    return folder
+
+
+def test_extract(photos: Path, tmp_path: Path) -> None:
+    options = ["--operator", "rmax", "--depth", "1", "--wavelet", "qshift_a", "--mode", "reflect"]
+    options += ["--color", "channels", "--resize", "36", "--crop", "32X34", "--pool", "2x3"]
+    done = run("extract", "photos", "-o", "a.npz", *options, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert re.fullmatch(
+        r"a\.npz: 5 images x 144 features, [\d.]+ s \([\d.]+ images/s\)\n", done.stdout
+    )
+    table = load(tmp_path / "a.npz")
+    assert table.files == [f"photos/photo {number}.png" for number in range(5)]
+    assert table.settings == Settings(
+        *("rmax", 1, "qshift_a", "reflect", "channels", 36, (32, 34), (2, 3))
+    )
+    expected = extract(photos, table.settings)
+    np.testing.assert_array_equal(table.features, expected.features)
+    assert table.feature_names == expected.feature_names
+
+    # Repeated from its output alone, also in several processes: the same file to the last byte.
+    done = run(
+        *("extract", "photos", "-o", "b.npz", "--settings-from", "a.npz", "--workers", "0"),
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "b.npz").read_bytes() == (tmp_path / "a.npz").read_bytes()
+    # Options given beside it win, also where they are the default.
+    done = run(
+        *("extract", "photos/*[13]*", "-o", "b.npz", "--settings-from", "b.npz"),
+        *("--depth", "2", "--pool", "none"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0
+    settings = json.loads(str(np.load(tmp_path / "b.npz")["settings"]))
+    assert (settings["depth"], settings["pool"], settings["operator"]) == (2, "none", "rmax")
+    assert load(tmp_path / "b.npz").files == ["photos/photo 1.png", "photos/photo 3.png"]
+
+
+def test_skip(photos: Path, tmp_path: Path, fails: Fails) -> None:
+    (photos / "new\nline.jpg").touch()
+    (photos / "text.png").write_text("no picture")
+    output = tmp_path / "features.npz"
+    line = fails("extract", photos, "-o", output)
+    assert r"new\nline.jpg: the file is empty" in line
+    assert not output.exists()
+    done = run("extract", photos, "-o", output, "--on-error", "skip")
+    assert done.returncode == 3
+    assert "5 images x 32 features, 2 skipped" in done.stdout
+    assert len(done.stderr.splitlines()) == 2
+    assert re.search(r"skipped .*new\\nline\.jpg: the file is empty", done.stderr)
+    assert [os.path.basename(file) for file, _ in load(output).skipped] == [
+        *("new\nline.jpg", "text.png")
+    ]
+    before = output.read_bytes()
+    fails("extract", photos / "text.png", "-o", output, "--on-error", "skip")
+    assert output.read_bytes() == before
+
+
+def test_c_libraries_keep_quiet(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.tif"
+    Image.fromarray(RNG.integers(0, 256, (40, 40), dtype=np.uint8)).save(
+        path, compression="tiff_lzw"
+    )
+    content = bytearray(path.read_bytes())
+    content[20:120] = b"\xff" * 100  # about which libtiff writes to stderr
+    path.write_bytes(content)
+    for workers in ("1", "2"):
+        done = run("extract", path, path.parent, "-o", tmp_path / "a.npz", "--workers", workers)
+        assert done.returncode == 1
+        assert re.fullmatch(r"dtwpt: .*damaged\.tif: cannot be decoded: .*\n", done.stderr)
+
+
+@pytest.mark.usefixtures("photos")
+def test_failures(tmp_path: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "old.npz").write_text("not one of ours")
+    cases: list[tuple[int, str, list[str]]] = [
+        (1, "no such file or folder: 'nowhere'", ["nowhere", "-o", "a.npz"]),
+        (1, "no images in folder 'empty'", ["empty", "-o", "a.npz"]),
+        (1, "no image matches '*.gif'", ["*.gif", "-o", "a.npz"]),
+        (1, "folder of the output does not exist", ["photos", "-o", "nowhere/a.npz"]),
+        (1, "is a folder", ["photos", "-o", "folder.npz"]),
+        (1, "*.npz", ["photos", "-o", "a.csv"]),
+        (1, "not a file of features", ["photos", "-o", "a.npz", "--settings-from", "old.npz"]),
+        (1, "more than the 10 rows", ["photos", "-o", "a.npz", "--pool", "11"]),
+        (1, "use resize or crop", ["photos", "-o", "a.npz", "--pool", "none", "--workers", "2"]),
+        (2, "Missing option '-o'", ["photos"]),
+        (2, "PATH", ["-o", "a.npz"]),
+        (2, "--depth", ["photos", "-o", "a.npz", "--depth", "0"]),
+        (2, "qshift_b", ["photos", "-o", "a.npz", "--wavelet", "haar"]),
+        (2, "'4y5'", ["photos", "-o", "a.npz", "--crop", "4y5"]),
+        (2, "'1x2x3'", ["photos", "-o", "a.npz", "--resize", "1x2x3"]),
+        (2, "at least 1", ["photos", "-o", "a.npz", "--resize", "0"]),
+        (2, "'max'", ["photos", "-o", "a.npz", "--pool", "max"]),
+    ]
+    before = sorted(tmp_path.iterdir())
+    for status, message, args in cases:
+        assert message in fails("extract", *args, status=status)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_output_that_cannot_be_written_is_noticed_first(tmp_path: Path, fails: Fails) -> None:
+    # Neither the images nor anything else is looked at.
+    assert "/nowhere" in fails("extract", "missing.png", "-o", "/nowhere/a.npz")
+    if Path("/dev/null").exists():
+        (tmp_path / "a.npz").symlink_to("/dev/null")
+        assert "not a regular file" in fails("extract", "missing.png", "-o", tmp_path / "a.npz")
+    if os.geteuid() != 0:  # whom nothing stops
+        tmp_path.chmod(0o500)
+        assert "Permission" in fails("extract", "missing.png", "-o", tmp_path / "b.npz")
+
+
+def test_help_and_info(fails: Fails) -> None:
+    started = time.perf_counter()
+    done = run("--help")
+    seconds = time.perf_counter() - started
+    assert done.returncode == 0
+    assert seconds < 5  # half a second on an idle machine
+    for name in ("extract", "filters", "info"):
+        assert name in done.stdout
+        assert "Example" in run(name, "--help").stdout
+    assert run("-h").stdout == run().stdout == done.stdout
+    assert run("--version").stdout == f"dtwpt {dtwpt.__version__}\n"
+    info = run("info").stdout
+    for word in ("Python", "numpy", "torch", "pillow", *dtwpt.wavelets()):
+        assert word in info
+    assert "No such command" in fails("extrakt", status=2)
+
+
+def test_nothing_heavy_is_imported_early() -> None:
+    code = "import dtwpt.cli, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    heavy = {"torch", "matplotlib", "sklearn", "PIL", "tifffile", "tqdm", "dtwpt.extract"}
+    assert heavy.isdisjoint(done.stdout.split())
+
+
+def test_missing_extras() -> None:
+    for package, args in (
+        ("click", ["--help"]),
+        ("PIL", ["extract", "a.png", "-o", "a.npz"]),
+        ("matplotlib", ["filters", "-o", "a.png"]),
+    ):
+        code = (
+            "import sys, importlib.util as util; find = util.find_spec\n"
+            f"util.find_spec = lambda name: None if name == {package!r} else find(name)\n"
+            f"sys.modules[{package!r}] = None\n"
+            f"import dtwpt.cli; dtwpt.cli.main({args!r})"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert re.fullmatch(r'dtwpt: .*pip install "dtwpt\[(cli|plot)\]"\n', done.stderr)
+
+
+def test_filters(tmp_path: Path, fails: Fails) -> None:
+    pytest.importorskip("dtwpt.plot")
+    for name, beginning in (("a.png", b"\x89PNG"), ("a.PDF", b"%PDF"), ("a.svg", b"<?xml")):
+        done = run("filters", "-o", name, "--depth", "1", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (tmp_path / name).read_bytes().startswith(beginning)
+    assert ".png" in fails("filters", "-o", tmp_path / "a.xyz")
+    assert "does not exist" in fails("filters", "-o", tmp_path / "nowhere/a.png")
+
+
+# Stopped half way -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def half_way(
+    tmp_path: Path, workers: int
+) -> Iterator[tuple[subprocess.Popen[bytes], Path, list[bytes]]]:
+    """Run a long extraction on a terminal, up to where images are done."""
+    pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
+    folder = tmp_path / "long"
+    folder.mkdir()
+    np.save(tmp_path / "image.npy", RNG.random((1000, 1000), dtype=np.float32))
+    for number in range(200):
+        (folder / f"{number:04}.npy").symlink_to(tmp_path / "image.npy")
+    output = tmp_path / "out" / "features.npz"
+    output.parent.mkdir()
+    output.write_bytes(b"the good old one")
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # else no bar
+    process = subprocess.Popen(
+        [*COMMAND, "extract", folder, "-o", output, "--workers", str(workers)],
+        env=ENVIRONMENT,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    said = [b""]
+
+    def listen() -> bool:
+        try:
+            said[0] += os.read(ours, 4096)
+        except OSError:  # the other side is closed
+            return False
+        return True
+
+    try:
+        while not re.search(rb" [1-9]\d*/200", said[0]):
+            assert listen(), said[0]
+        yield process, output, said
+        while listen():
+            pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+        os.close(ours)
+
+
+def last_line(said: bytes) -> str:
+    assert b"Traceback" not in said
+    assert b"Exception" not in said
+    # What the bar leaves behind is the line itself, wiped.
+    return said.decode().replace("\r\n", "\n").rstrip("\n").split("\r")[-1].removeprefix("\x1b[A")
+
+
+def processes_of(group: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def all_gone(group: int) -> bool:
+    """Whether no process stays behind; multiprocessing has a helper that leaves a little later."""
+    deadline = time.monotonic() + 10
+    while processes_of(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return processes_of(group) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_by_a_signal(tmp_path: Path, number: signal.Signals, workers: int) -> None:
+    with half_way(tmp_path, workers) as (process, output, said):
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does, to every process
+        else:
+            process.send_signal(number)
+        started = time.monotonic()
+        assert process.wait(20) == 128 + number
+        assert time.monotonic() - started < 10
+        assert all_gone(process.pid)
+    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    assert last_line(said[0]) == f"dtwpt: stopped by {name}, nothing written"
+    assert output.read_bytes() == b"the good old one"
+    assert list(output.parent.iterdir()) == [output]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+def test_a_killed_worker_and_a_killed_command(tmp_path: Path) -> None:
+    def workers(group: int) -> list[int]:
+        return [
+            number
+            for number in processes_of(group)
+            if b"spawn_main" in Path(f"/proc/{number}/cmdline").read_bytes()
+        ]
+
+    with half_way(tmp_path, 2) as (process, output, said):
+        os.kill(workers(process.pid)[0], signal.SIGKILL)  # as the kernel does, out of memory
+        assert process.wait(20) == 1
+        assert all_gone(process.pid)
+    assert last_line(said[0]).startswith("dtwpt: a worker process died")
+    assert list(output.parent.iterdir()) == [output]
+
+    (tmp_path / "again").mkdir()
+    with half_way(tmp_path / "again", 2) as (process, output, _):
+        assert workers(process.pid)
+        process.kill()
+        process.wait(10)
+        assert all_gone(process.pid)  # they do not stay behind
+    assert output.read_bytes() == b"the good old one"

@@ -1,0 +1,314 @@
+"""From paths to a table of features: which files, which values, which file."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dtwpt.extract import (
+    FeatureTable,
+    ImageError,
+    Settings,
+    Skipped,
+    extract,
+    find_images,
+    load,
+    load_settings,
+    read_image,
+    save,
+)
+from dtwpt.extract.sizing import centre_crop, resize
+from dtwpt.features import packet_feature_names, packet_features
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Colour images of several sizes in files of several kinds."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(21):
+        pixels = RNG.integers(0, 256, (40 + number % 5, 36 + number % 3, 3), dtype=np.uint8)
+        if number % 7 == 0:
+            np.save(folder / f"{number:02}.npy", pixels)
+        else:
+            Image.fromarray(pixels).save(folder / f"{number:02}.{('png', 'jpg')[number % 2]}")
+    return folder
+
+
+# Which files ------------------------------------------------------------------------------------
+
+
+def test_find_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [
+        *("b.PNG", "a.jpeg", "sub/c.tif", "sub/deeper/d.webp", "with space/é\n.png", "[x].bmp"),
+        *(".hidden.png", "sub/.trash/e.png", "notes.txt", "odd"),
+    ]
+    for name in names:
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "in/with space/loop").symlink_to(tmp_path / "in")  # must not go round for ever
+    (tmp_path / "in/twin").symlink_to(tmp_path / "in/sub/deeper")
+    (tmp_path / "in/gone.png").symlink_to(tmp_path / "nowhere.png")
+    everything = [
+        f"in/{name}"
+        for name in (
+            *("[x].bmp", "a.jpeg", "b.PNG", "gone.png", "sub/c.tif", "sub/deeper/d.webp"),
+            *("twin/d.webp", "with space/é\n.png"),
+        )
+    ]
+    assert find_images("in") == everything
+    assert find_images(Path("in/sub")) == ["in/sub/c.tif", "in/sub/deeper/d.webp"]
+    assert find_images(["in/odd", "in/sub", "./in/sub/c.tif", "in/b.PNG", "in/odd"]) == [
+        *("in/odd", "in/sub/c.tif", "in/sub/deeper/d.webp", "in/b.PNG")
+    ]
+    assert find_images("in/[x].bmp") == ["in/[x].bmp"]  # it exists: not a pattern
+    assert find_images("in/[a-b].*") == ["in/a.jpeg", "in/b.PNG"]
+    assert find_images("in/s*") == ["in/sub/c.tif", "in/sub/deeper/d.webp"]
+    assert find_images("in/sub/d*/**/*.webp") == ["in/sub/deeper/d.webp"]
+    assert find_images("in/sub/.trash/*") == ["in/sub/.trash/e.png"]
+    missing: list[str | list[str]] = ["in/x.png", "in/*.gif", []]
+    for paths in missing:
+        with pytest.raises(FileNotFoundError):
+            find_images(paths)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no images in folder 'empty'"):
+        find_images(["in", "empty"])
+
+
+# Which values -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"operator": "rmax", "depth": 1, "wavelet": "qshift_a", "mode": "periodic", "pool": (2, 3)},
+        {"colour": "channels", "pool": 2},
+        {"resize": 32, "crop": (24, 28), "pool": "none", "colour": "channels"},
+    ],
+    ids=str,
+)
+def test_features_are_those_of_the_library_in_any_number_of_processes(
+    folder: Path, options: dict[str, Any]
+) -> None:
+    settings = Settings(**options)
+    calls: list[tuple[int, int]] = []
+    table = extract(folder, settings, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(done, 21) for done in range(22)]
+    assert table.files == find_images(folder)
+    assert table.features.dtype == np.float32
+    assert table.settings == settings
+    arguments = {name: getattr(settings, name) for name in ("depth", "wavelet", "operator", "pool")}
+    for file, row in zip(table.files, table.features, strict=True):
+        image = read_image(file, settings.colour)
+        if settings.resize is not None and settings.crop is not None:
+            image = centre_crop(resize(image, settings.resize), settings.crop)
+        expected = packet_features(image, **arguments, mode=settings.mode)
+        # The last bits depend on the number of threads, which here is not limited.
+        np.testing.assert_allclose(row, expected.ravel(), rtol=1e-4, atol=1e-6)
+    names = packet_feature_names((24, 28), **arguments)
+    prefixes = ["red_", "green_", "blue_"] if settings.colour == "channels" else [""]
+    assert table.feature_names == [prefix + name for prefix in prefixes for name in names]
+
+    # The same bits in several processes, and alone.
+    parallel = extract(folder, settings, workers=3)
+    assert parallel.files == table.files
+    assert parallel.features.tobytes() == table.features.tobytes()
+    alone = extract(table.files[7], settings)
+    assert alone.features.tobytes() == table.features[7].tobytes()
+
+
+def test_resize_and_crop(tmp_path: Path) -> None:
+    pixels = RNG.integers(0, 256, (30, 50), dtype=np.uint8)
+    image = (pixels / np.float32(255)).astype(np.float32)
+    for size, expected in ((15, (15, 25)), (60, (60, 100)), ((20, 21), (20, 21)), (7, (7, 12))):
+        resized = resize(image, size)
+        pillow = Image.fromarray(pixels).resize(expected[::-1], Image.Resampling.BILINEAR)
+        assert resized.shape == expected
+        assert np.abs(resized - np.asarray(pillow) / 255).max() < 1.1 / 255  # which rounds twice
+    stack = resize(np.stack([image, image[::-1]]), 15)
+    np.testing.assert_array_equal(stack[1], resize(image[::-1], 15))
+    np.testing.assert_array_equal(centre_crop(stack, (11, 25)), stack[:, 2:13])
+    with pytest.raises(ValueError, match="30x50 is smaller than the crop of 31x31"):
+        centre_crop(image, 31)
+
+
+def test_stops_at_the_first_bad_file_or_skips_it(folder: Path) -> None:
+    (folder / "05.jpg").write_text("not a picture")
+    (folder / "17.jpg").write_bytes((folder / "17.jpg").read_bytes()[:600])
+    good = [file for file in find_images(folder) if file[-6:-4] not in ("05", "17")]
+    for workers in (1, 2):
+        with pytest.raises(ImageError, match=r"05\.jpg: not an image"):
+            extract(folder, workers=workers)
+        table = extract(folder, workers=workers, on_error="skip")
+        assert table.files == good
+        assert [os.path.basename(file) for file, _ in table.skipped] == ["05.jpg", "17.jpg"]
+        assert "truncated" in table.skipped[1].reason.lower()
+        np.testing.assert_array_equal(table.features, extract(good).features)
+        with pytest.raises(ImageError, match=r"05\.jpg: not an image"):
+            extract([folder / "05.jpg", folder / "17.jpg"], workers=workers, on_error="skip")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"pool": 12}, "pool has 12 rows, more than the 10 rows"),
+        ({"crop": 41}, "smaller than the crop"),
+        ({"resize": 200000}, "200000"),
+        ({"pool": "none"}, "resize or crop"),
+    ],
+)
+def test_settings_that_do_not_fit_an_image(
+    folder: Path, options: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ImageError, match=reason) as caught:
+        extract(folder, Settings(**options))
+    assert caught.value.path.startswith(str(folder))
+
+
+def test_features_beyond_float32(tmp_path: Path) -> None:
+    np.save(tmp_path / "huge.npy", np.where(np.eye(32), 1e38, -1e38))
+    with pytest.raises(ImageError, match="too large for float32"):
+        extract(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Settings(operator="abs"), "cmod, rmax"),
+        (lambda: Settings(depth=0), "depth"),
+        (lambda: Settings(depth=1.5), "depth"),  # type: ignore[arg-type]
+        (lambda: Settings(wavelet="haar"), "qshift_b"),
+        (lambda: Settings(wavelet=3), "wavelet"),  # type: ignore[arg-type]
+        (lambda: Settings(mode="wrap"), "symmetric"),
+        (lambda: Settings(colour="grey"), "luma, channels"),
+        (lambda: Settings(resize=0), "resize"),
+        (lambda: Settings(crop=(3, -1)), "crop"),
+        (lambda: Settings(crop=(3, 4, 5)), "crop"),  # type: ignore[arg-type]
+        (lambda: Settings(pool="max"), "pool"),
+        (lambda: Settings(pool=0), "pool"),
+        (lambda: extract(".", workers=0), "workers"),
+        (lambda: extract(".", on_error="ignore"), "stop, skip"),
+    ],
+)
+def test_bad_arguments(call: Callable[[], object], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+
+
+# Which file -------------------------------------------------------------------------------------
+
+
+def table(**changes: Any) -> FeatureTable:
+    values: dict[str, Any] = {
+        "features": np.arange(6, dtype=np.float32).reshape(3, 2),
+        "feature_names": ["p", "q"],
+        "files": ["a b.png", "new\nline/é.jpg", os.fsdecode(b"not-utf8-\xff.png")],
+        "settings": Settings(crop=(3, 4), pool="none"),
+        "skipped": [Skipped("bad.png", "the file is empty")],
+    }
+    return FeatureTable(**{**values, **changes})
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    path = tmp_path / "features.npz"
+    for saved in (table(), table(skipped=[], settings=Settings(resize=9))):
+        save(saved, path)
+        loaded = load(path)
+        np.testing.assert_array_equal(loaded.features, saved.features)
+        for name in ("feature_names", "files", "settings", "skipped", "made_by"):
+            assert getattr(loaded, name) == getattr(saved, name)
+        assert load_settings(path) == (saved.settings, saved.made_by)
+        with np.load(path, allow_pickle=False) as arrays:
+            assert set(arrays) == {
+                *("features", "feature_names", "files", "settings", "skipped", "skipped_reasons")
+            }
+            settings = json.loads(str(arrays["settings"]))
+        assert settings["made_by"]["dtwpt"]
+    content = path.read_bytes()
+    save(loaded, path)
+    assert path.read_bytes() == content
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode  # as the umask says
+    (tmp_path / "other").unlink()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["features.npz"]
+
+
+def test_a_link_and_the_permissions_of_the_output_stay(tmp_path: Path) -> None:
+    target = tmp_path / "target.npz"
+    save(table(), target)
+    target.chmod(0o640)
+    (tmp_path / "link.npz").symlink_to(target)
+    save(table(files=["x", "y", "z"]), tmp_path / "link.npz")
+    assert (tmp_path / "link.npz").is_symlink()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert load(target).files == ["x", "y", "z"]
+
+
+def test_a_failure_leaves_the_old_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "features.npz"
+    save(table(), path)
+    before = path.read_bytes()
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        args[0].write(b"the beginning")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(table(files=["x", "y", "z"]), path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["features.npz"]
+
+
+def test_outputs_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "folder.npz").mkdir()
+    os.mkfifo(tmp_path / "pipe.npz")
+    for path, error in (
+        ("features.npy", ValueError),
+        ("folder.npz", IsADirectoryError),
+        ("pipe.npz", OSError),
+        ("missing/features.npz", FileNotFoundError),
+        (f"{'x' * 250}/features.npz", OSError),
+    ):
+        with pytest.raises(error, match="output"):
+            save(table(), tmp_path / path)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"PK\x03\x04 no archive"),
+        lambda path: path.write_text("text"),
+        lambda path: np.savez(path, features=np.zeros(3)),
+        lambda path: np.savez(path, settings=np.array("no json")),
+        lambda path: np.savez(path, settings=np.array("[]")),
+        lambda path: np.savez(path, settings=np.full(1, None)),
+    ],
+)
+def test_load_refuses_other_files(tmp_path: Path, write: Callable[[Path], Any]) -> None:
+    path = tmp_path / "other.npz"
+    write(path)
+    for read in (load, load_settings):
+        with pytest.raises(ValueError, match="is not a file of features"):
+            read(path)
+
+
+def test_settings_of_a_newer_version_are_refused(tmp_path: Path) -> None:
+    newer = {**Settings().to_dict(), "twist": 3, "made_by": {"dtwpt": "9"}}
+    np.savez(tmp_path / "newer.npz", settings=np.array(json.dumps(newer)))
+    with pytest.raises(ValueError, match="unknown setting twist"):
+        load_settings(tmp_path / "newer.npz")

@@ -26,7 +26,7 @@ extensions = [
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 nitpicky = True
-nitpick_ignore = [("py:class", "optional"), ("py:data", "SUFFIXES")]
+nitpick_ignore = [("py:class", "optional")]
 
 # The signatures say it all with the numpydoc sections; annotations would only repeat them.
 autodoc_typehints = "none"

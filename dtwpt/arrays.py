@@ -8,8 +8,8 @@ here unless the caller already holds a tensor.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -73,7 +73,9 @@ def as_real_input(x: Any, ndim: int, name: str = "x") -> Array:
         If there are too few axes or an empty one.
     """
     if not is_tensor(x):
-        x = np.asarray(x)
+        if np.ma.is_masked(x):
+            raise TypeError(f"{name} must not be masked; fill what is masked first")
+        x = _as_array(x, name)
     if x.ndim < ndim:
         axes = {1: "(..., N)", 2: "(..., H, W)"}[ndim]
         raise ValueError(f"{name} must have shape {axes}, got {tuple(x.shape)}")
@@ -90,6 +92,13 @@ def as_real_input(x: Any, ndim: int, name: str = "x") -> Array:
     )
 
 
+def _as_array(x: Any, name: str) -> NDArray[Any]:
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array: {error}") from None
+
+
 def as_complex_input(c: Any, name: str = "c") -> Array:
     """Return ``c`` as a complex64 or complex128 array.
 
@@ -99,7 +108,7 @@ def as_complex_input(c: Any, name: str = "c") -> Array:
         If the dtype is another one.
     """
     if not is_tensor(c):
-        c = np.asarray(c)
+        c = _as_array(c, name)
     dtype = dtype_name(c)
     if dtype not in ("complex64", "complex128"):
         raise TypeError(f"{name} must be complex64 or complex128, got {dtype}")
@@ -228,19 +237,45 @@ def planes_windows_product(matrix: NDArray[np.float64], x: Array, step: int, cou
     return out
 
 
-def full_precision(x: Array) -> AbstractContextManager[Any]:
-    """Keep torch's autocast, which would round products to 16 bits, out of what is inside."""
-    if is_tensor(x):
-        return sys.modules["torch"].autocast(x.device.type, enabled=False)  # type: ignore[no-any-return]
-    return nullcontext()
+@contextmanager
+def full_precision(x: Array) -> Iterator[None]:
+    """Keep out what makes torch round products to fewer bits than their dtype has.
+
+    That is autocast, and ``torch.set_float32_matmul_precision`` (TF32 on GPUs), which is a setting
+    of the whole process: it is put aside for the time of the products.
+    """
+    if not is_tensor(x):
+        yield
+        return
+    torch = sys.modules["torch"]
+    precision = torch.get_float32_matmul_precision()
+    with torch.autocast(x.device.type, enabled=False):
+        if precision == "highest":
+            yield
+            return
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
 
 
 def linear_map(
     x: Array, forward: Callable[[Array], Array], adjoint: Callable[[Array], Array]
 ) -> Array:
-    """Apply a linear map whose derivative, for torch, is its adjoint."""
+    """Apply a linear map whose derivative, for torch, is its adjoint.
+
+    Both maps take and return arrays whose first axis runs over independent planes.
+    """
     if not is_tensor(x):
         return forward(x)
     from dtwpt._autograd import LinearMap
 
-    return LinearMap.apply(x, forward, adjoint)  # type: ignore[no-untyped-call]
+    def guarded(mapping: Callable[[Array], Array]) -> Callable[[Array], Array]:
+        def run(x: Array) -> Array:
+            with full_precision(x):
+                return mapping(x)
+
+        return run
+
+    return LinearMap.apply(x, guarded(forward), guarded(adjoint))  # type: ignore[no-untyped-call]

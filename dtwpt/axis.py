@@ -34,6 +34,8 @@ __all__ = ["Axis", "axis_for"]
 
 # Cells that one column takes when a single signal is laid out as columns to multiply together.
 _CELLS_PER_COLUMN = 64
+# Numbers in a matrix (4 MiB) beyond which to apply it whole is no faster and takes memory.
+_DENSE_NUMBERS = 2**19
 # Deviation of a Gram matrix from the identity that is left alone: that of the published taps.
 _GRAM_TOLERANCE = 1e-8
 
@@ -88,7 +90,8 @@ class Axis:
         Where a signal is hardly longer than the filters, the band is most of the matrix, and to
         extend the signal first would only make the product longer.
         """
-        return self.n <= 2 * self.length
+        numbers = self.count * self.channels * self.n
+        return self.n <= 2 * self.length and numbers <= _DENSE_NUMBERS
 
     @cached_property
     def matrix(self) -> NDArray[np.float64]:
@@ -264,7 +267,7 @@ class Axis:
         identity = np.eye(near.size)
         if np.abs(gram - identity).max() < _GRAM_TOLERANCE:
             return None
-        inverse = np.linalg.inv(gram)
+        inverse = np.asarray(np.linalg.inv(gram), dtype=np.float64)
         # What has decayed to nothing would be subnormal in float32, which is very slow.
         inverse[np.abs(inverse) < 1e-20] = 0
         return self._near_ends(self.n), inverse
@@ -284,7 +287,15 @@ class Axis:
         return x
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=32)
+def _taps(depth: int, wavelet: Wavelet, gain: float) -> NDArray[np.float64]:
+    filters = PacketBank(depth, wavelet).filters
+    # Tree 1 + i tree 2 is then the inner product with the packet.
+    return gain * np.concatenate([filters.real, -filters.imag])
+
+
+# Few, as an axis may keep megabytes: images of many sizes must not fill the memory.
+@lru_cache(maxsize=32)
 def axis_for(
     n: int,
     depth: int,
@@ -301,9 +312,7 @@ def axis_for(
     those of max pooling with stride 2: windows of ``pool`` cells centred where the cells of twice
     the stride are.
     """
-    filters = PacketBank(depth, wavelet).filters
-    # Tree 1 + i tree 2 is then the inner product with the packet.
-    taps = gain * np.concatenate([filters.real, -filters.imag])
+    taps = _taps(depth, wavelet, gain)
     length = taps.shape[1]
     if pool is None:
         return Axis(taps, n, stride, (stride - length) // 2, -(-n // stride), mode)

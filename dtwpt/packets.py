@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dtwpt.checks import as_depth, as_wavelet
+from dtwpt.checks import as_depth, as_int, as_wavelet
 from dtwpt.wavelets import Wavelet
 
 __all__ = ["ATOM_DTYPE", "PacketBank"]
@@ -107,6 +106,9 @@ class PacketBank:
     def __hash__(self) -> int:
         return hash((self.depth, self.wavelet))
 
+    def __reduce__(self) -> tuple[type[PacketBank], tuple[int, Wavelet]]:
+        return PacketBank, (self.depth, self.wavelet)
+
     def __repr__(self) -> str:
         return f"PacketBank({self.depth}, {self.wavelet!r})"
 
@@ -137,22 +139,20 @@ class PacketBank:
         >>> dtwpt.PacketBank(2).atom(-1, 1, 2).shape
         (42, 42)
         """
-        if sign not in (1, -1):
+        if as_int(sign, "sign", "+1 or -1") not in (1, -1):
             raise ValueError(f"sign must be +1 or -1, got {sign!r}")
-        vertical = self.filters[self._packet(row, "row")]
-        horizontal = self.filters[self._packet(col, "col")]
+        vertical = self.filters[self._index(row, "row")]
+        horizontal = self.filters[self._index(col, "col")]
         if sign == -1:
             horizontal = horizontal.conj()
         atom: NDArray[np.complex128] = _PLANE_GAIN * np.outer(vertical, horizontal)
         return atom
 
-    def _packet(self, index: int, name: str) -> int:
-        try:
-            number = operator.index(index)
-        except TypeError:
-            raise TypeError(f"{name} must be an integer, got {index!r}") from None
+    def _index(self, index: int, name: str) -> int:
+        accepted = f"an integer from 0 to {2**self.depth - 1}"
+        number = as_int(index, name, accepted)
         if not 0 <= number < 2**self.depth:
-            raise IndexError(f"{name} must be from 0 to {2**self.depth - 1}, got {number}")
+            raise IndexError(f"{name} must be {accepted}, got {number}")
         return number
 
     def atoms(self) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 from dtwpt.arrays import (
     Array,
@@ -176,7 +175,6 @@ def _parts(axis: Axis, pixels: int, pool: int, hop: int) -> Iterator[tuple[slice
         yield slice(start, stop), (stop - start - 1) * hop + pool
 
 
-@lru_cache(maxsize=128)
 def plane_for(
     height: int,
     width: int,

@@ -21,8 +21,8 @@ from dtwpt.wavelets import Wavelet
 
 __all__ = ["PacketFeatures"]
 
-# Images transformed at a time; it bounds the memory, and no feature depends on it.
-_BATCH = 64
+# Numbers of images transformed at a time; it bounds the memory, and no feature depends on it.
+_BATCH = 2**22
 
 
 class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -142,7 +142,8 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         images = self._images(self._check(X, reset=False))
-        batches = [self._features(images[batch]) for batch in gen_batches(len(images), _BATCH)]
+        size = max(1, _BATCH // math.prod(self.image_shape_))
+        batches = [self._features(images[batch]) for batch in gen_batches(len(images), size)]
         return np.concatenate(batches)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
@@ -181,9 +182,11 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return checked
 
     def _flattened_shape(self) -> tuple[int, ...]:
+        # Only called where image_shape is given.
         accepted = "(H, W) or (H, W, C), integers of at least 1"
         try:
-            shape = tuple(as_int(side, "image_shape", accepted) for side in self.image_shape or ())
+            sides: Any = self.image_shape
+            shape = tuple(as_int(side, "image_shape", accepted) for side in sides)
         except TypeError:
             shape = ()
         if len(shape) not in (2, 3) or min(shape) < 1:

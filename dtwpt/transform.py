@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 from dtwpt.arrays import (
@@ -16,7 +15,7 @@ from dtwpt.arrays import (
     real_and_imaginary,
 )
 from dtwpt.axis import Axis, axis_for
-from dtwpt.checks import as_depth, as_mode, as_stride, as_wavelet
+from dtwpt.checks import as_depth, as_int, as_mode, as_stride, as_wavelet
 from dtwpt.plane import plane_for
 from dtwpt.wavelets import Wavelet
 
@@ -85,17 +84,8 @@ def dtcwpt(
     x = as_real_input(x, 1)
     depth, wavelet, mode = as_depth(depth), as_wavelet(wavelet), as_mode(mode)
     axis = axis_for(x.shape[-1], depth, wavelet, as_stride(stride, depth), mode)
-    leading = tuple(x.shape[:-1])
-
-    def forward(x: Array) -> Array:
-        return _signal_forward(x.reshape(-1, axis.n), axis).reshape(*leading, -1, axis.count)
-
-    def adjoint(c: Array) -> Array:
-        return _signal_adjoint(c.reshape(-1, axis.channels // 2, axis.count), axis).reshape(
-            *leading, axis.n
-        )
-
-    return linear_map(x, forward, adjoint)
+    c = linear_map(x.reshape(-1, axis.n), lambda x: _analyse(x, axis), lambda c: _adjoint(c, axis))
+    return c.reshape(*x.shape[:-1], *c.shape[1:])
 
 
 def idtcwpt(
@@ -142,20 +132,16 @@ def idtcwpt(
     depth = _depth_of(c, c.shape[-2:-1], "(..., 2**depth, N')")
     n = _side(shape, c.shape[-1], depth, "shape")
     axis = axis_for(n, depth, wavelet, 2**depth, mode)
-    leading = tuple(c.shape[:-2])
-
-    def backward(c: Array) -> Array:
-        x = _signal_adjoint(c.reshape(-1, 2**depth, axis.count), axis)
-        return axis.rows_solve(x[:, :, None]).reshape(*leading, n)
-
-    def backward_adjoint(x: Array) -> Array:
-        solved = axis.rows_solve(copy(x.reshape(-1, n))[:, :, None])[:, :, 0]
-        return _signal_forward(solved, axis).reshape(*leading, 2**depth, axis.count)
-
-    return linear_map(c, backward, backward_adjoint)
+    x = linear_map(
+        c.reshape(-1, 2**depth, axis.count),
+        lambda c: _solve(_adjoint(c, axis), axis),
+        lambda x: _analyse(_solve(copy(x), axis), axis),
+    )
+    return x.reshape(*c.shape[:-2], n)
 
 
-def _signal_forward(x: Array, axis: Axis) -> Array:
+def _analyse(x: Array, axis: Axis) -> Array:
+    """(B, n) to complex (B, P, count)."""
     packets = axis.channels // 2
     trees = axis.signal(x)
     c = complex_empty((x.shape[0], packets, axis.count), x)
@@ -165,8 +151,14 @@ def _signal_forward(x: Array, axis: Axis) -> Array:
     return c
 
 
-def _signal_adjoint(c: Array, axis: Axis) -> Array:
+def _adjoint(c: Array, axis: Axis) -> Array:
+    """Complex (B, P, count) to (B, n)."""
     return axis.signal_adjoint(namespace(c).concatenate(real_and_imaginary(c), 1))
+
+
+def _solve(x: Array, axis: Axis) -> Array:
+    """Undo the Gram matrix on (B, n), in place."""
+    return axis.rows_solve(x[:, :, None])[:, :, 0]
 
 
 # Two dimensions ---------------------------------------------------------------------------------
@@ -240,17 +232,8 @@ def dtcwpt2(
     depth, wavelet, mode = as_depth(depth), as_wavelet(wavelet), as_mode(mode)
     height, width = x.shape[-2:]
     plane = plane_for(height, width, depth, wavelet, as_stride(stride, depth), mode)
-    leading = tuple(x.shape[:-2])
-
-    def forward(x: Array) -> Array:
-        c = plane.analyse(x.reshape(-1, height, width))
-        return c.reshape(*leading, *c.shape[1:])
-
-    def adjoint(c: Array) -> Array:
-        flat = c.reshape(-1, *c.shape[len(leading) :])
-        return plane.adjoint(flat).reshape(*leading, height, width)
-
-    return linear_map(x, forward, adjoint)
+    c = linear_map(x.reshape(-1, height, width), plane.analyse, plane.adjoint)
+    return c.reshape(*x.shape[:-2], *c.shape[1:])
 
 
 def idtcwpt2(
@@ -299,24 +282,18 @@ def idtcwpt2(
     depth = _depth_of(c, c.shape[-4:-2], layout)
     if shape is None:
         shape = (c.shape[-2] * 2**depth, c.shape[-1] * 2**depth)
-    try:
-        height, width = shape
-    except (TypeError, ValueError):
-        raise TypeError(f"shape must be a pair (H, W) of integers, got {shape!r}") from None
+    if not isinstance(shape, (tuple, list)) or len(shape) != 2:
+        raise TypeError(f"shape must be a pair (H, W) of integers, got {shape!r}")
+    height, width = shape
     height = _side(height, c.shape[-2], depth, "shape[0]")
     width = _side(width, c.shape[-1], depth, "shape[1]")
     plane = plane_for(height, width, depth, wavelet, 2**depth, mode)
-    leading, trailing = tuple(c.shape[:-5]), tuple(c.shape[-5:])
-
-    def backward(c: Array) -> Array:
-        x = plane.solve(plane.adjoint(c.reshape(-1, *trailing)))
-        return x.reshape(*leading, height, width)
-
-    def backward_adjoint(x: Array) -> Array:
-        solved = plane.solve(copy(x.reshape(-1, height, width)))
-        return plane.analyse(solved).reshape(*leading, *trailing)
-
-    return linear_map(c, backward, backward_adjoint)
+    x = linear_map(
+        c.reshape(-1, *c.shape[-5:]),
+        lambda c: plane.solve(plane.adjoint(c)),
+        lambda x: plane.analyse(plane.solve(copy(x))),
+    )
+    return x.reshape(*c.shape[:-5], height, width)
 
 
 # Shapes -----------------------------------------------------------------------------------------
@@ -333,10 +310,7 @@ def _side(length: Any, cells: int, depth: int, name: str) -> int:
     if length is None:
         return int(cells * 2**depth)
     low, high = (cells - 1) * 2**depth + 1, cells * 2**depth
-    try:
-        number = operator.index(length)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {length!r}") from None
+    number = as_int(length, name, f"an integer from {low} to {high}")
     if not low <= number <= high:
         raise ValueError(
             f"{name} must be from {low} to {high} to have {cells} coefficients at depth {depth}, "

@@ -231,8 +231,9 @@ class Wavelet:
         ------
         ValueError
             If the shapes do not fit, if a value is not finite, if a tree is not orthonormal to
-            1e-8, or if tree b's low-pass does not lag tree a's by half a sample (relative misfit
-            over the lower half of the band at most 0.2). The message says by how much.
+            1e-8, or if tree b's low-pass does not lag tree a's by half a sample, or tree a's
+            high-pass tree b's (relative misfit over half of the band at most 0.2). The message
+            says by how much.
 
         Examples
         --------
@@ -285,26 +286,43 @@ class Wavelet:
                     f"low of tree {label} is no low-pass: its sum is {gain:.3g}, expected about "
                     f"{np.sqrt(2):.4f}"
                 )
-        miss, delay = _half_sample_misfit(self.low[0], self.low[1])
-        if miss > _HALF_SAMPLE_TOLERANCE:
-            raise ValueError(
-                f"low of tree b must lag tree a by half a sample: it lags by {delay:.3f} samples, "
-                f"with a relative misfit of {miss:.3g} over the lower half of the band, accepted "
-                f"is at most {_HALF_SAMPLE_TOLERANCE:g}"
-            )
+        # Moved down by half the band, a high-pass is a low-pass, and tree a lags in its turn.
+        moved = self.high * np.resize([1.0, -1.0], self.high.shape[1])
+        sign = np.sign(moved[0].sum() * moved[1].sum())
+        for what, lagging, leading, first, second in (
+            ("low", "b", "a", self.low[0], self.low[1]),
+            ("high (moved to frequency 0)", "a", "b", moved[1], sign * moved[0]),
+        ):
+            miss, delay = _half_sample_misfit(first, second)
+            if miss > _HALF_SAMPLE_TOLERANCE:
+                raise ValueError(
+                    f"{what} of tree {lagging} must lag tree {leading} by half a sample: it lags "
+                    f"by {delay:.3f} samples, with a relative misfit of {miss:.3g} over the lower "
+                    f"half of the band, accepted is at most {_HALF_SAMPLE_TOLERANCE:g}"
+                )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Wavelet):
             return NotImplemented
         return np.array_equal(self.low, other.low) and np.array_equal(self.high, other.high)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Through the constructors, so that a copy's taps are read-only as well.
+        return _restored, (self.name, self.low, self.high)
+
     def __hash__(self) -> int:
         return hash((self.low.tobytes(), self.high.tobytes()))
 
     def __repr__(self) -> str:
-        if self.name in _LOW_A:
+        if self.name in _LOW_A and self == Wavelet(self.name):
             return f"Wavelet({self.name!r})"
         return f"<Wavelet {self.name!r}, {self.low.shape[1]} taps>"
+
+
+def _restored(name: str, low: NDArray[np.float64], high: NDArray[np.float64]) -> Wavelet:
+    wavelet = Wavelet.__new__(Wavelet)
+    wavelet._set(name, low, high)
+    return wavelet
 
 
 def _alternating_flip(low: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -314,12 +332,16 @@ def _alternating_flip(low: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _frozen(taps: Any) -> NDArray[np.float64]:
-    frozen: NDArray[np.float64] = np.array(taps, dtype=np.float64)
+    frozen: NDArray[np.float64] = (
+        np.array(taps, dtype=np.float64) + 0.0
+    )  # no -0: equal taps, one hash
     frozen.setflags(write=False)
     return frozen
 
 
 def _two_trees(taps: ArrayLike, name: str) -> NDArray[np.float64]:
+    if np.iscomplexobj(taps):
+        raise ValueError(f"{name} must be real taps of shape (L,) or (2, L), got complex ones")
     try:
         array = np.array(taps, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -120,7 +120,7 @@ def dtcwpt(x: NDArray[Any], low_a: Taps, depth: int, stride: int, mode: str) -> 
 
 
 def dtcwpt2(x: NDArray[Any], low_a: Taps, depth: int, stride: int, mode: str) -> NDArray[Any]:
-    """Two dimensions, from complex packets alone: psi (x) psi and psi (x) conj(psi), over sqrt 2."""
+    """Two dimensions, from complex packets: psi (x) psi and psi (x) conj(psi), over sqrt 2."""
     bank = [packet(low_a, depth, k) for k in range(2**depth)]
     conjugates = [[value.conjugate() for value in psi] for psi in bank]
     signs = []

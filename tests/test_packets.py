@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -139,14 +142,24 @@ def test_banks_and_wavelets_compare_by_their_taps() -> None:
     assert own == dtwpt.Wavelet("qshift_c") != dtwpt.Wavelet("qshift_d")
     assert len({dtwpt.PacketBank(2, own), dtwpt.PacketBank(2, "qshift_c")}) == 1
     assert dtwpt.PacketBank(3) != dtwpt.PacketBank(2)
-    with pytest.raises(ValueError, match="read-only"):
-        own.low[0, 0] = 1
+    for copied in (own, pickle.loads(pickle.dumps(own)), copy.deepcopy(own)):
+        assert copied == own
+        assert repr(copied) == "<Wavelet 'mine', 16 taps>"
+        with pytest.raises(ValueError, match="read-only"):
+            copied.low[0, 0] = 1
+    bank = dtwpt.PacketBank(3, own)
+    assert pickle.loads(pickle.dumps(bank)) == bank
+    assert len(pickle.dumps(bank)) < 2000
 
 
 def test_pairs_that_are_no_half_sample_apart_are_refused_with_the_miss() -> None:
     low = dtwpt.Wavelet("qshift_b").low
     with pytest.raises(ValueError, match=r"lags by -0\.50\d samples, .* misfit of 0\.81"):
         dtwpt.Wavelet.from_taps(low[::-1])
+    low_b, high_b = np.pad(low[1], 2), np.pad(dtwpt.Wavelet("qshift_b").high[1], (2, 2))
+    late = np.pad(dtwpt.Wavelet("qshift_b").high[0], (4, 0))
+    with pytest.raises(ValueError, match=r"high .* of tree a must lag tree b .* by 2\.\d+ samples"):
+        dtwpt.Wavelet.from_taps([np.pad(low[0], 2), low_b], [late, high_b])
     root3 = np.sqrt(3)
     daubechies = np.array([1 + root3, 3 + root3, 3 - root3, 1 - root3]) / (4 * np.sqrt(2))
     with pytest.raises(ValueError, match=r"half a sample: it lags by -?1\.\d+ samples"):
@@ -190,7 +203,7 @@ def test_bad_arguments_are_named() -> None:
     bank = dtwpt.PacketBank(2)
     with pytest.raises(ValueError, match=r"sign must be \+1 or -1, got 0"):
         bank.atom(0, 1, 1)
-    with pytest.raises(IndexError, match="col must be from 0 to 3, got 4"):
+    with pytest.raises(IndexError, match="col must be an integer from 0 to 3, got 4"):
         bank.atom(1, 0, 4)
     with pytest.raises(TypeError, match="row must be an integer"):
         bank.atom(1, 0.5, 1)  # type: ignore[arg-type]

@@ -114,13 +114,33 @@ def test_backward_is_the_adjoint(
 
 
 def test_backward_keeps_no_graph_of_the_computation() -> None:
-    """Between output and input stands one node, whatever the number of pieces."""
+    """Between output and input stand the map and changes of shape, whatever the pieces."""
     x = torch.zeros(3, 200, 300, requires_grad=True)
-    c = dtwpt.dtcwpt2(x)
-    assert c.grad_fn is not None
-    assert [type(node[0]).__name__ for node in c.grad_fn.next_functions if node[0]] == [
-        "AccumulateGrad"
-    ]
+    nodes: list[Any] = [dtwpt.dtcwpt2(x).grad_fn]
+    while nodes[-1].next_functions:
+        (following,) = (entry[0] for entry in nodes[-1].next_functions if entry[0] is not None)
+        nodes.append(following)
+    names = [type(node).__name__ for node in nodes]
+    assert names.count("LinearMapBackward") == 1
+    assert set(names) <= {"LinearMapBackward", "ViewBackward0", "AccumulateGrad"}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch.func's own
+def test_function_transforms() -> None:
+    x = torch.randn(2, 20, 30, dtype=torch.float64)
+
+    def energy(x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = dtwpt.dtcwpt2(x, mode="periodic").abs().square().sum()
+        return out
+
+    y = torch.randn(4, 8, dtype=torch.float64)  # sides that make the frame a Parseval frame
+    torch.testing.assert_close(torch.func.grad(energy)(y), 2 * y)
+    hessian = torch.func.hessian(energy)(y).reshape(32, 32)
+    torch.testing.assert_close(hessian, 2 * torch.eye(32, dtype=torch.float64))
+    torch.testing.assert_close(torch.func.vmap(dtwpt.dtcwpt2)(x), dtwpt.dtcwpt2(x))
+    pair: Any = torch.func.jvp(dtwpt.dtcwpt2, (x,), (3 * x,))
+    c, tangent = pair
+    torch.testing.assert_close(tangent, 3 * c)
 
 
 def test_derivative_of_the_modulus_at_zero_is_zero() -> None:
@@ -197,6 +217,21 @@ def test_autocast_leaves_the_precision_alone() -> None:
         assert gradient.dtype == torch.float32
         back = dtwpt.idtcwpt2(c, (100, 40))
     torch.testing.assert_close(back, x)
+
+
+def test_matmul_precision_leaves_the_transform_alone() -> None:
+    x = torch.randn(2, 150, 100, requires_grad=True)
+    functions: list[Any] = [dtwpt.dtcwpt2, dtwpt.cmod2, dtwpt.rmax2]
+    expected = [function(x.detach()) for function in functions]
+    torch.set_float32_matmul_precision("medium")
+    try:
+        for function, value in zip(functions, expected, strict=True):
+            torch.testing.assert_close(function(x.detach()), value, rtol=0, atol=0)
+        c = dtwpt.dtcwpt2(x)
+        torch.testing.assert_close(dtwpt.idtcwpt2(c, (150, 100)), x, rtol=1e-5, atol=1e-5)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_integer_tensors_are_scaled_as_arrays_are() -> None:

@@ -323,6 +323,10 @@ def test_bad_images_are_refused(function: Any) -> None:
     for dtype in ("complex128", "object", "float16", "U3", "datetime64[s]"):
         with pytest.raises(TypeError, match="x must be float32, float64, bool or integer"):
             function(np.ones((4, 4), int).astype(dtype))
+    with pytest.raises(TypeError, match="x must not be masked"):
+        function(np.ma.masked_greater(np.ones((4, 4)), 0))
+    with pytest.raises(ValueError, match="x must be an array"):
+        function([[1, 2], [3]])
 
 
 @pytest.mark.parametrize("function", [dtwpt.dtcwpt2, dtwpt.cmod2, dtwpt.rmax2, dtwpt.dtcwpt])
@@ -371,7 +375,7 @@ def test_coefficients_that_fit_no_depth_are_refused() -> None:
         dtwpt.idtcwpt2(c, (10, 13))
     with pytest.raises(TypeError, match=r"shape must be a pair \(H, W\) of integers"):
         dtwpt.idtcwpt2(c, 12)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"shape\[0\] must be an integer, got 9\.5"):
+    with pytest.raises(TypeError, match=r"shape\[0\] must be an integer from 9 to 12, got 9\.5"):
         dtwpt.idtcwpt2(c, (9.5, 12))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="shape must be from 9 to 12"):
         dtwpt.idtcwpt(np.ones((4, 3), complex), 8)

@@ -19,7 +19,7 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     ----------
     paths : path or iterable of paths
         - A file is taken whatever its name.
-        - A folder stands for the files in it and below whose suffix is one of :data:`SUFFIXES`,
+        - A folder stands for the files in it and below with a suffix of these formats,
           sorted by name. Hidden ones (``.name``) are left out, symbolic links followed.
         - A pattern (``*``, ``?``, ``[...]``; ``**`` for any depth) stands for what a shell would
           make of it, sorted. A path that exists is never taken for a pattern.

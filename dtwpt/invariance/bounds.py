@@ -50,7 +50,7 @@ def alpha(bandwidth: ArrayLike, shift: ArrayLike) -> NDArray[np.float64]:
 
 
 def beta(bandwidth: ArrayLike, stride: int, q: int = 1) -> NDArray[np.float64]:
-    r"""Allowance for the envelope's change within a pooling window, :math:`\beta_q = q m \kappa`.
+    r"""Bound the envelope's change within a pooling window: :math:`\beta_q = q m \kappa`.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ class Filters:
         """Height and width."""
         if self.bank is not None:
             return (self.bank.filters.shape[1],) * 2
-        return self.kernels.shape[1:]  # type: ignore[union-attr, return-value]
+        return self.kernels.shape[1:]  # type: ignore[union-attr]
 
     def __iter__(self) -> Iterator[NDArray[np.complex128]]:
         if self.bank is not None:

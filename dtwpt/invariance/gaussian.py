@@ -76,8 +76,8 @@ def predict(
     q : int, default: 1
         RMax pools over windows of ``2 q + 1`` samples a side.
     spectrum : {"white", "pink"}, array_like (H, W), Spectrum, or iterable of images
-        Power of the field on the grid of ``numpy.fft.fft2``; of images, their common spectrum and
-        mean (see :func:`estimate_spectrum`).
+        Power of the field on the grid of ``numpy.fft.fft2``; of images, their spectra and means
+        (see :func:`estimate_spectrum`), every image being given the same weight for every filter.
     stride : int, optional
         Subsampling m of a layer before pooling, 2 by default; ``2**(depth - 1)`` for a bank.
     colour : array_like of float, shape (in,), optional
@@ -124,7 +124,8 @@ def predict(
     height, width = filters.size
     field = as_spectrum(spectrum, (height + furthest, width + furthest))
     table = blank_table(filters, shifts)
-    table["bandwidth"] = output_bandwidths(filters, field.with_mean())
+    squared = output_bandwidths(filters, field.with_mean()) ** 2
+    table["bandwidth"] = np.sqrt(np.nanmean(squared, axis=0))
     side = filters.stride * np.arange(-reach, reach + 1)
     window = np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2)
     normal = _normal_points(2 * len(window) + 2)
@@ -139,9 +140,11 @@ class _Covariance:
     """Covariances of a filter's real and imaginary output between two places of the field."""
 
     def __init__(self, kernel: NDArray[np.complex128], field: Spectrum) -> None:
-        size = field.power.shape
+        size = field.power.shape[1:]
         real, imaginary = (_response(part, size) for part in (kernel.real, kernel.imag))
-        power = field.power / field.power.size
+        # |W|^2 at the frequencies; that of kernel.real + i kernel.imag as a complex sequence.
+        field = field.balanced(np.abs(real - 1j * imaginary) ** 2)
+        power = field.power[0] / field.power[0].size
         # The output is the inner product with W, so its imaginary part has Im W negated.
         self.spectra = np.stack(
             [
@@ -151,7 +154,7 @@ class _Covariance:
             ]
         )
         self.omega = tuple(2 * np.pi * np.fft.fftfreq(side) for side in size)
-        self.mean = field.mean * kernel.conj().sum()
+        self.mean = field.mean[0] * kernel.conj().sum()
 
     def __call__(self, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return E of real-real, imaginary-imaginary, real-imaginary products at displacements.
@@ -265,7 +268,9 @@ def _circular_correlation(joint: NDArray[np.float64], points: int) -> complex | 
     variance = joint[re, re] + joint[im, im]
     pseudo = [
         joint[re, re] - joint[im, im] + 2j * joint[re, im],
-        joint[re, re_after] - joint[im, im_after] + 1j * (joint[re, im_after] + joint[im, re_after]),
+        joint[re, re_after]
+        - joint[im, im_after]
+        + 1j * (joint[re, im_after] + joint[im, re_after]),
     ]
     if np.abs(pseudo).max() > _CIRCULAR * variance:
         return None

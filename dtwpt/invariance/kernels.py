@@ -182,9 +182,9 @@ def analytic_kernels(kernels: Any, colour: ArrayLike | None = None) -> NDArray[n
     padded[:, top : top + height, left : left + width] = array
     omega_y, omega_x = _frequencies(4 * height)[:, None], _frequencies(4 * width)[None, :]
     extended = np.empty(padded.shape, np.complex128)
-    for out, kernel in zip(extended, padded, strict=True):
+    for index, kernel in enumerate(padded):
         half = _half_plane(*_direction(kernel, 2), omega_y, omega_x)
-        out[...] = np.fft.ifft2(2 * half * np.fft.fft2(kernel))
+        extended[index] = np.fft.ifft2(2 * half * np.fft.fft2(kernel))
     return extended
 
 
@@ -194,13 +194,13 @@ def _atoms(bank: PacketBank) -> Iterator[NDArray[np.complex128]]:
 
 
 def _frequencies(n: int) -> NDArray[np.float64]:
-    return 2 * np.pi * np.fft.fftfreq(n)
+    return np.asarray(2 * np.pi * np.fft.fftfreq(n), dtype=np.float64)
 
 
 def _energy(kernel: NDArray[Any]) -> NDArray[np.float64]:
     """Energy spectrum on a grid fine enough to tell frequencies apart."""
     size = max(_GRID, 2 ** int(np.ceil(np.log2(2 * max(kernel.shape)))))
-    return np.abs(np.fft.fft2(kernel, (size, size))) ** 2
+    return np.asarray(np.abs(np.fft.fft2(kernel, (size, size))) ** 2, dtype=np.float64)
 
 
 def _half_plane(

@@ -14,6 +14,7 @@ from dtwpt.arrays import Array, as_real_input, is_tensor, namespace
 from dtwpt.checks import as_int
 from dtwpt.invariance.filters import ERRORS, Filters, as_filters, as_shifts, blank_table
 from dtwpt.invariance.output import output_bandwidths
+from dtwpt.invariance.spectrum import windowed_power
 from dtwpt.operators import cmod2, rmax2
 
 __all__ = ["grey_images", "measure"]
@@ -38,8 +39,9 @@ def measure(
     Parameters
     ----------
     images : iterable, or path of a folder
-        Arrays or tensors of shape (H, W), (n, H, W), (H, W, 3), (3, H, W) or (n, C, H, W), C being 1
-        or 3; or tuples that begin with one, as a ``DataLoader`` gives; or a folder of image files.
+        Arrays or tensors of shape (H, W), (n, H, W), (H, W, 3), (3, H, W) or (n, C, H, W), C
+        being 1 or 3; or tuples that begin with one, as a ``DataLoader`` gives; or a folder of image
+        files.
         Colours are reduced to luma. They are taken one after the other and forgotten. Tensors
         are worked on where they are.
     bank_or_kernels : PacketBank, array_like or torch.Tensor
@@ -94,7 +96,8 @@ def measure(
     for number, image in enumerate(grey_images(images)):
         if not namespace(image).isfinite(image).all():
             raise ValueError(f"image {number} holds NaN or infinity")
-        squared = output_bandwidths(filters, _power(image)) ** 2
+        pixels = np.asarray(image.detach().cpu() if is_tensor(image) else image, dtype=np.float64)
+        squared = output_bandwidths(filters, windowed_power(pixels)[None])[0] ** 2
         bandwidths.add(np.nan_to_num(squared), np.isfinite(squared).astype(float))
         for average, (base, moved) in zip(averages, _crops(image, shifts, number), strict=True):
             _compare(average, base, moved, filters, reach, number)
@@ -156,13 +159,6 @@ def grey_images(images: Any) -> Iterator[Array]:
         raise ValueError("images must not be empty")
 
 
-def _power(image: Array) -> NDArray[np.float64]:
-    pixels = np.asarray(image.detach().cpu() if is_tensor(image) else image, dtype=np.float64)
-    height, width = pixels.shape
-    window = np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[1:-1]
-    return np.asarray(np.abs(np.fft.fft2(pixels * window)) ** 2)
-
-
 def _planes(array: Array) -> Iterable[Array]:
     if array.ndim == 2:
         return [array]
@@ -171,7 +167,7 @@ def _planes(array: Array) -> Iterable[Array]:
     if array.ndim == 3 and array.shape[0] == 3:
         return [sum(weight * array[c] for c, weight in enumerate(_LUMA))]
     if array.ndim == 3:
-        return iter(array)
+        return [array[index] for index in range(array.shape[0])]
     if array.ndim == 4 and array.shape[1] in (1, 3):
         return (plane for image in array for plane in _planes(image))
     raise ValueError(
@@ -180,9 +176,7 @@ def _planes(array: Array) -> Iterable[Array]:
     )
 
 
-def _crops(
-    image: Array, shifts: NDArray[np.float64], number: int
-) -> Iterator[tuple[Array, Array]]:
+def _crops(image: Array, shifts: NDArray[np.float64], number: int) -> Iterator[tuple[Array, Array]]:
     """Yield, for each shift, the middle of the image and the same place of the shifted image."""
     whole = np.all(shifts == np.round(shifts))
     margin = 0 if whole else _INTERPOLATION_MARGIN
@@ -260,7 +254,7 @@ def _energy(maps: Array) -> NDArray[np.float64]:
 
 
 def _packet_outputs(image: Array, filters: Filters, q: int) -> tuple[Array, Array]:
-    """CMod and RMax where filters and pooling windows lie within the image: (filters, rows, ...)."""
+    """CMod and RMax, (filters, ...), where filters and windows lie within the image."""
     bank = filters.bank
     if bank is None:
         raise TypeError("filters must be a packet bank")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,33 +23,34 @@ def output_bandwidths(filters: Filters, power: NDArray[np.float64]) -> NDArray[n
     Parameters
     ----------
     filters : Filters
-    power : ndarray, shape (H, W)
-        Power S on the grid of ``numpy.fft.fft2``.
+    power : ndarray, shape (kinds, H, W)
+        Power S of each kind of field on the grid of ``numpy.fft.fft2``.
 
     Returns
     -------
-    ndarray, shape (filters,)
+    ndarray, shape (kinds, filters)
         rad/pixel; NaN for a filter without output.
     """
     if filters.bank is not None:
         return _of_packets(filters, power)
-    omega_y, omega_x = (2 * np.pi * np.fft.fftfreq(side) for side in power.shape)
-    out = np.empty(len(filters))
+    size = power.shape[1:]
+    omega_y, omega_x = (2 * np.pi * np.fft.fftfreq(side) for side in size)
+    out = np.empty((len(power), len(filters)))
     for index, (row, kernel) in enumerate(zip(filters.table, filters, strict=True)):
-        energy = power * np.abs(np.fft.fft2(kernel, power.shape)) ** 2
-        along_y = energy.sum(1) @ _squared_distance(omega_y, row["theta_y"])
-        along_x = energy.sum(0) @ _squared_distance(omega_x, row["theta_x"])
-        out[index] = _bandwidth(max(along_y, along_x), energy.sum())
+        energy = power * np.abs(np.fft.fft2(kernel, size)) ** 2
+        along_y = energy.sum(2) @ _squared_distance(omega_y, row["theta_y"])
+        along_x = energy.sum(1) @ _squared_distance(omega_x, row["theta_x"])
+        out[:, index] = _bandwidth(np.maximum(along_y, along_x), energy.sum((1, 2)))
     return out
 
 
 def _of_packets(filters: Filters, power: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same for separable filters: sums over one axis after the other."""
+    """Do the same for separable filters, whose sums go over one axis after the other."""
     packets = filters.bank.filters  # type: ignore[union-attr]
     table = filters.table.reshape(2, len(packets), len(packets))
     theta = table["theta_y"][0, :, 0]
     along = []
-    for side in power.shape:
+    for side in power.shape[1:]:
         # Longer filters than the grid fold onto it.
         folded = np.zeros((len(packets), -(-packets.shape[1] // side) * side), complex)
         folded[:, : packets.shape[1]] = packets
@@ -56,22 +59,19 @@ def _of_packets(filters: Filters, power: NDArray[np.float64]) -> NDArray[np.floa
         omega = 2 * np.pi * np.fft.fftfreq(side)
         along.append((energy, energy * _squared_distance(omega, theta[:, None])))
     (down, down_spread), (across, across_spread) = along
-    mirrored = power[:, -np.arange(power.shape[1])]
+    mirrored = power[:, :, -np.arange(power.shape[2])]
     out = []
     for field in (power, mirrored):  # sign -1 sees the mirrored field as +1 does the field
         total = down @ field @ across.T
         spread = np.maximum(down_spread @ field @ across.T, down @ field @ across_spread.T)
         out.append(_bandwidth(spread, total))
-    return np.stack(out).ravel()
+    return np.stack(out, axis=1).reshape(len(power), -1)
 
 
-def _squared_distance(
-    omega: NDArray[np.float64], theta: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _squared_distance(omega: NDArray[Any], theta: Any) -> NDArray[np.float64]:
     return np.asarray(((omega - theta + np.pi) % (2 * np.pi) - np.pi) ** 2)
 
 
 def _bandwidth(spread: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
-    spread, total = np.asarray(spread), np.asarray(total)
     ratio = np.divide(spread, total, out=np.full(total.shape, np.nan), where=total > 0)
-    return 2 * np.sqrt(ratio)
+    return np.asarray(2 * np.sqrt(ratio))

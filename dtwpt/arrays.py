@@ -31,6 +31,7 @@ __all__ = [
     "empty",
     "full_precision",
     "is_tensor",
+    "lay_out",
     "linear_map",
     "namespace",
     "permute",
@@ -171,6 +172,45 @@ def take(x: Array, index: NDArray[np.intp], axis: int) -> Array:
         blank = (slice(None),) * (axis % x.ndim) + (np.flatnonzero(index < 0),)
         taken[blank] = 0
     return taken
+
+
+def lay_out(x: Array, index: NDArray[np.intp]) -> Array:
+    """Return ``x[:, index]`` in C order, zeros where the index is -1.
+
+    For an index that goes up one by one for the most part: that block is copied at once.
+    """
+    start, stop = _longest_run(index)
+    first = int(index[start]) if stop > start else 0
+    block = x[:, first : first + stop - start]
+    if stop - start == index.size:
+        return contiguous(block)
+    planes, length = x.shape[0], index.size
+    out = empty((planes, length, *x.shape[2:]), x)
+    out[:, start:stop] = block
+    rest = np.r_[:start, stop:length]
+    wanted = index[rest]
+    blank = wanted < 0
+    if blank.any():
+        out[:, rest[blank]] = 0
+        rest, wanted = rest[~blank], wanted[~blank]
+    if ((wanted >= first) & (wanted < first + stop - start)).all():
+        # What has been copied already lies better in memory than where it came from: rows of all
+        # planes after one another.
+        rows = out.reshape(planes * length, -1)
+        offsets = length * np.arange(planes)[:, None]
+        rows[(offsets + rest).ravel()] = take(rows, (offsets + wanted - first + start).ravel(), 0)
+    else:
+        out[:, rest] = take(x, wanted, 1)
+    return out
+
+
+def _longest_run(index: NDArray[np.intp]) -> tuple[int, int]:
+    """Start and stop of the longest run in which an index goes up one by one from 0 or more."""
+    breaks = np.flatnonzero((np.diff(index) != 1) | (index[:-1] < 0)) + 1
+    edges = np.concatenate([[0], breaks, [index.size]])
+    longest = int(np.argmax(np.diff(edges)))
+    start, stop = int(edges[longest]), int(edges[longest + 1])
+    return (start, stop) if index[start] >= 0 else (start, start)
 
 
 def constant(values: NDArray[np.float64], like: Array) -> Array:

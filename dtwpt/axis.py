@@ -20,7 +20,7 @@ from dtwpt.arrays import (
     Array,
     contiguous,
     empty,
-    namespace,
+    lay_out,
     permute,
     planes_product,
     planes_windows_product,
@@ -126,38 +126,34 @@ class Axis:
 
     # Analysis -----------------------------------------------------------------------------------
 
-    def extend(self, x: Array, start: int, stop: int, axis: int) -> Array:
-        """Return the part of the extended signal that the cells from start to stop - 1 see.
+    def seen(self, start: int, stop: int) -> NDArray[np.intp]:
+        """Return the indices of the samples that the cells from start to stop - 1 see, in order.
 
-        The whole signal as it is, if the matrix is dense.
+        -1 stands for zero. All samples as they are, if the matrix is dense.
         """
         if self.dense:
-            return x
+            return np.arange(self.n)
         low = self.first + start * self.step
         high = self.first + (stop - 1) * self.step + self.length
-        inner_low = min(max(low, 0), self.n)
-        inner_high = max(min(high, self.n), inner_low)
-        inner = x[(slice(None),) * axis + (slice(inner_low, inner_high),)]
-        if (low, high) == (inner_low, inner_high):
-            return inner
-        before = source_index(np.arange(low, inner_low), self.n, self.mode)
-        after = source_index(np.arange(inner_high, high), self.n, self.mode)
-        return namespace(x).concatenate([take(x, before, axis), inner, take(x, after, axis)], axis)
+        return source_index(np.arange(low, high), self.n, self.mode)
 
     def rows(self, x: Array, cells: int) -> Array:
-        """Analyse, down the rows, what :meth:`extend` returned: (B, R, C) to (B, cells, 2P, C)."""
+        """Analyse, down the rows, what :meth:`seen` lists: (B, R, C) to (B, cells, 2P, C)."""
         if self.dense:
             out = planes_windows_product(self.matrix, x, 1, 1)
             return out.reshape(x.shape[0], cells, self.channels, x.shape[2])
         return planes_windows_product(self.taps, x, self.step, cells)
 
-    def columns(self, x: Array, cells: int) -> Array:
-        """Analyse, along the columns, likewise: (B, R, C) to (B, R, 2P, cells)."""
+    def columns(self, x: Array, index: NDArray[np.intp], cells: int) -> Array:
+        """Analyse, along the columns, the columns of x at ``index``, those that :meth:`seen` lists.
+
+        (B, R, C) to (B, R, 2P, cells), not necessarily in C order.
+        """
         if self.dense:
             out = planes_product(x, self._matrix_by_channel)
             return out.reshape(*x.shape[:2], self.channels, cells)
-        out = planes_windows_product(self.taps, contiguous(permute(x, (0, 2, 1))), self.step, cells)
-        return contiguous(permute(out, (0, 3, 2, 1)))
+        extended = lay_out(permute(x, (0, 2, 1)), index)
+        return permute(self.rows(extended, cells), (0, 3, 2, 1))
 
     def signal(self, x: Array) -> Array:
         """Analyse whole signals: (B, n) to (B, 2P, count)."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dtwpt.arrays import (
     Array,
     complex_empty,
     empty,
+    lay_out,
     namespace,
     permute,
     real_and_imaginary,
@@ -16,7 +20,7 @@ from dtwpt.arrays import (
 from dtwpt.axis import Axis, axis_for
 from dtwpt.wavelets import Wavelet
 
-__all__ = ["Piece", "Plane", "plane_for"]
+__all__ = ["Part", "Piece", "Plane", "plane_for"]
 
 # Work goes through in pieces of about this many pixels, so that every intermediate array stays in
 # a core's own cache (1 MiB of float32).
@@ -27,17 +31,32 @@ _PART_HEIGHT, _PART_WIDTH = 256, 2048
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A part of some planes: the pixels that it needs and the place of what comes of them.
+class Part:
+    """A part of an axis: ``place`` in the output, and the ``cells`` that it needs.
 
-    ``place`` are the slices (planes, rows, columns) of the output that ``rows`` x ``columns`` cells
-    of each axis lead to.
+    These see the samples ``source`` of the signal (a slice, if they are neighbours), extended
+    by taking of them the ones at ``index``.
     """
 
+    place: slice
+    cells: int
+    source: slice | NDArray[np.intp]
+    index: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of some planes: its pixels (B, H, W), its rows and its columns."""
+
+    planes: slice
     pixels: Array
-    rows: int
-    columns: int
-    place: tuple[slice, slice, slice]
+    rows: Part
+    columns: Part
+
+    @property
+    def place(self) -> tuple[slice, slice, slice]:
+        """Planes, rows and columns of the output that come of it."""
+        return self.planes, self.rows.place, self.columns.place
 
 
 @dataclass(frozen=True)
@@ -63,16 +82,14 @@ class Plane:
         Small images go through several at a time, large ones in parts. With ``pool`` and
         ``hop``, every place of the output needs ``pool`` cells, ``hop`` further on than the last.
         """
-        group = self._group
-        for start in range(0, x.shape[0], group):
-            planes = slice(start, min(start + group, x.shape[0]))
-            for rows, tall in _parts(self.vertical, _PART_HEIGHT, pool, hop):
-                top = rows.start * hop
-                band = self.vertical.extend(x[planes], top, top + tall, 1)
-                for columns, wide in _parts(self.horizontal, _PART_WIDTH, pool, hop):
-                    left = columns.start * hop
-                    pixels = self.horizontal.extend(band, left, left + wide, 2)
-                    yield Piece(pixels, tall, wide, (planes, rows, columns))
+        tall = list(_parts(self.vertical, _PART_HEIGHT, pool, hop))
+        wide = list(_parts(self.horizontal, _PART_WIDTH, pool, hop))
+        for start in range(0, x.shape[0], self._group):
+            planes = slice(start, min(start + self._group, x.shape[0]))
+            for rows in tall:
+                band = x[planes, rows.source]
+                for columns in wide:
+                    yield Piece(planes, band[:, :, columns.source], rows, columns)
 
     @property
     def _group(self) -> int:
@@ -83,20 +100,30 @@ class Plane:
 
         Each of shape (B, P, P, rows, columns): (plane, vertical packet, horizontal packet, ...).
         """
-        halfway = self.horizontal.columns(piece.pixels, piece.columns)
+        halfway = self._halfway(piece)
         planes, height = halfway.shape[:2]
-        out = self.vertical.rows(halfway.reshape(planes, height, -1), piece.rows)
-        shape = (planes, piece.rows, 2, self.packets, 2, self.packets, piece.columns)
-        return _by_tree(out.reshape(shape))
+        out = self.vertical.rows(halfway.reshape(planes, height, -1), piece.rows.cells)
+        return _by_tree(
+            out.reshape(
+                (planes, piece.rows.cells, 2, self.packets, 2, self.packets, piece.columns.cells)
+            )
+        )
+
+    def _halfway(self, piece: Piece) -> Array:
+        """Analyse along the columns, and extend down the rows: (B, extended rows, 2P, columns)."""
+        columns = piece.columns
+        halfway = self.horizontal.columns(piece.pixels, columns.index, columns.cells)
+        return lay_out(halfway, piece.rows.index)
 
     def real_parts(self, piece: Piece) -> tuple[Array, Array]:
         """Return the real parts of sign +1 and -1, for which two of the four outputs suffice."""
-        halfway = self.horizontal.columns(piece.pixels, piece.columns)
+        halfway = self._halfway(piece)
         planes, height = halfway.shape[:2]
-        shape = (planes, piece.rows, self.packets, self.packets, piece.columns)
+        cells = piece.rows.cells
+        shape = (planes, cells, self.packets, self.packets, piece.columns.cells)
         aa, bb = (
             permute(
-                axis.rows(half.reshape(planes, height, -1), piece.rows).reshape(shape),
+                axis.rows(half.reshape(planes, height, -1), cells).reshape(shape),
                 (0, 2, 3, 1, 4),
             )
             for axis, half in zip(
@@ -165,14 +192,20 @@ def _by_tree(trees: Array) -> tuple[Array, Array, Array, Array]:
     return view[0, 0], view[0, 1], view[1, 0], view[1, 1]
 
 
-def _parts(axis: Axis, pixels: int, pool: int, hop: int) -> Iterator[tuple[slice, int]]:
-    """Yield slices of the output along an axis, and how many cells each needs."""
+def _parts(axis: Axis, pixels: int, pool: int, hop: int) -> Iterator[Part]:
+    """Yield the parts of an axis, of about so many pixels each."""
     total = (axis.count - pool) // hop + 1
     # Where filters are long, neighbouring parts share much, so they are made longer.
     size = total if axis.dense else max(pixels, 2 * axis.length) // (axis.step * hop)
     for start in range(0, total, size):
         stop = min(start + size, total)
-        yield slice(start, stop), (stop - start - 1) * hop + pool
+        cells = (stop - start - 1) * hop + pool
+        seen = axis.seen(start * hop, start * hop + cells)
+        used = np.unique(seen[seen >= 0])
+        index = np.where(seen < 0, -1, np.searchsorted(used, seen))
+        neighbours = used[-1] - used[0] == used.size - 1
+        source = slice(int(used[0]), int(used[-1]) + 1) if neighbours else used
+        yield Part(slice(start, stop), cells, source, index)
 
 
 def plane_for(

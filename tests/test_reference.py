@@ -46,12 +46,11 @@ def test_taps_are_those_of_pytorch_wavelets(pytorch_wavelets: Any, name: str) ->
     np.testing.assert_array_equal(wavelet.high, [h1a, h1b])
 
 
-def test_second_level_subbands_share_their_modulus(pytorch_wavelets: Any, dtcwt: Any) -> None:
-    """A dual-tree packet at depth 2 reached by low, then high is a dual-tree wavelet of level 2.
+def test_all_packages_answer_a_wave_evenly(pytorch_wavelets: Any, dtcwt: Any) -> None:
+    """The modulus of a wave is the same everywhere, in a subband that is analytic.
 
-    The other packages' first level has filters of its own (biorthogonal, of odd length), so on a
-    wave inside the subband the moduli agree in proportion only: they must be as constant over
-    the image as the wave is, and in both packages.
+    Packet "low, then high" corresponds to the wavelets of level 2. The other packages' first
+    level has filters of its own (biorthogonal, of odd length), so the values themselves differ.
     """
     torch = importlib.import_module("torch")
     y, x = np.mgrid[:128, :128]

@@ -124,7 +124,7 @@ def gamma(theta: ArrayLike, stride: int, q: int = 1) -> NDArray[np.float64]:
     >>> bool(np.isclose(gamma((np.pi, 0), stride=2) ** 2, 1.5))
     True
     >>> float(gamma((1.2, 0.5), stride=2).round(3))
-    0.057
+    0.045
     """
     omega = _count(stride, "stride") * _pairs(theta, "theta")
     reach = np.arange(-_count(q, "q"), q + 1)

@@ -49,7 +49,7 @@ def cmod_shift_closed_form(correlation: ArrayLike) -> NDArray[np.float64]:
     --------
     >>> from dtwpt.invariance import cmod_shift_closed_form
     >>> cmod_shift_closed_form([0, 0.9, 1]).round(4).tolist()
-    [0.4292, 0.1032, 0.0]
+    [0.4292, 0.0899, 0.0]
     """
     r = np.minimum(np.abs(np.asarray(correlation)), 1)
     return np.asarray(np.maximum(2 - np.pi / 2 * hyp2f1(-0.5, -0.5, 1, r**2), 0))

@@ -80,10 +80,10 @@ def measure(
     >>> import numpy as np, dtwpt
     >>> from dtwpt.invariance import measure
     >>> noise = (np.random.default_rng(k).normal(size=(128, 128)) for k in range(3))
-    >>> table = measure(noise, dtwpt.PacketBank(2), shift=[(0, 1), (0, 0.5)])
+    >>> table = measure(noise, dtwpt.PacketBank(2), shift=[(0, 1), (0, 2)])
     >>> table.shape
     (2, 32)
-    >>> bool(np.all(table["cmod_shift"][1] < table["cmod_shift"][0]))
+    >>> bool(np.all(table["cmod_shift"][0] < table["cmod_shift"][1]))
     True
     """
     filters = as_filters(bank_or_kernels, stride, colour)

@@ -73,6 +73,48 @@ class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer clic
         return (numbers[0], numbers[1]) if len(numbers) == 2 else numbers[0]
 
 
+class _Shift(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """``DY,DX`` in pixels."""
+
+    name = "shift"
+    # The grid of the prediction grows with the shift.
+    _FARTHEST = 64
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "DY,DX"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
+        if not isinstance(value, str):
+            result: tuple[float, float] = value
+            return result
+        try:
+            down, right = (float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not two numbers such as 0,1 (down, right)", param, ctx)
+        if not (abs(down) <= self._FARTHEST and abs(right) <= self._FARTHEST):  # NaN neither
+            self.fail(f"{value!r}: must be {self._FARTHEST} pixels at most", param, ctx)
+        if down == right == 0:
+            self.fail(f"{value!r}: a shift of nothing changes nothing", param, ctx)
+        return down + 0.0, right + 0.0  # no -0
+
+
+class _Window(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """Side of a pooling window, odd."""
+
+    name = "window"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            side = int(value)
+        except ValueError:
+            side = 0
+        if side % 2 == 0 or not 3 <= side <= 9:
+            self.fail(f"{value!r} is not 3, 5, 7 or 9", param, ctx)
+        return side
+
+
 _depth = click.option(
     "--depth", type=click.IntRange(1, 8), default=2, show_default=True, help="Number of stages."
 )
@@ -261,11 +303,7 @@ def filters(output: str, depth: int, wavelet: str) -> None:
     """  # noqa: D301
     from dtwpt.extract.atomic import check_writable, replacing
 
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError('pictures need matplotlib: pip install "dtwpt[plot]"') from error
-    matplotlib.use("Agg")  # no display needed
+    _need_matplotlib()
     from matplotlib.backend_bases import FigureCanvasBase
 
     import dtwpt.plot
@@ -282,6 +320,189 @@ def filters(output: str, depth: int, wavelet: str) -> None:
     with replacing(output) as file:
         figure.savefig(file, format=suffix)
     click.echo(_one_line(output))
+
+
+@cli.command()
+@click.argument("images", nargs=-1, metavar="[IMAGES]...")
+@click.option("-o", "--output", required=True, type=click.Path(), help="The folder to write.")
+@click.option(
+    "--depth",
+    type=click.IntRange(2, 4),
+    default=2,
+    show_default=True,
+    help="Number of stages of the packets.",
+)
+@_wavelet
+@click.option(
+    "--shift",
+    "shifts",
+    type=_Shift(),
+    multiple=True,
+    default=[(0.0, 1.0)],
+    help="How the picture moves, pixels down and right; may be repeated. Pictures are of the first "
+    "one.  [default: 0,1]",
+)
+@click.option(
+    "--pool",
+    type=_Window(),
+    metavar="N",
+    default=3,
+    show_default=True,
+    help="Side of the pooling window, odd (2 q + 1).",
+)
+@click.option(
+    "--spectrum",
+    type=click.Choice(["pink", "white"]),
+    default="pink",
+    show_default=True,
+    help="Noise that is predicted for without images: pink is like photographs.",
+)
+@click.option(
+    "--crop",
+    type=_Size(),
+    help="The middle of each image; one number: a square.  [default: 256, or the shorter side of "
+    "the smallest image]",
+)
+@click.option(
+    "--kernels",
+    type=click.Path(),
+    metavar="FILE",
+    help="Analyse a first layer instead of packets: .npy, .pt, .pth or .safetensors.",
+)
+@click.option("--key", help="Which tensor of the file of kernels, such as conv1.weight.")
+@click.option(
+    "--stride",
+    type=click.IntRange(1, 8),
+    default=2,
+    show_default=True,
+    help="Of the layer's convolution, before pooling with stride 2.",
+)
+@click.pass_context
+def invariance(
+    ctx: click.Context,
+    /,
+    *,
+    images: tuple[str, ...],
+    output: str,
+    depth: int,
+    wavelet: str,
+    shifts: tuple[tuple[float, float], ...],
+    pool: int,
+    spectrum: str,
+    crop: int | tuple[int, int] | None,
+    kernels: str | None,
+    key: str | None,
+    stride: int,
+) -> None:
+    """Report how stable filters are when the picture moves.
+
+    For every packet, or every kernel of a network's first layer: how much the outputs of a complex
+    modulus (CMod) and of max pooling (RMax) change, predicted from a power spectrum. With IMAGES
+    (files, folders, quoted patterns), measured on the middle of each as well, and predicted from
+    their own spectra.
+
+    \b
+    Examples:
+      dtwpt invariance -o report
+      dtwpt invariance photos/ -o report --depth 3 --shift 0,1 --shift 1,1
+      dtwpt invariance photos/ -o report --kernels resnet18.pt --key conv1.weight
+
+    Writes a folder: index.html, which holds all pictures and how to read them, the pictures as
+    PNG, and filters.csv, every number with its standard error. It appears, or replaces the report
+    there was, once it is complete. A .pt file is read without running anything that it holds.
+    """  # noqa: D301
+    given = {
+        name for name in ctx.params if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    _check_together(given, bool(images), kernels is not None)
+    _need_matplotlib()
+    # Before the slow imports and the work.
+    from dtwpt.report.folder import check_folder, write_report
+
+    check_folder(output)
+    from dtwpt.extract import find_images  # which says what is missing, threadpoolctl included
+    from dtwpt.report.analysis import analyse_layer, analyse_packets, least_size
+    from dtwpt.report.images import read_crops
+    from dtwpt.report.kernels import load_kernels
+    from dtwpt.report.page import page
+    from dtwpt.report.pictures import draw
+    from dtwpt.report.settings import describe, retell
+
+    q = pool // 2
+    shifts = tuple(dict.fromkeys(shifts))
+    packets = dtwpt.PacketBank(depth, wavelet)
+    layer = None
+    if kernels is not None:
+        layer, key = load_kernels(kernels, key)
+    m = 2 ** (depth - 1) if layer is None else stride
+    least = least_size(packets if layer is None else layer, m, q, shifts)
+    files = find_images(images) if images else []
+    crops = None
+    from threadpoolctl import threadpool_limits
+
+    # Many small matrices: more threads than one gain little, lose much beside other work, and
+    # round differently from machine to machine.
+    with (
+        _quiet_libraries(),
+        threadpool_limits(1),
+        _progress(3 * len(files), "step") as progress,
+    ):
+        done = 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            if progress is not None:
+                progress(done, 3 * len(files))
+
+        if files:
+            crops = read_crops(files, crop, least, step)
+        if layer is not None:
+            analysis = analyse_layer(layer, shifts, stride, q, spectrum, crops, step)
+        else:
+            analysis = analyse_packets(packets, shifts, q, spectrum, crops, step)
+    pictures = draw(analysis)
+    settings = describe(analysis, kernels, key)
+    command = retell(images, {name: ctx.params[name] for name in sorted(given)})
+    contents = {picture.name: picture.png for picture in pictures}
+    contents["filters.csv"] = analysis.csv()
+    contents["index.html"] = page(analysis, pictures, settings, command)
+    write_report(output, contents)
+    if analysis.blank:
+        _note(
+            f"note: {_plural(len(analysis.blank), 'kernel')} left out, without an answer to grey "
+            f"images: {', '.join(map(str, analysis.blank[:_SKIPPED_SHOWN]))}"
+        )
+    on = f" on {_plural(len(files), 'image')}" if files else ", theory alone"
+    what = "packet" if layer is None else "kernel"
+    click.echo(
+        _one_line(
+            f"{os.path.join(output, 'index.html')}: {_plural(len(analysis.filters), what)} x "
+            f"{_plural(len(shifts), 'shift')}{on}"
+        )
+    )
+
+
+def _check_together(given: set[str], images: bool, kernels: bool) -> None:
+    """Refuse options that would change nothing."""
+    for name, used, why in (
+        ("spectrum", not images, "is for a report without images, which bring their own spectra"),
+        ("crop", images, "is for images"),
+        ("depth", not kernels, "is for packets, not for --kernels"),
+        ("wavelet", not kernels, "is for packets, not for --kernels"),
+        ("key", kernels, "is for --kernels"),
+        ("stride", kernels, "is for --kernels; that of packets follows from --depth"),
+    ):
+        if name in given and not used:
+            raise click.UsageError(f"--{name} {why}", click.get_current_context())
+
+
+def _need_matplotlib() -> None:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError('pictures need matplotlib: pip install "dtwpt[plot]"') from error
+    matplotlib.use("Agg")  # no display needed
 
 
 @cli.command()
@@ -302,7 +523,7 @@ def info() -> None:
     ]
     for name in (
         *("numpy", "scipy", "torch", "pillow", "tifffile", "imagecodecs", "threadpoolctl"),
-        *("click", "tqdm", "matplotlib", "scikit-learn"),
+        *("click", "tqdm", "matplotlib", "scikit-learn", "safetensors"),
     ):
         try:
             rows.append((name, importlib.metadata.version(name)))
@@ -353,16 +574,16 @@ def _quiet_libraries() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[int, int], None] | None]:
+def _progress(total: int, unit: str = "image") -> Iterator[Callable[[int, int], None] | None]:
     """Show a progress bar on a terminal, nothing elsewhere; it goes when the work is done."""
-    if not sys.stderr.isatty():
+    if not total or not sys.stderr.isatty():
         yield None
         return
     try:
         from tqdm import tqdm
     except ImportError as error:
         raise ImportError('the progress bar needs tqdm: pip install "dtwpt[cli]"') from error
-    with tqdm(total=total, unit="image", leave=False) as bar:
+    with tqdm(total=total, unit=unit, leave=False) as bar:
         yield lambda done, _: bar.update(done - bar.n)
 
 

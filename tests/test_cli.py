@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from PIL import Image
 import dtwpt
 from dtwpt.cli import main
 from dtwpt.extract import Settings, extract, load
+from dtwpt.invariance import predict
 
 RNG = np.random.default_rng(0)
 COMMAND = [sys.executable, "-m", "dtwpt.cli"]
@@ -188,7 +190,7 @@ def test_help_and_info(fails: Fails) -> None:
     seconds = time.perf_counter() - started
     assert done.returncode == 0
     assert seconds < 5  # half a second on an idle machine
-    for name in ("extract", "filters", "info"):
+    for name in ("extract", "filters", "info", "invariance"):
         assert name in done.stdout
         assert "Example" in run(name, "--help").stdout
     assert run("-h").stdout == run().stdout == done.stdout
@@ -204,7 +206,16 @@ def test_nothing_heavy_is_imported_early() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True
     )
-    heavy = {"torch", "matplotlib", "sklearn", "PIL", "tifffile", "tqdm", "dtwpt.extract"}
+    heavy = {
+        "torch",
+        "matplotlib",
+        "sklearn",
+        "PIL",
+        "tifffile",
+        "tqdm",
+        "dtwpt.extract",
+        "dtwpt.report",
+    }
     assert heavy.isdisjoint(done.stdout.split())
 
 
@@ -213,6 +224,7 @@ def test_missing_extras() -> None:
         ("click", ["--help"]),
         ("PIL", ["extract", "a.png", "-o", "a.npz"]),
         ("matplotlib", ["filters", "-o", "a.png"]),
+        ("matplotlib", ["invariance", "-o", "a"]),
     ):
         code = (
             "import sys, importlib.util as util; find = util.find_spec\n"
@@ -239,6 +251,74 @@ def test_filters(tmp_path: Path, fails: Fails) -> None:
         assert (tmp_path / name).read_bytes().startswith(beginning)
     assert ".png" in fails("filters", "-o", tmp_path / "a.xyz")
     assert "does not exist" in fails("filters", "-o", tmp_path / "nowhere/a.png")
+
+
+def test_invariance(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("dtwpt.plot")
+    args = ["photos", "-o", "report", "--shift", "0,1", "--shift", "-1,0", "--crop", "40x44"]
+    kernels = RNG.normal(size=(3, 3, 3, 3))
+    kernels[1] = 0
+    np.save(tmp_path / "conv1.npy", kernels)
+    done = run("invariance", *args, "--kernels", "conv1.npy", "--stride", "1", cwd=tmp_path)
+    assert done.stderr == ("note: 1 kernel left out, without an answer to grey images: 1\n"), (
+        done.stderr
+    )
+    assert (done.returncode, done.stdout) == (
+        *(0, "report/index.html: 2 kernels x 2 shifts on 5 images\n"),
+    )
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "the middle of 5 images, each 40 x 44 pixels" in page
+    command = "dtwpt invariance photos --crop 40x44 --kernels conv1.npy -o report --shift 0,1 "
+    assert f"{command}--shift -1,0 --stride 1" in page
+    # Replaced by another kind of report, of which nothing stays but the new one.
+    done = run("invariance", "-o", "report", "--spectrum", "white", "--pool", "5", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "report/index.html: 32 packets x 1 shift, theory alone\n"
+    assert sorted(os.listdir(tmp_path / "report")) == [
+        *("filters.csv", "frequency.png", "gamma.png", "index.html", "orientation.png"),
+        *("plane.png", "shift.png"),
+    ]
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "white noise" in page
+    assert "5 x 5 outputs (q = 2)" in page
+    with open(tmp_path / "report" / "filters.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = predict(dtwpt.PacketBank(2), q=2, spectrum="white")
+    assert [float(row["predicted_rmax_shift"]) for row in rows] == expected["rmax_shift"].tolist()
+    assert sorted(os.listdir(tmp_path)) == ["conv1.npy", "photos", "report"]
+
+
+def test_invariance_failures(
+    photos: Path, tmp_path: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dtwpt.plot")
+    torch = pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a": torch.ones(2, 3, 3, 3), "b": torch.ones(2, 3, 3, 3)}, "two.pt")
+    Path("evil.pt").write_bytes(b"cos\nmkdir\n(S'was_run'\ntR.")
+    cases: list[tuple[int, str, list[str]]] = [
+        (1, "is a folder that is not a report", ["-o", "photos"]),
+        (1, "exists and is not a folder", ["-o", "two.pt"]),
+        (1, "folder of the output does not exist", ["-o", "nowhere/report"]),
+        (1, "no such file or folder: 'missing'", ["missing", "-o", "r"]),
+        (1, "photo 0.png: 40x50 pixels", ["photos", "-o", "r"]),
+        (1, "crops of 30x30 are too small", ["photos", "-o", "r", "--crop", "30"]),
+        (1, "choose with --key: a 2x3x3x3, b 2x3x3x3", ["-o", "r", "--kernels", "two.pt"]),
+        (1, "evil.pt: damaged, or not tensors alone", ["-o", "r", "--kernels", "evil.pt"]),
+        (2, "--spectrum is for a report without", ["photos", "-o", "r", "--spectrum", "white"]),
+        (2, "--crop is for images", ["-o", "r", "--crop", "99"]),
+        (2, "--depth is for packets", ["-o", "r", "--kernels", "two.pt", "--depth", "2"]),
+        (2, "--key is for --kernels", ["-o", "r", "--key", "a"]),
+        (2, "'1' is not two numbers", ["-o", "r", "--shift", "1"]),
+        (2, "64 pixels at most", ["-o", "r", "--shift", "0,nan"]),
+        (2, "changes nothing", ["-o", "r", "--shift", "0,-0"]),
+        (2, "is not 3, 5, 7 or 9", ["-o", "r", "--pool", "4"]),
+        (2, "--depth", ["-o", "r", "--depth", "1"]),
+    ]
+    before = sorted(tmp_path.rglob("*"))
+    for status, message, args in cases:
+        assert message in fails("invariance", *args, status=status)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 # Stopped half way -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import dtwpt
 
@@ -14,9 +15,12 @@ pytest.importorskip("matplotlib")
 
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 import dtwpt.plot
+from dtwpt.invariance import gamma, measure, predict
 from dtwpt.plot.atoms import atom_picture, atom_waves, selection
 
 
@@ -63,6 +67,10 @@ def test_frequency_plane_draws_into_axes_scales_and_leaves_nan_out() -> None:
     assert mesh.colorbar.ax.get_ylabel() == "share"
     drawn: Any = mesh.get_array()
     assert drawn.mask.sum() == 2
+    assert mesh.colorbar.extend == "neither"
+    mesh = dtwpt.plot.frequency_plane(bank, values, vmin=0.1, vmax=0.5).collections[0]
+    assert mesh.colorbar is not None
+    assert mesh.colorbar.extend == "both"
 
 
 def test_atom_picture_is_the_atom_around_its_centre() -> None:
@@ -168,8 +176,199 @@ def test_draws_into_a_given_figure_and_integers_too() -> None:
         figure.canvas.draw()
 
 
+# Shift errors -----------------------------------------------------------------------------------
+
+
+def path(line: Line2D) -> NDArray[Any]:
+    return np.asarray(line.get_xydata())
+
+
+def points(ax: Axes) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Places (x, y), and half lengths of the vertical bars, of all points with error bars."""
+    found = []
+    for container in ax.containers:
+        assert isinstance(container, ErrorbarContainer)
+        marks, _, bars = container.lines
+        segments = np.array(bars[-1].get_segments())
+        found.append((np.asarray(marks.get_xydata()), np.ptp(segments[:, :, 1], axis=1) / 2))
+    return found
+
+
+@pytest.fixture(scope="module")
+def tables() -> tuple[NDArray[Any], NDArray[Any]]:
+    """Predicted and measured, (4 shifts, 16 Gabor-like packets)."""
+    bank = dtwpt.PacketBank(2)
+    atoms = bank.atoms()
+    kept = ~(atoms["boundary"] | atoms["lowpass"])
+    noise = np.random.default_rng(0).normal(size=(3, 100, 100))
+    shifts = [(0, 2), (0, 1), (0, 4), (0, 0.5)]
+    return predict(bank, shifts)[:, kept], measure(noise, bank, shifts)[:, kept]
+
+
+@pytest.mark.parametrize("against", ["orientation", "frequency"])
+def test_invariance_draws_every_filter_with_its_error(
+    tables: tuple[NDArray[Any], NDArray[Any]], against: str
+) -> None:
+    table = tables[1][1]
+    panels = dtwpt.plot.invariance(table, against)
+    for ax, error in zip(panels, ("cmod_shift", "rmax_shift"), strict=True):
+        drawn = points(ax)
+        legend = ax.get_legend()
+        assert len(drawn) == len(legend.get_texts()) == 3
+        every = np.concatenate([xy for xy, _ in drawn])
+        bars = np.concatenate([half for _, half in drawn])
+        expected = np.lexsort((table[error], table[against]))
+        order = np.lexsort((every[:, 1], every[:, 0]))
+        np.testing.assert_allclose(every[order, 0], table[against][expected])
+        np.testing.assert_allclose(every[order, 1], table[error][expected])
+        np.testing.assert_allclose(bars[order], table[error + "_stderr"][expected])
+        low, high = ax.get_ylim()
+        assert low < (every[:, 1] - bars).max() < every[:, 1].max() < high
+        assert ax.get_yscale() == "log"
+    assert panels[0].get_ylim() == panels[1].get_ylim()
+    # Groups: bands of frequency that follow one another, or angles from the shift.
+    names = [text.get_text() for text in panels[0].get_legend().get_texts()]
+    for (xy, _), name in zip(points(panels[0]), names, strict=True):
+        chosen = table[np.isin(table["cmod_shift"], xy[:, 1])]
+        if against == "orientation":
+            ends = [f"{chosen['frequency'].min():.2f}", f"{chosen['frequency'].max():.2f}"]
+            assert name == "\u2013".join(dict.fromkeys(ends))
+        else:
+            low, high = (float(end) for end in name.rstrip("°").split("\u2013"))
+            away = np.abs((chosen["orientation"] + 90) % 180 - 90)
+            assert np.all((low <= away) & (away <= high))
+
+
+def test_invariance_marks_the_shift_and_draws_into_axes(
+    tables: tuple[NDArray[Any], NDArray[Any]],
+) -> None:
+    table = tables[0][1].copy()
+    table["shift_y"], table["shift_x"] = 1, -1
+    ax = Figure().add_subplot()
+    panels = dtwpt.plot.invariance(table, ax=ax, errors="rmax_cmod", bands=1, scale="linear")
+    assert panels.tolist() == [ax]
+    assert ax.get_ylim()[0] == 0
+    upright = [path(line)[:, 0] for line in ax.lines if len(path(line)) == 2]
+    assert [135.0, 135.0] in [list(x) for x in upright]
+
+
+def test_prediction_writes_numpys_correlation(tables: tuple[NDArray[Any], NDArray[Any]]) -> None:
+    predicted, measured = (table[1].copy() for table in tables)
+    measured["rmax_shift"][3] = np.nan
+    for error in ("cmod_shift", "rmax_shift", "rmax_cmod"):
+        ax = dtwpt.plot.prediction(predicted, measured, error)
+        both = np.isfinite(measured[error])
+        x, y = predicted[error][both], measured[error][both]
+        ((xy, half),) = points(ax)
+        np.testing.assert_array_equal(xy, np.stack([x, y], axis=1))
+        np.testing.assert_allclose(half, measured[error + "_stderr"][both])
+        assert ax.texts[0].get_text() == (
+            f"Pearson r = {np.corrcoef(x, y)[0, 1]:.3f}\n{len(x)} filters"
+        )
+        line = path(ax.lines[0])
+        np.testing.assert_array_equal(line[:, 0], line[:, 1])
+        assert ax.get_xlim() == ax.get_ylim()
+        assert ax.get_xlim()[1] > max(x.max(), y.max())
+
+
+def test_shift_curve_draws_means_over_filters(tables: tuple[NDArray[Any], NDArray[Any]]) -> None:
+    predicted, measured = tables
+    order = [3, 1, 0, 2]
+    ax = dtwpt.plot.shift_curve(predicted, measured[:3])
+    lines = [path(line) for line in ax.lines if line.get_linestyle() == "-"]
+    for line, band, error in zip(lines, ax.collections[::2], ("cmod", "rmax"), strict=False):
+        values = predicted[f"{error}_shift"][order]
+        np.testing.assert_array_equal(line[:, 0], [0.5, 1, 2, 4])
+        np.testing.assert_allclose(line[:, 1], values.mean(axis=1))
+        corners = np.asarray(band.get_paths()[0].vertices)
+        for length, low, high in zip(
+            (0.5, 1, 2, 4), *np.quantile(values, (0.1, 0.9), axis=1), strict=True
+        ):
+            here = corners[corners[:, 0] == length, 1]
+            np.testing.assert_allclose([here.min(), here.max()], [low, high])
+    assert len(lines) == 2
+    for (xy, _), error in zip(points(ax), ("cmod_shift", "rmax_shift"), strict=True):
+        np.testing.assert_array_equal(xy[:, 0], [1, 2, 4])
+        np.testing.assert_allclose(xy[:, 1], measured[error][[1, 0, 2]].mean(axis=1))
+    legend = ax.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [
+        *("CMod, predicted", "CMod, measured", "RMax, predicted", "RMax, measured")
+    ]
+    assert not dtwpt.plot.shift_curve(predicted).containers
+    assert len(dtwpt.plot.shift_curve(measured=measured).collections) == 2  # bands
+
+
+@pytest.mark.parametrize(("q", "stride"), [(1, 2), (2, 3)])
+def test_gamma_map_is_gamma(q: int, stride: int) -> None:
+    ax = dtwpt.plot.gamma_map(q, stride)
+    image = ax.images[0]
+    values = np.asarray(image.get_array())
+    left, right, bottom, top = image.get_extent()
+    rng = np.random.default_rng(0)
+    for row, column in rng.integers(0, len(values), (20, 2)):
+        theta_y = top + (row + 0.5) * (bottom - top) / len(values)
+        theta_x = left + (column + 0.5) * (right - left) / len(values)
+        assert values[row, column] == pytest.approx(
+            float(gamma((theta_y, theta_x), stride, q)), abs=1e-6
+        )
+    assert image.get_clim() == (0, np.sqrt(1.5))
+    assert ax.get_ylim() == pytest.approx((np.pi, -np.pi))
+
+
+def test_gamma_map_marks_atoms() -> None:
+    bank = dtwpt.PacketBank(2)
+    ax = dtwpt.plot.gamma_map(bank=bank)
+    marks = np.concatenate([path(line) for line in ax.lines])
+    atoms = bank.atoms()
+    expected = np.stack([atoms["theta_x"], atoms["theta_y"]], axis=1)
+    np.testing.assert_array_equal(marks, np.concatenate([expected, -expected]))
+    assert "stride 2" in ax.get_title()
+
+
+def test_frequency_points_and_gain(tables: tuple[NDArray[Any], NDArray[Any]]) -> None:
+    table = tables[1][1]
+    values = table["rmax_shift"].copy()
+    values[5] = np.nan
+    ax = dtwpt.plot.frequency_points(table, values, vmin=0, vmax=1)
+    known = np.delete(np.arange(16), 5)
+    grey, drawn = ax.collections[:2]
+    places = np.stack([table["theta_x"], table["theta_y"]], axis=1)
+    np.testing.assert_array_equal(
+        drawn.get_offsets(), np.concatenate([places[known], -places[known]])
+    )
+    np.testing.assert_array_equal(drawn.get_array(), np.tile(values[known], 2))
+    np.testing.assert_array_equal(grey.get_offsets(), [places[5], -places[5]])
+
+    ax = dtwpt.plot.gain(table, np.linspace(0, 1, 16))
+    cloud = ax.collections[-1]
+    np.testing.assert_array_equal(
+        cloud.get_offsets(), np.stack([table["rmax_shift"], table["cmod_shift"]], axis=1)
+    )
+    slopes = [path(line)[1, 1] / path(line)[1, 0] for line in ax.lines[:4]]
+    assert slopes == pytest.approx([1, 1 / 2, 1 / 4, 1 / 8])
+
+
+def test_kernels_are_drawn_in_order() -> None:
+    layer = np.random.default_rng(0).normal(size=(11, 3, 5, 7))
+    ax = dtwpt.plot.kernels(layer, marked=np.arange(11) == 9, columns=4)
+    for number, image in enumerate(ax.images):
+        left, _, _, top = image.get_extent()
+        assert (int(left), int(top)) == (number % 4, number // 4)
+        tile = np.asarray(image.get_array())
+        scale = np.abs(layer[number]).max()
+        np.testing.assert_allclose((tile - 0.5) * 2 * scale, layer[number].transpose(1, 2, 0))
+    assert [text.get_text() for text in ax.texts] == [str(k) for k in range(11)]
+    thick = [patch.get_linewidth() > 1 for patch in ax.patches]
+    assert thick == [k == 9 for k in range(11)]
+    one = np.asarray(dtwpt.plot.kernels(-layer[:, 0]).images[0].get_array())
+    assert one.shape == (5, 7)
+    assert min(one.min(), 1 - one.max()) == 0
+
+
 BANK = dtwpt.PacketBank(1)
 IMAGE = np.random.default_rng(0).normal(size=(16, 16))
+TABLE = np.stack([predict(BANK)] * 2)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +390,33 @@ IMAGE = np.random.default_rng(0).normal(size=(16, 16))
         (lambda: dtwpt.plot.shift_change(0 * IMAGE), ValueError, "must not be constant"),
         (lambda: dtwpt.plot.shift_change(IMAGE, packet=(1, 8, 0)), IndexError, "row must be"),
         (lambda: dtwpt.plot.shift_change(IMAGE, packet=(1, 0)), TypeError, "packet must be"),  # type: ignore[arg-type]
+        (lambda: dtwpt.plot.invariance(TABLE), ValueError, r"of one shift.*table\[k\]"),
+        (lambda: dtwpt.plot.invariance(IMAGE), TypeError, "table must be a table of"),
+        (lambda: dtwpt.plot.invariance(BANK.atoms()), ValueError, "lacks the columns filter"),
+        (lambda: dtwpt.plot.invariance(TABLE[0], "angle"), ValueError, "against must be"),
+        (lambda: dtwpt.plot.invariance(TABLE[0], errors="cmod"), ValueError, "known errors: rmax_"),
+        (
+            lambda: dtwpt.plot.invariance(TABLE[0], ax=Figure().add_subplot()),
+            ValueError,
+            "2 panels",
+        ),
+        (lambda: dtwpt.plot.prediction(TABLE[0], TABLE[0][:3]), ValueError, "same filters"),
+        (lambda: dtwpt.plot.prediction(TABLE[0], TABLE[0][::-1]), ValueError, "same filters"),
+        (dtwpt.plot.shift_curve, ValueError, "at least one of"),
+        (
+            lambda: dtwpt.plot.shift_curve(TABLE[0]),
+            ValueError,
+            r"several shifts.* got shape \(8,\)",
+        ),
+        (
+            lambda: dtwpt.plot.shift_curve(predict(BANK, [(0, 1), (1, 0)])),
+            ValueError,
+            "one direction",
+        ),
+        (lambda: dtwpt.plot.gamma_map(0), ValueError, "q must be"),
+        (lambda: dtwpt.plot.gain(TABLE[0], [1, 2]), ValueError, r"likeness must .*\(8,\)"),
+        (lambda: dtwpt.plot.frequency_points(IMAGE, [1]), ValueError, "columns theta_y"),
+        (lambda: dtwpt.plot.kernels(np.ones((2, 3, 3)), names=["a"]), ValueError, "2 kernels"),
     ],
 )
 def test_wrong_input_is_named(call: Any, error: type[Exception], message: str) -> None:

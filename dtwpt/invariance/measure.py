@@ -230,6 +230,8 @@ def _compare(
     number: int,
 ) -> None:
     reach = 2 * q * filters.stride
+    if filters.bank is not None:
+        reach += 2 * filters.stride - 1  # outputs stand on a grid, and one of them must fit
     if any(side < taps + reach for side, taps in zip(base.shape, filters.size, strict=True)):
         raise ValueError(
             f"image {number} is too small: its crop of {base.shape[0]} x {base.shape[1]} pixels "

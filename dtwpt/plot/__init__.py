@@ -1,4 +1,4 @@
-"""Pictures of packets, of their place in the frequency plane and of what they see in an image.
+"""Pictures of packets, of what they see in an image, and of how stable they are under shifts.
 
 Needs matplotlib: ``pip install "dtwpt[plot]"``. Every function returns what it drew, for the
 caller to save or show; none touches matplotlib's global settings, backend or current figure.
@@ -15,7 +15,21 @@ except ModuleNotFoundError as error:
     raise ImportError('dtwpt.plot needs matplotlib: pip install "dtwpt[plot]"') from None
 
 from dtwpt.plot.atoms import filters
+from dtwpt.plot.errors import invariance, prediction, shift_curve
 from dtwpt.plot.images import maps, shift_change
+from dtwpt.plot.layer import frequency_points, gain, gamma_map, kernels
 from dtwpt.plot.plane import frequency_plane
 
-__all__ = ["filters", "frequency_plane", "maps", "shift_change"]
+__all__ = [
+    "filters",
+    "frequency_plane",
+    "frequency_points",
+    "gain",
+    "gamma_map",
+    "invariance",
+    "kernels",
+    "maps",
+    "prediction",
+    "shift_change",
+    "shift_curve",
+]

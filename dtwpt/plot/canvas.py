@@ -19,7 +19,9 @@ __all__ = [
     "as_bank",
     "as_figure",
     "as_image",
+    "as_panels",
     "blank",
+    "finish",
 ]
 
 #: Two colours that stay apart in grey and for colour-blind readers (Okabe and Ito's).
@@ -52,11 +54,27 @@ def as_axes(ax: Any) -> Axes:
     """Return ``ax``, or the axes of a new figure."""
     if ax is None:
         fig = _Figure(figsize=(5.2, 4.3), dpi=125)
-        fig.subplots_adjust(left=0.13, right=0.9, bottom=0.12, top=0.95)
+        fig.subplots_adjust(left=0.13, right=0.9, bottom=0.12, top=0.93)
         return fig.add_subplot()
     if not isinstance(ax, Axes):
         raise TypeError(f"ax must be a matplotlib Axes or None, got {type(ax).__name__}")
     return ax
+
+
+def as_panels(ax: Any, count: int) -> NDArray[Any]:
+    """Return ``ax`` as an array of ``count`` axes, new ones side by side by default."""
+    if ax is None:
+        fig = as_figure(None, (0.8 + 4.3 * count, 3.5))
+        left = 0.65 / (0.8 + 4.3 * count)
+        fig.subplots_adjust(left=left, right=0.985, bottom=0.145, top=0.915, wspace=0.09)
+        return np.ravel(fig.subplots(1, count, sharey=True, squeeze=False))
+    panels = np.array([ax] if isinstance(ax, Axes) else list(np.ravel(ax)), dtype=object)
+    for panel in panels:
+        if not isinstance(panel, Axes):
+            raise TypeError(f"ax must be matplotlib Axes or None, got {type(panel).__name__}")
+    if len(panels) != count:
+        raise ValueError(f"ax must be one Axes for each of {count} panels, got {len(panels)}")
+    return panels
 
 
 def as_bank(bank: Any) -> PacketBank:
@@ -85,3 +103,12 @@ def blank(ax: Axes) -> None:
     for spine in ax.spines.values():
         spine.set_color(GREY)
         spine.set_linewidth(0.6)
+
+
+def finish(ax: Axes) -> None:
+    """Give a diagram its ticks and its frame: only the two axes."""
+    ax.tick_params(labelsize=8)
+    for spine in ("top", "right"):
+        ax.spines[spine].set_visible(False)
+    for spine in ("left", "bottom"):
+        ax.spines[spine].set_color(GREY)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from dtwpt.packets import PacketBank
 from dtwpt.plot.canvas import as_axes, as_bank
 
-__all__ = ["draw_guides", "frequency_plane", "label_axes"]
+__all__ = ["beyond", "draw_guides", "frequency_plane", "label_axes"]
 
 _TICKS = np.array([-1.0, -0.5, 0.0, 0.5, 1.0]) * np.pi
 _TICK_LABELS = ("\u2212π", "\u2212π/2", "0", "π/2", "π")
@@ -47,7 +47,8 @@ def frequency_plane(
         Name of a matplotlib colour map. The default one, like "cividis", keeps its order in grey
         and to colour-blind readers.
     vmin, vmax : float, optional
-        Ends of the colour scale; those of the values by default.
+        Ends of the colour scale; those of the values by default. Where values lie beyond, the
+        colour bar ends in a point.
 
     Returns
     -------
@@ -86,10 +87,18 @@ def frequency_plane(
     mesh = ax.pcolormesh(edges, edges, np.ma.masked_invalid(cells), cmap=cmap, vmin=vmin, vmax=vmax)
     figure = ax.get_figure()
     assert figure is not None
-    figure.colorbar(mesh, ax=ax, label=label, fraction=0.046, pad=0.04)
+    extend = beyond(numbers, vmin, vmax)
+    figure.colorbar(mesh, ax=ax, label=label, fraction=0.046, pad=0.04, extend=extend)
     draw_guides(ax, "white")
     label_axes(ax)
     return ax
+
+
+def beyond(numbers: NDArray[np.float64], vmin: float | None, vmax: float | None) -> str:
+    """Return the ends of a colour bar to point, those that numbers lie beyond."""
+    below = vmin is not None and bool((numbers < vmin).any())
+    above = vmax is not None and bool((numbers > vmax).any())
+    return {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
 
 
 def draw_guides(ax: Axes, colour: str) -> None:

@@ -1,0 +1,21 @@
+"""Reports on shift invariance: the analysis, its pictures, and the folder that holds them.
+
+The command ``dtwpt invariance`` is a thin layer over this package.
+"""
+
+from dtwpt.report.analysis import Analysis, analyse_layer, analyse_packets
+from dtwpt.report.folder import check_folder, write_report
+from dtwpt.report.images import Crops, read_crops
+from dtwpt.report.kernels import KernelError, load_kernels
+
+__all__ = [
+    "Analysis",
+    "Crops",
+    "KernelError",
+    "analyse_layer",
+    "analyse_packets",
+    "check_folder",
+    "load_kernels",
+    "read_crops",
+    "write_report",
+]

@@ -1,0 +1,302 @@
+"""What a report is about: the errors of packets or of a layer, predicted and measured."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtwpt.invariance import characterize, estimate_spectrum, gamma, measure, predict
+from dtwpt.invariance.filters import ERRORS
+from dtwpt.packets import PacketBank
+from dtwpt.report.images import Crops
+
+__all__ = [
+    "DC_MOST",
+    "LIKENESS_LEAST",
+    "Analysis",
+    "analyse_layer",
+    "analyse_packets",
+    "least_size",
+]
+
+#: A kernel is called Gabor-like if at least this share of its energy lies in one square window of
+#: side pi / m, and its response to a constant is at most this share of its largest.
+LIKENESS_LEAST, DC_MOST = 0.5, 0.1
+
+# Below this share of the largest kernel's norm, a kernel answers grey images with nothing but
+# rounding.
+_BLANK = 1e-6
+# Lengths of the curves' shifts, in pixels.
+_LENGTHS = (0, 0.5, 1, 1.5, 2, 3, 4, 6, 8)
+# Pixels about a crop that shifts by a fraction of a pixel need, as measure() has it.
+_INTERPOLATION = 16
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All numbers of a report.
+
+    Attributes
+    ----------
+    bank : PacketBank or None
+    kernels : ndarray or None
+        Those of a layer that answer grey images.
+    filters : ndarray of int
+        Numbers of the filters: of a layer, their places in the file.
+    blank : list of int
+        Kernels left out, as they do not answer grey images.
+    description : structured ndarray, shape (filters,)
+        ``bank.atoms()``, or :func:`dtwpt.invariance.characterize` of the kernels.
+    grey_share : ndarray or None
+        Of a layer: share of a kernel's energy that answers grey images.
+    gabor : ndarray of bool
+        Which filters are Gabor-like.
+    stride, q : int
+        Subsampling m before pooling, and its window, ``2 q + 1`` wide.
+    spectrum : str or None
+        The field of the prediction; None: the images' own.
+    crops : Crops or None
+    predicted, measured : structured ndarray, shape (shifts, filters)
+    curve_predicted, curve_measured : structured ndarray, shape (lengths, filters)
+        Of the Gabor-like filters alone (of all, if there is none), for lengths of the first shift.
+    """
+
+    bank: PacketBank | None
+    kernels: NDArray[Any] | None
+    filters: NDArray[np.int64]
+    blank: list[int]
+    description: np.ndarray
+    grey_share: NDArray[np.float64] | None
+    gabor: NDArray[np.bool_]
+    stride: int
+    q: int
+    spectrum: str | None
+    crops: Crops | None
+    predicted: np.ndarray
+    measured: np.ndarray | None
+    curve_predicted: np.ndarray
+    curve_measured: np.ndarray | None
+
+    @property
+    def shown(self) -> np.ndarray:
+        """What was measured, or else predicted."""
+        return self.predicted if self.measured is None else self.measured
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """The filters that the curves are about: those that are Gabor-like, if there are any."""
+        return self.gabor if self.gabor.any() else np.ones_like(self.gabor)
+
+    @property
+    def gamma(self) -> NDArray[np.float64]:
+        """Gamma of each filter."""
+        theta = np.stack([self.description["theta_y"], self.description["theta_x"]], axis=-1)
+        return gamma(theta, self.stride, self.q)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Return the columns of the table, each with one value a filter and shift."""
+        shifts = len(self.predicted)
+        out: dict[str, NDArray[Any]] = {"filter": np.tile(self.filters, shifts)}
+        for name in self.description.dtype.names or ():
+            out[name] = np.tile(self.description[name], shifts)
+        if self.grey_share is not None:
+            out["grey_share"] = np.tile(self.grey_share, shifts)
+        out["gabor_like"] = np.tile(self.gabor, shifts)
+        out["gamma"] = np.tile(self.gamma, shifts)
+        for name in ("shift_y", "shift_x"):
+            out[name] = self.predicted[name].reshape(-1)
+        for which, table in (("predicted", self.predicted), ("measured", self.measured)):
+            if table is not None:
+                out[f"{which}_bandwidth"] = table["bandwidth"].reshape(-1)
+                for error in ERRORS:
+                    for end in ("", "_stderr"):
+                        out[f"{which}_{error}{end}"] = table[error + end].reshape(-1)
+        return out
+
+    def csv(self) -> bytes:
+        """Return the table as CSV, every number with all its digits; truth values are 0 and 1."""
+        columns = self.columns()
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        for row in zip(*columns.values(), strict=True):
+            writer.writerow([_in_full(value) for value in row])
+        return text.getvalue().encode()
+
+
+def analyse_packets(
+    bank: PacketBank,
+    shifts: Sequence[tuple[float, float]],
+    q: int = 1,
+    spectrum: str = "pink",
+    crops: Crops | None = None,
+    progress: Callable[[], None] | None = None,
+) -> Analysis:
+    """Predict, and measure on images if there are any, the errors of a bank's packets.
+
+    Parameters
+    ----------
+    bank : PacketBank
+    shifts : sequence of (float, float)
+        Down and right, pixels; the pictures are of the first one.
+    q : int, default: 1
+    spectrum : {"pink", "white"}
+        Of the prediction without images.
+    crops : Crops, optional
+        Images to measure on, whose own spectra the prediction then takes.
+    progress : callable, optional
+        Called after each image of each of two measurements.
+
+    Returns
+    -------
+    Analysis
+    """
+    atoms = bank.atoms()
+    gabor = np.asarray(~(atoms["boundary"] | atoms["lowpass"]))
+    every = slice(None) if not gabor.any() else gabor
+    tables = _tables(bank, None, bank, None, every, shifts, q, spectrum, crops, progress)
+    return Analysis(
+        bank, None, np.arange(len(atoms)), [], atoms, None, gabor, 2 ** (bank.depth - 1), q,
+        spectrum if crops is None else None, crops, *tables,
+    )  # fmt: skip
+
+
+def analyse_layer(
+    kernels: NDArray[Any],
+    shifts: Sequence[tuple[float, float]],
+    stride: int = 2,
+    q: int = 1,
+    spectrum: str = "pink",
+    crops: Crops | None = None,
+    progress: Callable[[], None] | None = None,
+) -> Analysis:
+    """Do the same for the kernels of a layer, given grey images.
+
+    Parameters
+    ----------
+    kernels : ndarray, shape (out, in, h, w) or (n, h, w)
+    shifts : sequence of (float, float)
+    stride : int, default: 2
+        Of the convolution, before pooling with stride 2.
+    q : int, default: 1
+    spectrum : {"pink", "white"}
+    crops : Crops, optional
+    progress : callable, optional
+
+    Returns
+    -------
+    Analysis
+
+    Raises
+    ------
+    ValueError
+        If no kernel answers grey images.
+    """
+    values = np.asarray(kernels, dtype=np.float64)
+    values = values[:, None] if values.ndim == 3 else values
+    energy = np.square(values).sum(axis=(1, 2, 3))
+    grey = values.shape[1] * np.square(values.mean(axis=1)).sum(axis=(1, 2))
+    answers = grey > _BLANK**2 * energy.max()
+    if not answers.any():
+        raise ValueError("no kernel answers grey images")
+    numbers, values = np.flatnonzero(answers), values[answers]
+    description = characterize(values, stride)
+    gabor = np.asarray(
+        (description["gabor_likeness"] >= LIKENESS_LEAST) & (description["dc_share"] <= DC_MOST)
+    )
+    some = values[gabor] if gabor.any() else values
+    tables = _tables(
+        values, stride, some, stride, slice(None), shifts, q, spectrum, crops, progress
+    )
+    return Analysis(
+        None, values, numbers, np.flatnonzero(~answers).tolist(), description,
+        (grey / np.where(energy > 0, energy, 1))[answers], gabor, stride, q,
+        spectrum if crops is None else None, crops, *tables,
+    )  # fmt: skip
+
+
+def least_size(
+    filters: PacketBank | NDArray[Any], stride: int, q: int, shifts: Sequence[tuple[float, float]]
+) -> tuple[int, int]:
+    """Return the height and width that images must have for filters and shifts."""
+    if isinstance(filters, PacketBank):
+        # Outputs have their fixed places, the farthest of which from the border is one step away.
+        taps = (filters.filters.shape[1] + 2 * stride - 1,) * 2
+    else:  # as long as their analytic extension
+        taps = (4 * filters.shape[-2], 4 * filters.shape[-1])
+    sides = []
+    for axis in (0, 1):
+        needs = []
+        for moves in (np.array(shifts), np.array(_whole_shifts(shifts[0]))):
+            margin = 0 if np.all(moves == np.round(moves)) else 2 * _INTERPOLATION
+            along = moves[:, axis]
+            needs.append(max(np.ceil(along.max()), 0) + max(np.ceil(-along.min()), 0) + margin)
+        sides.append(taps[axis] + 2 * q * stride + int(max(needs)))
+    return sides[0], sides[1]
+
+
+def _tables(
+    filters: Any,
+    stride: int | None,
+    some: Any,
+    some_stride: int | None,
+    columns: Any,
+    shifts: Sequence[tuple[float, float]],
+    q: int,
+    spectrum: str,
+    crops: Crops | None,
+    progress: Callable[[], None] | None,
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray | None]:
+    """Return the tables of the filters and the curves of some, predicted and measured."""
+    field: Any = spectrum if crops is None else estimate_spectrum(crops.images)
+    curve = _shifts_of_lengths(shifts[0])
+    predicted = predict(filters, list(shifts), q, field, stride=stride)
+    curve_predicted = predict(some, curve, q, field, stride=some_stride)[:, columns]
+    if crops is None:
+        return predicted, None, curve_predicted, None
+    measured = measure(_watched(crops.images, progress), filters, list(shifts), q, stride=stride)
+    whole = _whole_shifts(shifts[0])
+    watched = _watched(crops.images, progress)
+    curve_measured = measure(watched, some, whole, q, stride=some_stride)[:, columns]
+    return predicted, measured, curve_predicted, curve_measured
+
+
+def _watched(images: Iterable[Any], progress: Callable[[], None] | None) -> Iterator[Any]:
+    for image in images:
+        yield image
+        if progress is not None:
+            progress()
+
+
+def _step(shift: tuple[float, float]) -> NDArray[np.float64]:
+    """Return the shortest shift in that direction from pixel to pixel, or else of one pixel."""
+    move = np.array(shift, dtype=np.float64)
+    if np.all(move == np.round(move)):
+        move = move / np.gcd(*np.abs(move).astype(np.int64))
+        return np.asarray(move, dtype=np.float64)
+    return np.asarray(move / np.hypot(*move), dtype=np.float64)
+
+
+def _shifts_of_lengths(shift: tuple[float, float]) -> list[tuple[float, float]]:
+    step = _step(shift)
+    unit = step / np.hypot(*step)
+    lengths = [*_LENGTHS, np.hypot(*step)] if np.hypot(*step) > _LENGTHS[-1] else _LENGTHS
+    return [(float(length * unit[0]), float(length * unit[1])) for length in lengths]
+
+
+def _whole_shifts(shift: tuple[float, float]) -> list[tuple[float, float]]:
+    step = _step(shift)
+    count = max(1, int(np.floor(_LENGTHS[-1] / np.hypot(*step) + 1e-9)))
+    return [(float(k * step[0]), float(k * step[1])) for k in range(1, count + 1)]
+
+
+def _in_full(value: Any) -> str:
+    if isinstance(value, (bool, np.bool_)):
+        return str(int(value))
+    return str(int(value)) if isinstance(value, (int, np.integer)) else repr(float(value))

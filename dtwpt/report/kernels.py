@@ -1,0 +1,231 @@
+"""A layer's kernels from a file, without running anything that the file holds."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["KernelError", "load_kernels"]
+
+# Candidates named in an error.
+_SHOWN = 8
+# Until then, weights_only=True could be made to run code (CVE-2025-32434).
+_SAFE_TORCH = (2, 6)
+
+
+class KernelError(ValueError):
+    """A file of kernels that cannot be used."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+
+
+def load_kernels(
+    path: str | os.PathLike[str], key: str | None = None
+) -> tuple[NDArray[Any], str | None]:
+    """Read convolution kernels from a .npy, .pt, .pth or .safetensors file.
+
+    Parameters
+    ----------
+    path : path
+        A NumPy array, what ``torch.save`` made of a tensor or of a ``state_dict()``, or
+        safetensors.
+    key : str, optional
+        Which tensor, in a file of several. Default: the one of four dimensions, if there is one.
+
+    Returns
+    -------
+    kernels : ndarray, shape (out, in, h, w) or (n, h, w)
+    key : str or None
+        Which tensor it is; None in a file of one.
+
+    Raises
+    ------
+    KernelError
+        If the file is missing, damaged or of an unknown kind, holds anything but arrays, or does
+        not tell which tensor is meant: the error then lists those that may be.
+    ImportError
+        If the library for that kind of file is missing.
+
+    Notes
+    -----
+    Nothing is unpickled but tensors: a ``.pt`` file is read with ``weights_only=True``, by torch
+    2.6 or later.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from dtwpt.report import load_kernels
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "conv1.npy")
+    ...     np.save(path, np.ones((64, 3, 7, 7)))
+    ...     load_kernels(path)[0].shape
+    (64, 3, 7, 7)
+    """
+    path = os.fspath(path)
+    suffix = os.path.splitext(path)[1].lower()
+    readers = {
+        ".npy": _read_npy,
+        ".pt": _read_torch,
+        ".pth": _read_torch,
+        ".safetensors": _read_safetensors,
+    }
+    if suffix not in readers:
+        raise KernelError(path, f"kernels are read from {' '.join(readers)} files")
+    if os.path.isdir(path):
+        raise KernelError(path, "is a folder")
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise KernelError(path, error.strerror or str(error)) from None
+    tensors = readers[suffix](path)
+    chosen = _choose(path, tensors.shapes, key)
+    shape = tensors.shapes[chosen]  # before a large one is loaded
+    if len(shape) not in (3, 4) or 0 in shape:
+        raise KernelError(
+            path, f"kernels must have shape (out, in, h, w) or (n, h, w), got {shape}"
+        )
+    if len(shape) == 4 and shape[1] > 4:
+        raise KernelError(
+            path,
+            f"kernels of {shape[1]} input channels are not a first layer's, which sees 1 to 4",
+        )
+    kernels = tensors.load(chosen)
+    if kernels.dtype.kind not in "fiub":
+        raise KernelError(path, f"kernels must be real numbers, got {kernels.dtype}")
+    if not np.isfinite(kernels).all():
+        raise KernelError(path, "kernels must be finite, got NaN or infinity")
+    return kernels, chosen
+
+
+class _Tensors:
+    """What a file holds: the shape of each tensor by name, and how to get one."""
+
+    def __init__(self, shapes: dict[str | None, tuple[int, ...]], load: Any) -> None:
+        self.shapes = shapes
+        self.load = load
+
+
+def _choose(path: str, shapes: Mapping[str | None, tuple[int, ...]], key: str | None) -> str | None:
+    if None in shapes:  # a file of one tensor without a name
+        if key is not None:
+            raise KernelError(path, f"holds one array without a name, so no key {key!r}")
+        return None
+    names = [name for name in shapes if name is not None]
+    candidates = [name for name in names if len(shapes[name]) == 4]
+    if key is not None:
+        if key in names:
+            return key
+        near = difflib.get_close_matches(key, names, 1)
+        hint = f"did you mean {near[0]!r}?" if near else _listing(candidates, shapes)
+        raise KernelError(path, f"no tensor {key!r}; {hint}")
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        raise KernelError(path, "holds no tensor of four dimensions, as convolutions have")
+    raise KernelError(
+        path, f"several tensors may be meant, choose with --key: {_listing(candidates, shapes)}"
+    )
+
+
+def _listing(names: list[str], shapes: Mapping[str | None, tuple[int, ...]]) -> str:
+    shown = ", ".join(f"{name} {'x'.join(map(str, shapes[name]))}" for name in names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return (shown or "there is none of four dimensions") + more
+
+
+def _read_npy(path: str) -> _Tensors:
+    # Mapped, so that neither objects nor a shape that the file does not hold get anywhere.
+    try:
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # the header is Python of a kind, and may be any
+        raise KernelError(path, f"not a plain .npy array: {_one_line(error)}") from None
+    return _Tensors({None: array.shape}, lambda _: np.array(array))
+
+
+def _read_torch(path: str) -> _Tensors:
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError as error:
+        raise ImportError(f'{path}: needs torch: pip install "dtwpt[torch]"') from error
+    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if version < _SAFE_TORCH:
+        raise ImportError(
+            f"{path}: to read it without running what it may hold takes torch 2.6 or later, this "
+            f"is {torch.__version__}; .safetensors and .npy need no torch"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of any kind: the file may be anything
+        raise KernelError(
+            path,
+            "damaged, or not tensors alone, hence not opened (of a whole model, save "
+            "model.state_dict())",
+        ) from error
+    if torch.is_tensor(content):
+        found: dict[str | None, Any] = {None: content}
+    else:
+        found = dict(_tensors_in(content, torch, ""))
+
+    def load(name: str | None) -> NDArray[Any]:
+        tensor = found[name].detach()
+        try:
+            tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor
+            tensor = tensor.dequantize() if tensor.is_quantized else tensor
+            if tensor.is_complex():
+                raise KernelError(path, f"kernels must be real numbers, got {tensor.dtype}")
+            return np.asarray(tensor.to(torch.float64).cpu().numpy())
+        except (RuntimeError, TypeError, NotImplementedError) as error:
+            raise KernelError(path, f"tensor cannot be read: {_one_line(error)}") from error
+
+    return _Tensors({name: tuple(tensor.shape) for name, tensor in found.items()}, load)
+
+
+def _tensors_in(content: Any, torch: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield the tensors in nested dictionaries, under names joined by dots."""
+    if torch.is_tensor(content):
+        yield prefix, content
+    elif isinstance(content, Mapping):
+        for name, value in content.items():
+            yield from _tensors_in(value, torch, f"{prefix}.{name}" if prefix else str(name))
+
+
+def _read_safetensors(path: str) -> _Tensors:
+    try:
+        library = importlib.import_module("safetensors")
+    except ImportError as error:
+        raise ImportError(f"{path}: needs safetensors: pip install safetensors") from error
+    shapes: dict[str | None, tuple[int, ...]] = {}
+    try:
+        with library.safe_open(path, framework="np") as file:
+            for name in file.keys():  # noqa: SIM118  # it is no dictionary
+                shapes[name] = tuple(file.get_slice(name).get_shape())
+    except Exception as error:  # its own kind of error, private to the library
+        raise KernelError(path, f"not a safetensors file: {_one_line(error)}") from error
+
+    def load(name: str | None) -> NDArray[Any]:
+        try:
+            with library.safe_open(path, framework="np") as file:
+                return np.asarray(file.get_tensor(name))
+        except Exception as error:  # such as bfloat16, which NumPy has not got
+            raise KernelError(
+                path, f"tensor {name!r} cannot be read: {_one_line(error)}"
+            ) from error
+
+    return _Tensors(shapes, load)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

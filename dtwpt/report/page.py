@@ -1,0 +1,217 @@
+"""The page of a report: one HTML file that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+import dtwpt
+from dtwpt.report.analysis import DC_MOST, LIKENESS_LEAST, Analysis
+from dtwpt.report.folder import MARK
+from dtwpt.report.pictures import Picture
+
+__all__ = ["page"]
+
+# Image files named on the page.
+_FILES_SHOWN = 200
+
+_STYLE = """
+:root { color-scheme: light dark; --text: #1c2024; --soft: #5d666f; --line: #dfe3e6;
+  --page: #ffffff; --card: #f5f7f8; --cmod: #0072b2; --rmax: #b84f00; }
+@media (prefers-color-scheme: dark) { :root { --text: #e8eaec; --soft: #a4adb5; --line: #353b41;
+  --page: #15181b; --card: #1e2226; --cmod: #58b4ec; --rmax: #ff9350; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 62rem; color: var(--text);
+  background: var(--page); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; letter-spacing: -.01em; }
+h2 { font-size: 1.2rem; margin: 2.8rem 0 .3rem; }
+p { margin: .3rem 0 .9rem; max-width: 48rem; }
+.lead { font-size: 1.08rem; color: var(--soft); }
+.tiles { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.6rem 0; }
+.tile { flex: 1 1 13rem; background: var(--card); border-radius: 10px; padding: .9rem 1.1rem; }
+.tile b { display: block; font-size: 1.75rem; line-height: 1.25; font-weight: 650; }
+.tile span { color: var(--soft); font-size: .9rem; }
+.cmod { color: var(--cmod); } .rmax { color: var(--rmax); }
+figure { margin: .4rem 0 0; }
+img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
+.frame { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: .8rem; }
+table { border-collapse: collapse; font-size: .93rem; margin: .5rem 0; }
+th, td { text-align: left; vertical-align: top; padding: .32rem 1.4rem .32rem 0;
+  border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
+th { font-weight: 600; white-space: nowrap; }
+code { font: .88em ui-monospace, "SFMono-Regular", Menlo, Consolas, monospace;
+  overflow-wrap: anywhere; }
+details { font-size: .93rem; } summary { cursor: pointer; }
+footer { margin-top: 3rem; color: var(--soft); font-size: .88rem; }
+@media print { body { max-width: none; } figure, .tile { break-inside: avoid; } }
+"""
+
+
+def page(
+    analysis: Analysis,
+    pictures: Sequence[Picture],
+    settings: Sequence[tuple[str, str]],
+    command: str,
+) -> bytes:
+    """Return the page.
+
+    Parameters
+    ----------
+    analysis : Analysis
+    pictures : sequence of Picture
+    settings : sequence of (str, str)
+        Names and values.
+    command : str
+        What makes this report again.
+
+    Returns
+    -------
+    bytes
+        UTF-8. The same arguments give the same bytes: there is no date in it.
+    """
+    figures = "".join(_figure(picture) for picture in pictures)
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>\n" for name, value in settings
+    )
+    text = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+{MARK}{escape(dtwpt.__version__)}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{escape(_title(analysis))}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<h1>{escape(_title(analysis))}</h1>
+<p class="lead">{escape(_lead(analysis))}</p>
+{_tiles(analysis)}
+{figures}
+<h2>Settings</h2>
+<table>
+{rows}<tr><th>made by</th><td>dtwpt {escape(dtwpt.__version__)}</td></tr>
+<tr><th>command</th><td><code>{escape(command)}</code></td></tr>
+</table>
+{_files(analysis)}
+<h2>What the numbers are</h2>
+<p>Changes are ratios of squared norms: how much an operator's output differs between the picture
+and the picture moved, over the output's own energy; 0 is perfect stability.
+RMax is the filter's real output at stride m, max-pooled with stride 2; CMod is
+the modulus of the complex output at stride 2 m. Predictions are those for a Gaussian field of the
+power spectrum above. {escape(_likeness(analysis))}</p>
+<p>All filters and shifts, with standard errors, are in <code>filters.csv</code>.</p>
+<footer>dtwpt {escape(dtwpt.__version__)}. After H. Leterme, K. Polisano, V. Perrier and K. Alahari,
+arXiv 2209.11740.</footer>
+</body>
+</html>
+"""
+    return text.encode()
+
+
+def _title(analysis: Analysis) -> str:
+    if analysis.bank is not None:
+        return f"Shift invariance of wavelet packets, depth {analysis.bank.depth}"
+    return "Shift invariance of a first layer"
+
+
+def _lead(analysis: Analysis) -> str:
+    row = analysis.predicted[0, 0]
+    move = _pixels(row["shift_y"], row["shift_x"])
+    where = (
+        f"in theory, for {analysis.spectrum} noise"
+        if analysis.crops is None
+        else f"on {_count(len(analysis.crops.images), 'image')}, beside the prediction from "
+        f"{'their' if len(analysis.crops.images) > 1 else 'its'} power spectra"
+    )
+    more = " Further shifts are in the table." if len(analysis.predicted) > 1 else ""
+    return (
+        f"How much each filter's output changes when the picture moves by {move}, {where}. "
+        f"The pictures compare a complex modulus (CMod) with max pooling (RMax).{more}"
+    )
+
+
+def _tiles(analysis: Analysis) -> str:
+    kept = analysis.kept
+    table = analysis.shown[0][kept]
+    cmod, rmax = (float(np.nanmean(table[name])) for name in ("cmod_shift", "rmax_shift"))
+    source = "predicted" if analysis.measured is None else "measured"
+    beside = {"cmod_shift": "", "rmax_shift": ""}
+    if analysis.measured is not None:
+        for name in beside:
+            beside[name] = f"; predicted {np.nanmean(analysis.predicted[0][kept][name]):.3g}"
+    tiles = [
+        ("cmod", f"{cmod:.3g}", f"mean change of CMod, {source}{beside['cmod_shift']}"),
+        ("rmax", f"{rmax:.3g}", f"mean change of RMax, {source}{beside['rmax_shift']}"),
+    ]
+    if cmod > 0 and rmax > 0:
+        # Which of the two is the more stable one depends on the shift and the filters.
+        ratio, name, other = (
+            (rmax / cmod, "RMax", "CMod") if rmax >= cmod else (cmod / rmax, "CMod", "RMax")
+        )
+        tiles.append(("", f"{ratio:.1f}\u00d7", f"as much change in {name} as in {other}"))
+    of = "Gabor-like" if analysis.gabor.any() else "none is Gabor-like: means are of all"
+    tiles.append(("", f"{analysis.gabor.sum()} of {len(kept)}", f"filters, {of}"))
+    return (
+        '<div class="tiles">'
+        + "".join(
+            f'<div class="tile"><b class="{kind}">{escape(value)}</b><span>{escape(what)}</span>'
+            "</div>"
+            for kind, value, what in tiles
+        )
+        + "</div>"
+    )
+
+
+def _figure(picture: Picture) -> str:
+    data = base64.b64encode(picture.png).decode("ascii")
+    return (
+        f"<h2>{escape(picture.title)}</h2>\n<p>{escape(picture.reading)}</p>\n"
+        f'<figure class="frame"><img alt="{escape(picture.title)}" width="{picture.width}" '
+        f'src="data:image/png;base64,{data}"></figure>\n'
+    )
+
+
+def _files(analysis: Analysis) -> str:
+    if analysis.crops is None:
+        return ""
+    files = analysis.crops.files
+    items = "".join(f"<div>{escape(_printable(file))}</div>" for file in files[:_FILES_SHOWN])
+    more = f"<div>and {len(files) - _FILES_SHOWN} more</div>" if len(files) > _FILES_SHOWN else ""
+    return f"<details><summary>{_count(len(files), 'image')}</summary>{items}{more}</details>\n"
+
+
+def _likeness(analysis: Analysis) -> str:
+    if analysis.bank is not None:
+        return (
+            "Gabor-like packets are those that neither carry the mean (the low-pass one) nor touch "
+            "the highest band along an axis: only these are one-sided in frequency."
+        )
+    return (
+        f"A kernel is called Gabor-like if at least {LIKENESS_LEAST:.0%} of its energy lies in one "
+        f"square window of side \u03c0/m of the frequency plane, and its squared response to a "
+        f"constant is at most {DC_MOST:.0%} of the largest it can have to an image of its size. "
+        "Kernels of several input channels are averaged over these, as grey images see them."
+    )
+
+
+def _pixels(down: float, right: float) -> str:
+    parts = []
+    for distance, forth, back in ((down, "down", "up"), (right, "to the right", "to the left")):
+        if distance:
+            unit = "pixel" if abs(distance) == 1 else "pixels"
+            parts.append(f"{abs(distance):g} {unit} {forth if distance > 0 else back}")
+    return " and ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _printable(name: str) -> str:
+    """Return a file's name, which need not be valid Unicode, as text that is."""
+    return name.encode("utf-8", "backslashreplace").decode()

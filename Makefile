@@ -5,7 +5,7 @@ REFERENCE_VENV ?= .venv-reference
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-slow test-reference lint doctest docs benchmark clean
+.PHONY: help demo test test-slow test-reference lint doctest docs benchmark reproduction clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -37,6 +37,9 @@ $(REFERENCE_VENV)/.reference: pyproject.toml constraints.txt
 
 test-reference: $(REFERENCE_VENV)/.reference  ## compare with the packages dtcwt and pytorch_wavelets
 	$(REFERENCE_VENV)/bin/python -m pytest -m reference tests/test_reference.py
+
+reproduction: $(VENV)/.examples  ## the paper's experiment on real photographs
+	$(BIN)/python examples/reproduce_shift_invariance.py
 
 benchmark: $(REFERENCE_VENV)/.reference  ## time and memory, against a ResNet stem and pytorch_wavelets
 	$(REFERENCE_VENV)/bin/python benchmarks/speed.py

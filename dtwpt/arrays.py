@@ -28,6 +28,7 @@ __all__ = [
     "constant",
     "contiguous",
     "copy",
+    "dtype_name",
     "empty",
     "full_precision",
     "is_tensor",

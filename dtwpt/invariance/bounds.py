@@ -88,7 +88,7 @@ def gamma(theta: ArrayLike, stride: int, q: int = 1) -> NDArray[np.float64]:
     what the largest sample misses of the peak, 1:
 
     .. math:: \gamma_q(\omega)^2 = E\,(1 - \max_p \cos(\Theta - \langle\omega, p\rangle))^2
-        = \frac32 + \frac1{4\pi} \sum_i (\sin\delta_i - 8 \sin(\delta_i/2)),
+        = \frac{3}{2} + \frac{1}{4\pi} \sum_i (\sin\delta_i - 8 \sin(\delta_i/2)),
 
     with :math:`\delta_i` the gaps between neighbouring phases around the circle. It is near 0
     where the phases are spread, and :math:`\sqrt{3/2}` where all coincide, at

@@ -24,7 +24,7 @@ __all__ = ["cmod_shift_closed_form", "predict"]
 # Scrambled Sobol points: independent scramblings, whose scatter gives the standard errors, and
 # points (a power of two) in each.
 _SCRAMBLINGS, _POINTS = 8, 2**11
-# Share of pseudo-covariance in the covariance below which the closed form stands in for sampling.
+# Share of pseudo-covariance, or of a mean's square, in the variance below which the closed form stands in for sampling.
 _CIRCULAR = 1e-4
 
 
@@ -34,7 +34,7 @@ def cmod_shift_closed_form(correlation: ArrayLike) -> NDArray[np.float64]:
     For :math:`Z, Z'` of one variance and complex correlation r, with no pseudo-covariance:
 
     .. math:: E(|Z| - |Z'|)^2 / E|Z|^2
-        = 2 - \frac\pi2\, {}_2F_1(-\tfrac12, -\tfrac12; 1; |r|^2)
+        = 2 - \frac{\pi}{2} \, {}_2F_1(-1/2, -1/2; 1; |r|^2)
 
     Parameters
     ----------
@@ -256,13 +256,13 @@ def _fill(
         )
         row[name] = error.mean() / energy.mean()
         row[name + "_stderr"] = (error / energy).std(ddof=1) / np.sqrt(_SCRAMBLINGS)
-    correlation = _circular_correlation(joint, points)
-    if correlation is not None and covariance.mean == 0:
+    correlation = _circular_correlation(joint, points, covariance.mean)
+    if correlation is not None:
         row["cmod_shift"] = cmod_shift_closed_form(correlation)
         row["cmod_shift_stderr"] = 0.0
 
 
-def _circular_correlation(joint: NDArray[np.float64], points: int) -> complex | None:
+def _circular_correlation(joint: NDArray[np.float64], points: int, mean: complex) -> complex | None:
     """Correlation of the outputs in the middle of both windows; None if they are not circular."""
     re, re_after, im, im_after = points // 2, points + points // 2, 2 * points, 2 * points + 1
     variance = joint[re, re] + joint[im, im]
@@ -272,7 +272,7 @@ def _circular_correlation(joint: NDArray[np.float64], points: int) -> complex | 
         - joint[im, im_after]
         + 1j * (joint[re, im_after] + joint[im, re_after]),
     ]
-    if np.abs(pseudo).max() > _CIRCULAR * variance:
+    if max(np.abs(pseudo).max(), abs(mean) ** 2) > _CIRCULAR * variance:
         return None
     covariance = (
         joint[re, re_after] + joint[im, im_after] + 1j * (joint[im, re_after] - joint[re, im_after])

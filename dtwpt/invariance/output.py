@@ -17,8 +17,9 @@ def output_bandwidths(filters: Filters, power: NDArray[np.float64]) -> NDArray[n
 
     Along the axis where it is larger: :math:`\kappa = 2\max(\sigma_y, \sigma_x)`, with
     :math:`\sigma_i^2 = \sum |W|^2 S (\omega_i - \theta_i)^2 / \sum |W|^2 S`. With this bandwidth
-    alpha bounds the change of CMod whatever the spectrum S, as
+    alpha bounds the change of CMod, whatever the spectrum S of a stationary field, as
     :math:`|e^{i\langle\omega-\theta,u\rangle} - 1| \le |\langle\omega - \theta, u\rangle|`.
+    Of a single image, of which only a part is compared, it is an estimate.
 
     Parameters
     ----------

@@ -24,7 +24,8 @@ __all__ = ["cmod_shift_closed_form", "predict"]
 # Scrambled Sobol points: independent scramblings, whose scatter gives the standard errors, and
 # points (a power of two) in each.
 _SCRAMBLINGS, _POINTS = 8, 2**11
-# Share of pseudo-covariance, or of a mean's square, in the variance below which the closed form stands in for sampling.
+# Share of pseudo-covariance, or of a mean's square, in the variance, below which the closed form
+# stands in for sampling.
 _CIRCULAR = 1e-4
 
 

@@ -188,20 +188,19 @@ def lay_out(x: Array, index: NDArray[np.intp]) -> Array:
     planes, length = x.shape[0], index.size
     out = empty((planes, length, *x.shape[2:]), x)
     out[:, start:stop] = block
-    rest = np.r_[:start, stop:length]
-    wanted = index[rest]
-    blank = wanted < 0
-    if blank.any():
-        out[:, rest[blank]] = 0
-        rest, wanted = rest[~blank], wanted[~blank]
-    if ((wanted >= first) & (wanted < first + stop - start)).all():
+    wanted = np.concatenate([index[:start], index[stop:]])
+    inside = (wanted >= first) & (wanted < first + stop - start)
+    if (inside | (wanted < 0)).all():
         # What has been copied already lies better in memory than where it came from: rows of all
         # planes after one another.
         rows = out.reshape(planes * length, -1)
-        offsets = length * np.arange(planes)[:, None]
-        rows[(offsets + rest).ravel()] = take(rows, (offsets + wanted - first + start).ravel(), 0)
+        at = length * np.arange(planes)[:, None] + wanted - first + start
+        taken = take(rows, np.where(wanted < 0, -1, at).ravel(), 0)
+        taken = taken.reshape(planes, wanted.size, *x.shape[2:])
     else:
-        out[:, rest] = take(x, wanted, 1)
+        taken = take(x, wanted, 1)
+    out[:, :start] = taken[:, :start]
+    out[:, stop:] = taken[:, start:]
     return out
 
 

@@ -146,19 +146,29 @@ def _differentiated(x: Array) -> bool:
 def _modulus(x: Array, plane: Plane) -> Array:
     xp = namespace(x)
     out = empty((x.shape[0], 2, plane.packets, plane.packets, *plane.size), x)
+    real = imaginary = None
     for piece in plane.pieces(x):
         planes, rows, columns = piece.place
         aa, ab, ba, bb = plane.trees(piece)
-        for sign, (real, imaginary) in enumerate(
-            ((xp.subtract(aa, bb), xp.add(ab, ba)), (xp.add(aa, bb), xp.subtract(ba, ab)))
-        ):
-            # Products and sums apart, never fused: the same rounding wherever a value stands.
-            xp.multiply(real, real, out=real)
-            xp.multiply(imaginary, imaginary, out=imaginary)
-            xp.add(real, imaginary, out=real)
-            xp.sqrt(real, out=real)
-            out[planes, sign, :, :, rows, columns] = real
+        if real is None or real.shape != aa.shape:  # kept between pieces, as is the cache's content
+            real, imaginary = aa - bb, ab + ba
+        else:
+            xp.subtract(aa, bb, out=real)
+            xp.add(ab, ba, out=imaginary)
+        out[planes, 0, :, :, rows, columns] = _modulus_in_place(real, imaginary)
+        xp.add(aa, bb, out=real)
+        xp.subtract(ba, ab, out=imaginary)
+        out[planes, 1, :, :, rows, columns] = _modulus_in_place(real, imaginary)
     return out
+
+
+def _modulus_in_place(real: Array, imaginary: Array) -> Array:
+    # Products and sums apart, never fused: the same rounding wherever a value stands.
+    xp = namespace(real)
+    xp.multiply(real, real, out=real)
+    xp.multiply(imaginary, imaginary, out=imaginary)
+    xp.add(real, imaginary, out=real)
+    return xp.sqrt(real, out=real)
 
 
 def _rmax(x: Array, plane: Plane, pool: int) -> Array:

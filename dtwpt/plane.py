@@ -23,8 +23,8 @@ from dtwpt.wavelets import Wavelet
 __all__ = ["Part", "Piece", "Plane", "plane_for"]
 
 # Work goes through in pieces of about this many pixels, so that every intermediate array stays in
-# a core's own cache (1 MiB of float32).
-_PIECE = 2**18
+# a core's own cache (about 1 MiB of float32).
+_PIECE = 300_000
 # Parts of large images: wide rather than square, as memory is reached a page, part of a row, at a
 # time.
 _PART_HEIGHT, _PART_WIDTH = 256, 2048

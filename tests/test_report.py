@@ -86,7 +86,7 @@ def test_packets_on_images(photos: list[str]) -> None:
     crops = read_crops(photos, least=least_size(bank, 2, 1, shifts))
     assert crops.size == (97, 97)  # the shorter side of the smallest
     np.testing.assert_array_equal(
-        crops.images[0], grey("camera")[:120, :140][11:108, 21:118].astype(np.float32)
+        next(crops.images), grey("camera")[:120, :140][11:108, 21:118].astype(np.float32)
     )
     steps = []
     analysis = analyse_packets(bank, shifts, crops=crops, progress=lambda: steps.append(1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,13 +22,12 @@ class Crops:
     """One crop an image: crops of one image would not be independent samples."""
 
     files: list[str]
-    images: list[NDArray[np.float32]]
+    size: tuple[int, int]
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
-        height, width = self.images[0].shape
-        return height, width
+    def images(self) -> Iterator[NDArray[np.float32]]:
+        """The crops one after the other, read again every time: thousands need no memory."""
+        return (centre_crop(read_image(file), self.size) for file in self.files)
 
 
 def read_crops(
@@ -67,7 +66,6 @@ def read_crops(
             f"crops of {asked[0]}x{asked[1]} are too small: these filters, pooling windows and "
             f"shifts need {least[0]}x{least[1]} pixels"
         )
-    images = []
     smallest = _SIDE
     for file in files:
         image = read_image(file)
@@ -79,14 +77,9 @@ def read_crops(
             )
             raise ImageError(file, f"{height}x{width} pixels, {why} {need[0]}x{need[1]}")
         smallest = min(smallest, height, width)
-        # Copied, so that the rest of a large image does not stay in memory.
-        keep = wanted or (min(_SIDE, height), min(_SIDE, width))
-        images.append(centre_crop(image, keep).copy())
+        if np.ptp(centre_crop(image, wanted or (min(_SIDE, height), min(_SIDE, width)))) == 0:
+            raise ImageError(file, "blank where it is cropped: a constant has nothing to shift")
         if progress is not None:
             progress()
     side = max(smallest, *least)
-    images = [centre_crop(image, wanted or (side, side)) for image in images]
-    for file, image in zip(files, images, strict=True):
-        if np.ptp(image) == 0:
-            raise ImageError(file, "blank where it is cropped: a constant has nothing to shift")
-    return Crops(list(files), images)
+    return Crops(list(files), wanted or (side, side))

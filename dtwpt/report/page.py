@@ -125,8 +125,8 @@ def _lead(analysis: Analysis) -> str:
     where = (
         f"in theory, for {analysis.spectrum} noise"
         if analysis.crops is None
-        else f"on {_count(len(analysis.crops.images), 'image')}, beside the prediction from "
-        f"{'their' if len(analysis.crops.images) > 1 else 'its'} power spectra"
+        else f"on {_count(len(analysis.crops.files), 'image')}, beside the prediction from "
+        f"{'their' if len(analysis.crops.files) > 1 else 'its'} power spectra"
     )
     more = " Further shifts are in the table." if len(analysis.predicted) > 1 else ""
     return (

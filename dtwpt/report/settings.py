@@ -41,7 +41,7 @@ def describe(
         rows.append(("power spectrum", f"{analysis.spectrum} noise"))
     else:
         height, width = analysis.crops.size
-        number = len(analysis.crops.images)
+        number = len(analysis.crops.files)
         one = "the middle of 1 image" if number == 1 else f"the middle of {number} images, each"
         rows.append(("images", f"{one} {height} x {width} pixels, in grey"))
         rows.append(("power spectrum", "the images' own"))

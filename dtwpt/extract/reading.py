@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dtwpt.colour import LUMA
+
 __all__ = ["COLOURS", "ImageError", "read_image"]
 
 #: What is made of colour.
@@ -19,8 +21,7 @@ COLOURS = ("luma", "channels")
 # Nothing else is tried: some of Pillow's other formats start programs or are videos.
 _FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# ITU-R BT.601: the weights of Pillow's and OpenCV's grey.
-_LUMA = (np.float32(0.299), np.float32(0.587), np.float32(0.114))
+_LUMA = tuple(np.float32(weight) for weight in LUMA)
 _FULL_SCALE = {"bool": 1, "uint8": 255, "uint16": 65535}
 
 # The readers' remarks on odd metadata, which would otherwise reach the terminal where the program

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dtwpt.arrays import Array, as_real_input, dtype_name, is_tensor, namespace
 from dtwpt.checks import as_int
+from dtwpt.colour import LUMA
 from dtwpt.invariance.filters import ERRORS, Filters, as_filters, as_shifts, blank_table
 from dtwpt.invariance.output import output_bandwidths
 from dtwpt.invariance.spectrum import windowed_power
@@ -19,8 +20,6 @@ from dtwpt.operators import cmod2, rmax2
 
 __all__ = ["grey_images", "measure"]
 
-# Weights of red, green and blue in luma (ITU-R BT.601), as in the rest of the package.
-_LUMA = (0.299, 0.587, 0.114)
 # Pixels around the crop that Fourier interpolation needs for what it rings at the image's ends.
 _INTERPOLATION_MARGIN = 16
 
@@ -143,6 +142,7 @@ class _Average:
 def grey_images(images: Any) -> Iterator[Array]:
     """Yield images (H, W) in float from everything that :func:`measure` takes."""
     if isinstance(images, (str, PathLike)):
+        # Reading files is the business of a later layer, asked for here only for convenience.
         from dtwpt.extract import find_images, read_image
 
         images = (read_image(path) for path in find_images([images]))
@@ -163,9 +163,9 @@ def _planes(array: Array) -> Iterable[Array]:
     if array.ndim == 2:
         return [array]
     if array.ndim == 3 and array.shape[2] == 3:
-        return [sum(weight * array[..., c] for c, weight in enumerate(_LUMA))]
+        return [sum(weight * array[..., c] for c, weight in enumerate(LUMA))]
     if array.ndim == 3 and array.shape[0] == 3:
-        return [sum(weight * array[c] for c, weight in enumerate(_LUMA))]
+        return [sum(weight * array[c] for c, weight in enumerate(LUMA))]
     if array.ndim == 3:
         return [array[index] for index in range(array.shape[0])]
     if array.ndim == 4 and array.shape[1] in (1, 3):

@@ -294,12 +294,14 @@ def _draw_pairs(
     rows = {name: [_packet_map(values, packet) for values in pair] for name, pair in pairs.items()}
     # The few largest values are cut off, or they would leave the rest in the dark.
     top = float(np.quantile(np.stack([values for row in rows.values() for values in row]), 0.997))
-    drawn: AxesImage | None = None
+    images: list[AxesImage] = []
     for index, (name, (before, after)) in enumerate(rows.items()):
         panels = (("before", before), ("after", after), ("|difference|", np.abs(after - before)))
         for column, (title, values) in enumerate(panels):
             ax = fig.add_subplot(grid[index, column])
-            drawn = ax.imshow(values, cmap="viridis", vmin=0.0, vmax=top, interpolation="nearest")
+            images.append(
+                ax.imshow(values, cmap="viridis", vmin=0.0, vmax=top, interpolation="nearest")
+            )
             blank(ax)
             if index == 0:
                 ax.set_title(title, fontsize=9)
@@ -307,8 +309,7 @@ def _draw_pairs(
                 ax.set_ylabel(_NAMES[name], fontsize=10, color=COLOURS[index], fontweight="bold")
             if column == 2:
                 ax.set_xlabel(f"relative change {changes[name][packet]:.3f}", fontsize=8)
-    assert drawn is not None
-    bar = fig.colorbar(drawn, cax=fig.add_subplot(grid[:, 3]), extend="max")
+    bar = fig.colorbar(images[-1], cax=fig.add_subplot(grid[:, 3]), extend="max")
     bar.locator = MaxNLocator(5)
     bar.update_ticks()
     bar.ax.tick_params(labelsize=7)

@@ -85,10 +85,8 @@ def frequency_plane(
     edges = np.linspace(-np.pi, np.pi, 2 * count + 1)
     ax.set_facecolor("0.85")
     mesh = ax.pcolormesh(edges, edges, np.ma.masked_invalid(cells), cmap=cmap, vmin=vmin, vmax=vmax)
-    figure = ax.get_figure()
-    assert figure is not None
     extend = beyond(numbers, vmin, vmax)
-    figure.colorbar(mesh, ax=ax, label=label, fraction=0.046, pad=0.04, extend=extend)
+    ax.figure.colorbar(mesh, ax=ax, label=label, fraction=0.046, pad=0.04, extend=extend)
     draw_guides(ax, "white")
     label_axes(ax)
     return ax

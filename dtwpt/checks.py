@@ -8,7 +8,7 @@ from typing import Any
 from dtwpt.borders import MODES
 from dtwpt.wavelets import Wavelet
 
-__all__ = ["as_depth", "as_int", "as_mode", "as_pool", "as_stride", "as_wavelet"]
+__all__ = ["as_count", "as_depth", "as_int", "as_mode", "as_pool", "as_stride", "as_wavelet"]
 
 
 def as_int(value: Any, name: str, accepted: str) -> int:
@@ -21,12 +21,18 @@ def as_int(value: Any, name: str, accepted: str) -> int:
         raise TypeError(f"{name} must be {accepted}, got {value!r}") from None
 
 
+def as_count(value: Any, name: str) -> int:
+    """Return ``value`` as an int of at least 1."""
+    accepted = "an integer of at least 1"
+    number = as_int(value, name, accepted)
+    if number < 1:
+        raise ValueError(f"{name} must be {accepted}, got {number}")
+    return number
+
+
 def as_depth(depth: Any) -> int:
     """Return ``depth`` as an int of at least 1."""
-    number = as_int(depth, "depth", "an integer of at least 1")
-    if number < 1:
-        raise ValueError(f"depth must be an integer of at least 1, got {number}")
-    return number
+    return as_count(depth, "depth")
 
 
 def as_wavelet(wavelet: Any) -> Wavelet:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from dtwpt.checks import as_int
+from dtwpt.checks import as_count
 from dtwpt.extract.inputs import find_images
 from dtwpt.extract.output import FeatureTable, Skipped
 from dtwpt.extract.reading import ImageError, read_image
@@ -103,9 +103,7 @@ def extract(
     ((1, 8), 'cmod_pos_v0_h0_1.111rad_45.0deg')
     """
     settings = Settings() if settings is None else settings
-    workers = as_int(workers, "workers", "an integer of at least 1")
-    if workers < 1:
-        raise ValueError(f"workers must be an integer of at least 1, got {workers}")
+    workers = as_count(workers, "workers")
     if on_error not in ON_ERROR:
         raise ValueError(f"unknown on_error {on_error!r}; known: {', '.join(ON_ERROR)}")
     files = find_images(paths)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dtwpt.checks import as_int
+from dtwpt.checks import as_count
 
 __all__ = ["alpha", "beta", "gamma"]
 
@@ -76,7 +74,7 @@ def beta(bandwidth: ArrayLike, stride: int, q: int = 1) -> NDArray[np.float64]:
     >>> float(beta(0.5, stride=2))
     1.0
     """
-    reach = _count(q, "q") * _count(stride, "stride")
+    reach = as_count(q, "q") * as_count(stride, "stride")
     return np.asarray(reach * _bandwidths(bandwidth))
 
 
@@ -126,8 +124,8 @@ def gamma(theta: ArrayLike, stride: int, q: int = 1) -> NDArray[np.float64]:
     >>> float(gamma((1.2, 0.5), stride=2).round(3))
     0.045
     """
-    omega = _count(stride, "stride") * _pairs(theta, "theta")
-    reach = np.arange(-_count(q, "q"), q + 1)
+    omega = as_count(stride, "stride") * _pairs(theta, "theta")
+    reach = np.arange(-as_count(q, "q"), q + 1)
     points = np.stack(np.meshgrid(reach, reach, indexing="ij"), axis=-1).reshape(-1, 2)
     phases = np.sort((omega @ points.T) % (2 * np.pi), axis=-1)
     around = phases[..., :1] + 2 * np.pi
@@ -150,11 +148,3 @@ def _pairs(values: ArrayLike, name: str) -> NDArray[np.float64]:
     if not np.isfinite(pairs).all():
         raise ValueError(f"{name} must be finite, got {values!r}")
     return pairs
-
-
-def _count(value: Any, name: str) -> int:
-    accepted = "an integer of at least 1"
-    number = as_int(value, name, accepted)
-    if number < 1:
-        raise ValueError(f"{name} must be {accepted}, got {number}")
-    return number

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dtwpt.checks import as_int
+from dtwpt.checks import as_count
 from dtwpt.invariance.kernels import analytic_kernels, characterize
 from dtwpt.packets import PacketBank
 
@@ -77,10 +77,7 @@ def as_filters(
                 f"stride and colour are for kernels; a bank of depth {bank.depth} has stride {m}"
             )
         return Filters(bank, None, m, bank.atoms())
-    accepted = "an integer of at least 1"
-    m = as_int(2 if stride is None else stride, "stride", accepted)
-    if m < 1:
-        raise ValueError(f"stride must be {accepted}, got {m}")
+    m = as_count(2 if stride is None else stride, "stride")
     kernels = analytic_kernels(bank_or_kernels, colour)
     return Filters(None, kernels, m, characterize(bank_or_kernels, m, colour))
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import hyp2f1, ndtri
 from scipy.stats import qmc
 
-from dtwpt.checks import as_int
+from dtwpt.checks import as_count
 from dtwpt.invariance.filters import as_filters, as_shifts, blank_table
 from dtwpt.invariance.output import output_bandwidths
 from dtwpt.invariance.spectrum import Spectrum, as_spectrum
@@ -118,9 +118,7 @@ def predict(
     """
     filters = as_filters(bank_or_kernels, stride, colour)
     shifts, single = as_shifts(shift)
-    reach = as_int(q, "q", "an integer of at least 1")
-    if reach < 1:
-        raise ValueError(f"q must be an integer of at least 1, got {reach}")
+    reach = as_count(q, "q")
     furthest = int(np.ceil(np.abs(shifts).max())) + 2 * reach * filters.stride
     height, width = filters.size
     field = as_spectrum(spectrum, (height + furthest, width + furthest))

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import uniform_filter
 
 from dtwpt.arrays import is_tensor
-from dtwpt.checks import as_int
+from dtwpt.checks import as_count
 from dtwpt.packets import OCCUPIED, PacketBank
 
 __all__ = ["CHARACTERISTICS", "analytic_kernels", "as_kernels", "characterize"]
@@ -132,9 +132,7 @@ def characterize(
     else:
         array = as_kernels(kernels, colour)
         count, each = len(array), iter(array)
-    m = as_int(2 if stride is None else stride, "stride", "an integer of at least 1")
-    if m < 1:
-        raise ValueError(f"stride must be an integer of at least 1, got {m}")
+    m = as_count(2 if stride is None else stride, "stride")
     table = np.empty(count, CHARACTERISTICS)
     for index, kernel in enumerate(each):
         table[index] = _characteristics(kernel, m)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dtwpt.arrays import Array, as_real_input, dtype_name, is_tensor, namespace
-from dtwpt.checks import as_int
+from dtwpt.checks import as_count
 from dtwpt.colour import LUMA
 from dtwpt.invariance.filters import ERRORS, Filters, as_filters, as_shifts, blank_table
 from dtwpt.invariance.output import output_bandwidths
@@ -87,9 +87,7 @@ def measure(
     """
     filters = as_filters(bank_or_kernels, stride, colour)
     shifts, single = as_shifts(shift)
-    reach = as_int(q, "q", "an integer of at least 1")
-    if reach < 1:
-        raise ValueError(f"q must be an integer of at least 1, got {reach}")
+    reach = as_count(q, "q")
     averages = [{name: _Average(len(filters)) for name in ERRORS} for _ in shifts]
     bandwidths = _Average(len(filters))
     for number, image in enumerate(grey_images(images)):

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-from dtwpt.checks import as_int
+from dtwpt.checks import as_count
 from dtwpt.invariance import gamma
 from dtwpt.invariance.kernels import as_kernels
 from dtwpt.packets import PacketBank
@@ -95,7 +95,7 @@ def gamma_map(
                 markeredgewidth=0.6,
             )  # fmt: skip
     label_axes(ax)
-    side = 2 * as_int(q, "q", "an integer of at least 1") + 1
+    side = 2 * as_count(q, "q") + 1
     ax.set_title(f"What {side} x {side} pooling misses of a wave, stride {stride}", fontsize=10)
     return ax
 
@@ -223,9 +223,7 @@ def kernels(
             f"names and marked must be one for each of {count} kernels, got {len(labels)} and "
             f"{frames.shape}"
         )
-    wide = as_int(columns, "columns", "an integer of at least 1")
-    if wide < 1:
-        raise ValueError(f"columns must be an integer of at least 1, got {wide}")
+    wide = as_count(columns, "columns")
     ax = as_axes(ax)
     for index, (tile, name, frame) in enumerate(zip(tiles, labels, frames, strict=True)):
         row, column = divmod(index, wide)

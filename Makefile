@@ -50,7 +50,7 @@ lint: $(VENV)/.lint  ## format, lint and types
 	$(BIN)/mypy
 
 doctest: $(VENV)/.test  ## the examples in the docstrings and in the documentation
-	$(BIN)/python -m pytest --doctest-modules dtwpt
+	$(BIN)/python -m pytest -p tests.conftest --doctest-modules dtwpt
 	$(BIN)/python -m pytest --doctest-glob="*.rst" docs
 
 docs: $(VENV)/.docs  ## the site, in docs/_build/html

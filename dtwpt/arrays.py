@@ -39,6 +39,7 @@ __all__ = [
     "planes_product",
     "planes_windows_product",
     "real_and_imaginary",
+    "remainder",
     "take",
 ]
 
@@ -159,6 +160,14 @@ def copy(x: Array) -> Array:
     return (
         x.clone(memory_format=sys.modules["torch"].contiguous_format) if is_tensor(x) else x.copy()
     )
+
+
+def remainder(x: Array, divisor: int) -> Array:
+    """Return the remainder of whole numbers, with the sign of the divisor.
+
+    The divisor may be a symbol of torch's; the exporter to ONNX wants it as a tensor.
+    """
+    return x % x.new_full((), divisor) if is_tensor(x) else x % divisor
 
 
 def take(x: Array, index: NDArray[np.intp], axis: int) -> Array:

@@ -30,7 +30,7 @@ from dtwpt.borders import source_index
 from dtwpt.packets import PacketBank
 from dtwpt.wavelets import Wavelet
 
-__all__ = ["Axis", "axis_for"]
+__all__ = ["Axis", "axis_for", "packet_taps", "place_cells"]
 
 # Cells that one column takes when a single signal is laid out as columns to multiply together.
 _CELLS_PER_COLUMN = 64
@@ -135,7 +135,8 @@ class Axis:
             return np.arange(self.n)
         low = self.first + start * self.step
         high = self.first + (stop - 1) * self.step + self.length
-        return source_index(np.arange(low, high), self.n, self.mode)
+        seen: NDArray[np.intp] = source_index(np.arange(low, high), self.n, self.mode)
+        return seen
 
     def rows(self, x: Array, cells: int) -> Array:
         """Analyse, down the rows, what :meth:`seen` lists: (B, R, C) to (B, cells, 2P, C)."""
@@ -284,10 +285,23 @@ class Axis:
 
 
 @lru_cache(maxsize=32)
-def _taps(depth: int, wavelet: Wavelet, gain: float) -> NDArray[np.float64]:
+def packet_taps(depth: int, wavelet: Wavelet, gain: float = 1.0) -> NDArray[np.float64]:
+    """Return the taps of an axis, shape (2 P, L): the packets of tree 1, then those of tree 2."""
     filters = PacketBank(depth, wavelet).filters
     # Tree 1 + i tree 2 is then the inner product with the packet.
     return gain * np.concatenate([filters.real, -filters.imag])
+
+
+def place_cells(n: int, length: int, stride: int, pool: int | None = None) -> tuple[int, int]:
+    """Return where the first cell starts, and the number of cells, for filters of ``length`` taps.
+
+    Cell k is centred on ``stride * k + (stride - 1) / 2``. With ``pool``, the cells are instead
+    those of max pooling with stride 2: windows of ``pool`` cells centred where the cells of twice
+    the stride are.
+    """
+    if pool is None:
+        return (stride - length) // 2, (n - 1) // stride + 1
+    return (2 * stride - length) // 2 - pool // 2 * stride, (n - 1) // (2 * stride) * 2 + pool
 
 
 # Few, as an axis may keep megabytes: images of many sizes must not fill the memory.
@@ -304,13 +318,8 @@ def axis_for(
 ) -> Axis:
     """Return the axis of n samples for a packet bank.
 
-    Cell k is centred on ``stride * k + (stride - 1) / 2``. With ``pool``, the cells are instead
-    those of max pooling with stride 2: windows of ``pool`` cells centred where the cells of twice
-    the stride are.
+    ``pool`` is that of :func:`place_cells`.
     """
-    taps = _taps(depth, wavelet, gain)
-    length = taps.shape[1]
-    if pool is None:
-        return Axis(taps, n, stride, (stride - length) // 2, -(-n // stride), mode)
-    first = (2 * stride - length) // 2 - pool // 2 * stride
-    return Axis(taps, n, stride, first, 2 * -(-n // (2 * stride)) - 2 + pool, mode)
+    taps = packet_taps(depth, wavelet, gain)
+    first, count = place_cells(n, taps.shape[1], stride, pool)
+    return Axis(taps, n, stride, first, count, mode)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from dtwpt.arrays import Array, namespace, remainder
 
 __all__ = ["MODES", "source_index"]
 
@@ -11,7 +10,7 @@ __all__ = ["MODES", "source_index"]
 MODES = ("symmetric", "reflect", "replicate", "periodic", "zero")
 
 
-def source_index(positions: NDArray[np.intp], n: int, mode: str) -> NDArray[np.intp]:
+def source_index(positions: Array, n: int, mode: str) -> Array:
     """Return the index of the sample that stands at each position of the extended signal.
 
     ==============  ==============================  ===================================
@@ -26,7 +25,7 @@ def source_index(positions: NDArray[np.intp], n: int, mode: str) -> NDArray[np.i
 
     Parameters
     ----------
-    positions : ndarray of int
+    positions : ndarray or torch.Tensor of int
         Any integers, as far from the signal as wanted.
     n : int
         Length of the signal, at least 1.
@@ -35,18 +34,20 @@ def source_index(positions: NDArray[np.intp], n: int, mode: str) -> NDArray[np.i
 
     Returns
     -------
-    ndarray of int
+    ndarray or torch.Tensor of int
         In ``[0, n)``; -1 where the extended signal is zero.
     """
+    xp = namespace(positions)
     if mode == "periodic":
-        return positions % n
+        return remainder(positions, n)
     if mode == "symmetric":
-        folded = positions % (2 * n)
-        return np.minimum(folded, 2 * n - 1 - folded)
+        folded = remainder(positions, 2 * n)
+        return xp.minimum(folded, 2 * n - 1 - folded)
     if mode == "reflect":
-        period = max(2 * n - 2, 1)  # a single sample mirrored on itself is a constant
-        folded = positions % period
-        return np.minimum(folded, period - folded) if n > 1 else folded
+        if n == 1:  # a single sample mirrored on itself is a constant
+            return 0 * positions
+        folded = remainder(positions, 2 * n - 2)
+        return xp.minimum(folded, 2 * n - 2 - folded)
     if mode == "replicate":
-        return np.clip(positions, 0, n - 1)
-    return np.where((positions >= 0) & (positions < n), positions, -1)
+        return xp.clip(positions, 0, n - 1)
+    return xp.where((positions >= 0) & (positions < n), positions, -1)

@@ -13,7 +13,7 @@ from dtwpt.arrays import (
     namespace,
 )
 from dtwpt.checks import as_depth, as_mode, as_pool, as_wavelet
-from dtwpt.plane import Plane, plane_for
+from dtwpt.plane import Plane, combine, plane_for
 from dtwpt.transform import dtcwpt2
 from dtwpt.wavelets import Wavelet
 
@@ -144,21 +144,16 @@ def _differentiated(x: Array) -> bool:
 
 
 def _modulus(x: Array, plane: Plane) -> Array:
-    xp = namespace(x)
     out = empty((x.shape[0], 2, plane.packets, plane.packets, *plane.size), x)
     real = imaginary = None
     for piece in plane.pieces(x):
         planes, rows, columns = piece.place
-        aa, ab, ba, bb = plane.trees(piece)
-        if real is None or real.shape != aa.shape:  # kept between pieces, as is the cache's content
-            real, imaginary = aa - bb, ab + ba
-        else:
-            xp.subtract(aa, bb, out=real)
-            xp.add(ab, ba, out=imaginary)
-        out[planes, 0, :, :, rows, columns] = _modulus_in_place(real, imaginary)
-        xp.add(aa, bb, out=real)
-        xp.subtract(ba, ab, out=imaginary)
-        out[planes, 1, :, :, rows, columns] = _modulus_in_place(real, imaginary)
+        trees = plane.trees(piece)
+        if real is not None and real.shape != trees[0].shape:
+            real = imaginary = None  # kept between pieces of one size, as is the cache's content
+        for sign in range(2):
+            real, imaginary = combine(trees, sign, real, imaginary)
+            out[planes, sign, :, :, rows, columns] = _modulus_in_place(real, imaginary)
     return out
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dtwpt.checks import as_depth, as_int, as_wavelet
 from dtwpt.wavelets import Wavelet
 
-__all__ = ["ATOM_DTYPE", "PacketBank"]
+__all__ = ["ATOM_DTYPE", "OCCUPIED", "PLANE_GAIN", "PacketBank"]
 
 #: Columns of :meth:`PacketBank.atoms`.
 ATOM_DTYPE = np.dtype(
@@ -35,9 +35,9 @@ ATOM_DTYPE = np.dtype(
 #: Share of the energy that occupied bandwidth holds.
 OCCUPIED = 0.99
 
-# Product of the two axes' atoms times this makes the two-dimensional frame a Parseval frame: four
-# separable orthonormal bases, each coefficient of them used in both signs.
-_PLANE_GAIN = np.sqrt(0.5)
+#: Product of the two axes' packets times this makes the two-dimensional frame a Parseval frame:
+#: four separable orthonormal bases, each coefficient of them used in both signs.
+PLANE_GAIN = 0.5**0.5
 
 
 class PacketBank:
@@ -145,7 +145,7 @@ class PacketBank:
         horizontal = self.filters[self._index(col, "col")]
         if sign == -1:
             horizontal = horizontal.conj()
-        atom: NDArray[np.complex128] = _PLANE_GAIN * np.outer(vertical, horizontal)
+        atom: NDArray[np.complex128] = np.outer(PLANE_GAIN * vertical, horizontal)
         return atom
 
     def _index(self, index: int, name: str) -> int:

@@ -18,9 +18,10 @@ from dtwpt.arrays import (
     real_and_imaginary,
 )
 from dtwpt.axis import Axis, axis_for
+from dtwpt.packets import PLANE_GAIN
 from dtwpt.wavelets import Wavelet
 
-__all__ = ["Part", "Piece", "Plane", "plane_for"]
+__all__ = ["Part", "Piece", "Plane", "combine", "plane_for"]
 
 # Work goes through in pieces of about this many pixels, so that every intermediate array stays in
 # a core's own cache (about 1 MiB of float32).
@@ -136,16 +137,14 @@ class Plane:
 
     def analyse(self, x: Array) -> Array:
         """Transform (B, H, W) to complex (B, 2, P, P, H', W')."""
-        xp = namespace(x)
         c = complex_empty((x.shape[0], 2, self.packets, self.packets, *self.size), x)
         real, imaginary = real_and_imaginary(c)
         for piece in self.pieces(x):
             planes, rows, columns = piece.place
-            aa, ab, ba, bb = self.trees(piece)
-            xp.subtract(aa, bb, out=real[planes, 0, :, :, rows, columns])
-            xp.add(ab, ba, out=imaginary[planes, 0, :, :, rows, columns])
-            xp.add(aa, bb, out=real[planes, 1, :, :, rows, columns])
-            xp.subtract(ba, ab, out=imaginary[planes, 1, :, :, rows, columns])
+            trees = self.trees(piece)
+            for sign in range(2):
+                at = (planes, sign, slice(None), slice(None), rows, columns)
+                combine(trees, sign, real[at], imaginary[at])
         return c
 
     def adjoint(self, c: Array) -> Array:
@@ -186,6 +185,23 @@ class Plane:
         return self.horizontal.columns_solve(self.vertical.rows_solve(x))
 
 
+def combine(
+    trees: tuple[Array, Array, Array, Array],
+    sign: int,
+    real: Array | None = None,
+    imaginary: Array | None = None,
+) -> tuple[Array, Array]:
+    """Return real and imaginary part of the packets of one sign from the outputs of the trees.
+
+    ``trees`` are aa, ab, ba, bb (vertical tree, horizontal tree); ``sign`` is 0 for +1, 1 for -1.
+    """
+    aa, ab, ba, bb = trees
+    xp = namespace(aa)
+    if sign == 0:
+        return xp.subtract(aa, bb, out=real), xp.add(ab, ba, out=imaginary)
+    return xp.add(aa, bb, out=real), xp.subtract(ba, ab, out=imaginary)
+
+
 def _by_tree(trees: Array) -> tuple[Array, Array, Array, Array]:
     """Return aa, ab, ba, bb of (B, rows, tree, P, tree, P, columns), (B, P, P, rows, columns)."""
     view = permute(trees, (2, 4, 0, 3, 5, 1, 6))
@@ -219,9 +235,7 @@ def plane_for(
     pool: int | None = None,
 ) -> Plane:
     """Return the plane for images of one size; arguments as for :func:`axis_for`."""
-    # Two trees an axis make four orthonormal bases, used in two signs: the transform is a Parseval
-    # frame with a constant of which half is in the filters and the rest goes to one axis.
     return Plane(
-        axis_for(height, depth, wavelet, stride, mode, gain=0.5**0.5, pool=pool),
+        axis_for(height, depth, wavelet, stride, mode, gain=PLANE_GAIN, pool=pool),
         axis_for(width, depth, wavelet, stride, mode, pool=pool),
     )

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
+from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
@@ -11,3 +13,30 @@ settings.register_profile(
     "dtwpt", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("dtwpt")
+
+
+def _let_torchvision_import() -> None:
+    """Declare operators of torchvision where its own library does not load.
+
+    That library fits one build of torch only. Networks do not need its operators, but torchvision
+    expects them to be declared when it is imported.
+    """
+    torchvision = find_spec("torchvision")
+    if find_spec("torch") is None or torchvision is None:
+        return
+    import torch
+
+    for folder in torchvision.submodule_search_locations or ():
+        for library in Path(folder).glob("_C.*"):
+            try:
+                torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+            except OSError:
+                continue
+            return
+    for name in ("nms", "qnms"):
+        torch.library.define(
+            f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        )
+
+
+_let_torchvision_import()

@@ -13,7 +13,14 @@ from dtwpt.arrays import is_tensor
 from dtwpt.checks import as_count
 from dtwpt.packets import OCCUPIED, PacketBank
 
-__all__ = ["CHARACTERISTICS", "analytic_kernels", "as_kernels", "characterize"]
+__all__ = [
+    "CHARACTERISTICS",
+    "analytic_kernels",
+    "as_kernels",
+    "characterize",
+    "frequencies",
+    "half_plane",
+]
 
 #: Columns of :func:`characterize`.
 CHARACTERISTICS = np.dtype(
@@ -178,10 +185,10 @@ def analytic_kernels(kernels: Any, colour: ArrayLike | None = None) -> NDArray[n
     top, left = 3 * height // 2, 3 * width // 2
     padded = np.zeros((len(array), 4 * height, 4 * width))
     padded[:, top : top + height, left : left + width] = array
-    omega_y, omega_x = _frequencies(4 * height)[:, None], _frequencies(4 * width)[None, :]
+    omega_y, omega_x = frequencies(4 * height)[:, None], frequencies(4 * width)[None, :]
     extended = np.empty(padded.shape, np.complex128)
     for index, kernel in enumerate(padded):
-        half = _half_plane(*_direction(kernel, 2), omega_y, omega_x)
+        half = half_plane(*_direction(kernel, 2), omega_y, omega_x)
         extended[index] = np.fft.ifft2(2 * half * np.fft.fft2(kernel))
     return extended
 
@@ -191,7 +198,8 @@ def _atoms(bank: PacketBank) -> Iterator[NDArray[np.complex128]]:
         yield bank.atom(int(row["sign"]), int(row["row"]), int(row["col"]))
 
 
-def _frequencies(n: int) -> NDArray[np.float64]:
+def frequencies(n: int) -> NDArray[np.float64]:
+    """Return the n frequencies of a discrete Fourier transform, rad/pixel."""
     return np.asarray(2 * np.pi * np.fft.fftfreq(n), dtype=np.float64)
 
 
@@ -201,10 +209,10 @@ def _energy(kernel: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(np.abs(np.fft.fft2(kernel, (size, size))) ** 2, dtype=np.float64)
 
 
-def _half_plane(
+def half_plane(
     theta_y: float, theta_x: float, omega_y: NDArray[Any], omega_x: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """1 where frequencies face theta, 0 opposite, 1/2 on the line and where both are one."""
+    """Return 1 where frequencies face theta, 0 opposite, 1/2 on the line and where both are one."""
     facing = (np.sign(theta_y * omega_y + theta_x * omega_x) + 1) / 2
     # On an even grid the outermost frequency stands for both its signs.
     opposite = facing[-np.arange(facing.shape[0])][:, -np.arange(facing.shape[1])]
@@ -236,13 +244,13 @@ def _wrapped(angle: Any) -> Any:
 
 def _characteristics(kernel: NDArray[Any], m: int) -> tuple[float, ...]:
     energy = _energy(kernel)
-    omega = _frequencies(len(energy))
+    omega = frequencies(len(energy))
     real = not np.iscomplexobj(kernel)
     whole = energy
     theta_y, theta_x = _direction(kernel, m)
     for _ in range(3 if real else 1):  # a better direction gives a better half-plane
         if real:
-            energy = whole * _half_plane(theta_y, theta_x, omega[:, None], omega[None, :])
+            energy = whole * half_plane(theta_y, theta_x, omega[:, None], omega[None, :])
         theta_y, theta_x, share = _centre_of_energy(energy, omega, m)
     if real and (theta_y, theta_x) < (0, 0):
         theta_y, theta_x = -theta_y, -theta_x

@@ -1,0 +1,41 @@
+"""Modules of PyTorch: the transform, its operators, and first layers that are stable under shifts.
+
+>>> import torch
+>>> from dtwpt.nn import WaveletStem
+>>> WaveletStem(free_channels=0)(torch.rand(1, 3, 64, 64)).shape
+torch.Size([1, 64, 16, 16])
+"""
+
+from importlib.util import find_spec
+
+if find_spec("torch") is None:
+    raise ImportError('dtwpt.nn needs torch: pip install "dtwpt[torch]"')
+
+from dtwpt.nn.antialias import antialias_stem, restore_stem
+from dtwpt.nn.antialiased import AntialiasedStem
+from dtwpt.nn.blurpool import MaxBlurPool2d
+from dtwpt.nn.judgement import ChannelReport
+from dtwpt.nn.mixing import ColourMix, PacketMixing
+from dtwpt.nn.modules import CMod2d, DTCWPT2d, IDTCWPT2d, RMax2d
+from dtwpt.nn.norm import EnergyNorm2d
+from dtwpt.nn.stem import WaveletStem
+from dtwpt.nn.surgery import StemCost, replace_stem, stem_cost
+
+__all__ = [
+    "AntialiasedStem",
+    "CMod2d",
+    "ChannelReport",
+    "ColourMix",
+    "DTCWPT2d",
+    "EnergyNorm2d",
+    "IDTCWPT2d",
+    "MaxBlurPool2d",
+    "PacketMixing",
+    "RMax2d",
+    "StemCost",
+    "WaveletStem",
+    "antialias_stem",
+    "replace_stem",
+    "restore_stem",
+    "stem_cost",
+]

@@ -1,0 +1,175 @@
+"""Max pooling with a blur before it subsamples, the usual remedy to compare with."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dtwpt.borders import source_index
+from dtwpt.checks import as_int
+
+__all__ = ["MaxBlurPool2d"]
+
+
+class MaxBlurPool2d(nn.Module):
+    """Anti-aliased max pooling: a maximum at every pixel, then a blur, then subsampling.
+
+    Takes the place of :class:`torch.nn.MaxPool2d` with the same ``kernel_size``, ``stride``,
+    ``padding`` and ``ceil_mode``: its output has the same shape for every input size.
+
+    Parameters
+    ----------
+    kernel_size : int or (int, int), default: 3
+        Window of the maximum, (rows, columns).
+    stride : int or (int, int), default: 2
+        Subsampling after the blur.
+    padding : int or (int, int), default: 1
+        Rows and columns of minus infinity around the input, at most half the window.
+    ceil_mode : bool, default: False
+        Whether a last window that reaches beyond the padding counts too.
+    blur : int, default: 4
+        Taps of the binomial filter in each direction, 1 to 7; 1 does not blur.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or the input has another shape than (N, C, H, W) or (C, H, W),
+        is not of a floating-point dtype or is smaller than the window.
+
+    See Also
+    --------
+    torch.nn.MaxPool2d : the pooling that it replaces.
+
+    Notes
+    -----
+    From R. Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019. Beyond its
+    border the map of maxima is mirrored on its outermost pixel, also where the filter is longer
+    than the map. With an even number of taps the blur is centred half a pixel below and to the
+    right, as in the paper.
+
+    Nothing is learned, and a state dict has no entry. The output has the dtype of the input, also
+    under autocast.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dtwpt.nn import MaxBlurPool2d
+    >>> pool = MaxBlurPool2d(kernel_size=3, stride=2, padding=1)
+    >>> pool(torch.ones(1, 64, 112, 112)).shape
+    torch.Size([1, 64, 56, 56])
+    """
+
+    taps: Tensor
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int] = 3,
+        stride: int | tuple[int, int] = 2,
+        padding: int | tuple[int, int] = 1,
+        ceil_mode: bool = False,
+        *,
+        blur: int = 4,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = _as_pair(kernel_size, "kernel_size", 1)
+        self.stride = _as_pair(stride, "stride", 1)
+        self.padding = _as_pair(padding, "padding", 0)
+        if any(2 * p > k for p, k in zip(self.padding, self.kernel_size, strict=True)):
+            raise ValueError(
+                f"padding must be at most half of kernel_size {kernel_size!r}, got {padding!r}"
+            )
+        if not isinstance(ceil_mode, bool):
+            raise TypeError(f"ceil_mode must be True or False, got {ceil_mode!r}")
+        self.ceil_mode = ceil_mode
+        accepted = "an integer from 1 to 7"
+        self.blur = as_int(blur, "blur", accepted)
+        if not 1 <= self.blur <= 7:
+            raise ValueError(f"blur must be {accepted}, got {blur}")
+        # Whole numbers over a power of two: exact in every dtype down to bfloat16, and so are
+        # their products, so that .to(dtype) never rounds them.
+        order = self.blur - 1
+        taps = [math.comb(order, k) / 2**order for k in range(self.blur)]
+        self.register_buffer("taps", torch.tensor(taps, dtype=torch.float32), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool a batch of maps.
+
+        Parameters
+        ----------
+        x : Tensor, shape (N, C, H, W) or (C, H, W)
+
+        Returns
+        -------
+        Tensor, shape (N, C, H', W') or (C, H', W')
+        """
+        if x.ndim not in (3, 4):
+            raise ValueError(f"x must have shape (N, C, H, W) or (C, H, W), got {tuple(x.shape)}")
+        if not x.is_floating_point():
+            raise TypeError(f"x must be of a floating-point dtype, got {x.dtype}")
+        # A window may reach beyond the padding in ceil_mode, but not by a whole stride.
+        slack = [stride - 1 if self.ceil_mode else 0 for stride in self.stride]
+        sizes = zip(x.shape[-2:], self.padding, slack, self.kernel_size, strict=True)
+        if any(side + 2 * p + more < k for side, p, more, k in sizes):
+            raise ValueError(
+                f"x of {x.shape[-2]} x {x.shape[-1]} pixels with padding {self.padding} is smaller "
+                f"than kernel_size {self.kernel_size}"
+            )
+        with torch.autocast(x.device.type, enabled=False):  # a pooling keeps the dtype
+            return self._blurred(self._maxima(x))
+
+    def _maxima(self, x: Tensor) -> Tensor:
+        if self.ceil_mode:
+            below, right = (self._beyond(x.shape[axis], axis) for axis in (-2, -1))
+            x = functional.pad(x, (0, right, 0, below), value=-math.inf)
+        return functional.max_pool2d(x, self.kernel_size, 1, self.padding)
+
+    def _blurred(self, maxima: Tensor) -> Tensor:
+        channels = maxima.shape[-3]
+        taps = self.taps.to(maxima.dtype)
+        kernel = torch.outer(taps, taps).expand(channels, 1, self.blur, self.blur)
+        return functional.conv2d(
+            self._mirrored(maxima), kernel, stride=self.stride, groups=channels
+        )
+
+    def _beyond(self, side: int, axis: int) -> int:
+        """Pixels that the last window needs beyond the padding in ``ceil_mode``."""
+        k, s, p = self.kernel_size[axis], self.stride[axis], self.padding[axis]
+        # The last window must begin within the input or the padding before it.
+        whole, within = (side + 2 * p - k + s - 1) // s + 1, (side + p + s - 1) // s
+        count = torch.sym_min(whole, within)  # type: ignore[no-untyped-call]
+        missing: int = torch.sym_max(  # type: ignore[no-untyped-call]
+            (count - 1) * s + k - side - 2 * p, 0
+        )
+        return missing
+
+    def _mirrored(self, x: Tensor) -> Tensor:
+        before, after = (self.blur - 1) // 2, self.blur // 2
+        if all(side > after for side in x.shape[-2:]):
+            return functional.pad(x, (before, after, before, after), mode="reflect")
+        for axis in (-2, -1):  # torch mirrors once at most: as far as the map is long
+            side = x.shape[axis]
+            positions = torch.arange(-before, side + after, device=x.device)
+            x = x.index_select(axis, source_index(positions, side, "reflect"))
+        return x
+
+    def extra_repr(self) -> str:
+        """Return the arguments, as ``repr`` shows them."""
+        return (
+            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
+            f"ceil_mode={self.ceil_mode}, blur={self.blur}"
+        )
+
+
+def _as_pair(value: Any, name: str, least: int) -> tuple[int, int]:
+    accepted = f"an integer of at least {least} or a pair of such integers"
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(f"{name} must be {accepted}, got {value!r}")
+    rows, columns = (as_int(number, name, accepted) for number in pair)
+    if min(rows, columns) < least:
+        raise ValueError(f"{name} must be {accepted}, got {value!r}")
+    return rows, columns

@@ -1,0 +1,300 @@
+"""The first layers of a network: wavelet packets beside ordinary convolutions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dtwpt.axis import place_cells
+from dtwpt.checks import as_count, as_depth, as_int
+from dtwpt.nn.analysis import PacketAnalysis, modulus
+from dtwpt.nn.blurpool import MaxBlurPool2d
+from dtwpt.nn.mixing import ColourMix, PacketMixing
+from dtwpt.nn.norm import EnergyNorm2d
+from dtwpt.nn.selection import Packets
+from dtwpt.wavelets import Wavelet
+
+__all__ = ["WaveletStem"]
+
+_OPERATORS = ("cmod", "rmax")
+_POOLS = {"max": nn.MaxPool2d, "blur": MaxBlurPool2d}
+
+
+class WaveletStem(nn.Module):
+    r"""The first layers of a convolutional network, in part fixed and stable under shifts.
+
+    In place of convolution, normalisation, ReLU and max pooling: ``out_channels - free_channels``
+    wavelet channels, then ``free_channels`` ordinary ones. A wavelet channel is a combination,
+    learned and within one scale, of dual-tree complex wavelet packets; with "cmod" it goes through
+    stride ``2**depth``, modulus, :class:`EnergyNorm2d` and ReLU, with "rmax" its real part
+    through stride ``2**(depth - 1)``, batch normalisation, ReLU and max pooling. These are the
+    twin layers of [1]_.
+
+    Parameters
+    ----------
+    in_channels : int, default: 3
+    out_channels : int, default: 64
+        In all.
+    depth : int, default: 2
+        Stages J of the transform; the stem has stride ``2**depth``.
+    operator : {"cmod", "rmax"}
+        Complex modulus, or max pooling of the real part.
+    free_channels : int, default: 40
+        From 0 (a wholly fixed filter bank) to ``out_channels - 1``.
+    packets : {"gabor", "all"} or iterable of int
+        Those to combine, as for :class:`DTCWPT2d`.
+    colour : {"luma", "mix", "none"}
+        What the packets see: luma; one channel with learned weights, at first those of luma; all
+        channels, combined with the packets.
+    wavelet : str or Wavelet, default: "qshift_b"
+    mode : str, default: "symmetric"
+        How the image goes on beyond its borders.
+    kernel_size : int, optional
+        Side of the ordinary kernels, of stride ``2**(depth - 1)``. Default: 7, from depth 3 on 11.
+    padding : int, optional
+        Of the ordinary convolutions; default: ``kernel_size // 2``.
+    pool : {"max", "blur"}
+        Pooling of the ordinary channels: ``MaxPool2d`` or :class:`MaxBlurPool2d`.
+    pool_kernel : int, default: 3
+        Side of the pooling window of the ordinary channels; the stride is 2.
+    pool_padding : int, default: 1
+    ceil_mode : bool, default: False
+        As in ``MaxPool2d``.
+    sync : bool, default: False
+        As in :class:`EnergyNorm2d`.
+
+    Attributes
+    ----------
+    colour_mix : ColourMix
+    analysis : PacketAnalysis
+        The transform and the selection of packets.
+    mixing : PacketMixing
+    norm : EnergyNorm2d or BatchNorm2d
+    free : Sequential or None
+        Convolution, normalisation, ReLU and pooling of the ordinary channels.
+
+    Notes
+    -----
+    Shape: (N, in_channels, H, W) to (N, out_channels, H', W'), H' and W' being those of the
+    ordinary convolution and pooling: ``ceil(H / 2**depth)`` unless the padding differs. H and W are
+    at least ``2**depth``.
+
+    The transform is computed in float32, or float64 in a float64 module, under autocast as well.
+    A state dict holds what was learned and the statistics, no filter.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or the input.
+
+    References
+    ----------
+    .. [1] H. Leterme, K. Polisano, V. Perrier, K. Alahari, "From CNNs to Shift-Invariant Twin
+       Models Based on Complex Wavelets", arXiv 2212.00394.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dtwpt.nn import WaveletStem
+    >>> stem = WaveletStem(operator="cmod", free_channels=40)
+    >>> stem(torch.rand(2, 3, 224, 224)).shape
+    torch.Size([2, 64, 56, 56])
+    >>> stem.resulting_kernel().shape
+    torch.Size([64, 3, 42, 42])
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 64,
+        depth: int = 2,
+        operator: str = "cmod",
+        free_channels: int = 40,
+        packets: Packets = "gabor",
+        colour: str = "luma",
+        *,
+        wavelet: str | Wavelet = "qshift_b",
+        mode: str = "symmetric",
+        kernel_size: int | None = None,
+        padding: int | None = None,
+        pool: str = "max",
+        pool_kernel: int = 3,
+        pool_padding: int = 1,
+        ceil_mode: bool = False,
+        sync: bool = False,
+    ) -> None:
+        super().__init__()
+        self.in_channels = as_count(in_channels, "in_channels")
+        self.out_channels = as_count(out_channels, "out_channels")
+        self.depth = as_depth(depth)
+        if operator not in _OPERATORS:
+            raise ValueError(f"unknown operator {operator!r}; known: {', '.join(_OPERATORS)}")
+        if pool not in _POOLS:
+            raise ValueError(f"unknown pool {pool!r}; known: {', '.join(_POOLS)}")
+        accepted = f"an integer from 0 to out_channels - 1 = {out_channels - 1}"
+        free_channels = as_int(free_channels, "free_channels", accepted)
+        if not 0 <= free_channels < out_channels:
+            raise ValueError(f"free_channels must be {accepted}, got {free_channels}")
+        self.operator, self.free_channels = operator, free_channels
+        #: Of the convolutions, before pooling.
+        self.stride = stride = int(2 ** (self.depth - 1))
+        if kernel_size is None:
+            kernel_size = 7 if self.depth <= 2 else 11
+        self.kernel_size = as_count(kernel_size, "kernel_size")
+        self.padding: int = self.kernel_size // 2 if padding is None else padding
+        self.pool_kernel, self.pool_padding = as_count(pool_kernel, "pool_kernel"), pool_padding
+        self.ceil_mode = ceil_mode
+
+        channels = out_channels - free_channels
+        self.colour_mix = ColourMix(in_channels, colour)
+        if operator == "cmod":
+            self.analysis = PacketAnalysis(depth, wavelet, mode, packets, 2**depth)
+            self.norm: nn.Module = EnergyNorm2d(channels, sync=sync)
+        else:
+            self.analysis = PacketAnalysis(depth, wavelet, mode, packets, stride, pool=3)
+            self.norm = nn.BatchNorm2d(channels)
+        self.mixing = PacketMixing(
+            self.analysis.bank, self.analysis.packets, self.colour_mix.out_channels, channels
+        )
+        self.free: nn.Sequential | None = None
+        if free_channels:
+            conv = nn.Conv2d(
+                in_channels, free_channels, kernel_size, stride, self.padding, bias=False
+            )
+            # As in torchvision's networks.
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            self.free = nn.Sequential(
+                conv,
+                nn.BatchNorm2d(free_channels),
+                nn.ReLU(inplace=True),
+                _POOLS[pool](pool_kernel, 2, pool_padding, ceil_mode=ceil_mode),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the channels."""
+        self._check(x)
+        if self.free is None:
+            size = self.output_size(x.shape[2], x.shape[3])
+            return self.wavelet_channels(x, size).to(x.dtype)
+        free: Tensor = self.free(x)
+        wavelet = self.wavelet_channels(x, (free.shape[2], free.shape[3]))
+        return torch.cat([wavelet.to(free.dtype), free], 1)
+
+    def wavelet_channels(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the wavelet channels alone, of a size (H', W'), in the transform's precision."""
+        seen = self.colour_mix(x)
+        if self.operator == "rmax":
+            real = self.mixing(self.analysis.real(seen, size)).to(x.dtype)
+            return nn.functional.max_pool2d(self.norm(real).relu(), 3, stride=2)
+        real, imaginary = self.analysis(seen, size)
+        # One product for both parts; squares of half precision would overflow.
+        both = self.mixing(torch.cat([real, imaginary])).to(real.dtype)
+        normed: Tensor = self.norm(modulus(both[: x.shape[0]], both[x.shape[0] :]))
+        return normed.relu()
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size (H', W') of the channels for an image of (height, width)."""
+        down, across = (
+            _pooled(self._convolved(n), self.pool_kernel, self.pool_padding, self.ceil_mode)
+            for n in (height, width)
+        )
+        return down, across
+
+    def penalty(self) -> Tensor:
+        r"""Return the regulariser that makes each wavelet channel select few packets.
+
+        :math:`\sum_c (\|w_c\|_1 / \|w_c\|_\infty - 1)` over the wavelet channels, :math:`w_c`
+        being the channel's weights of the packets; 0 if each has one packet. To be added to the
+        loss, times a factor.
+        """
+        return self.mixing.penalty()
+
+    def resulting_kernel(self) -> Tensor:
+        """Return the kernel of the convolution that each channel amounts to, before what follows.
+
+        Returns
+        -------
+        Tensor, complex, shape (out_channels, in_channels, L, L)
+            As ``torch.nn.functional.conv2d`` would take it. With "rmax" the layer uses the real
+            part. Ordinary channels are real, and stand where they are relative to the wavelet ones;
+            L is the length of the packets, more if the ordinary kernels reach beyond.
+        """
+        weight = self.mixing.matrix()
+        weight = weight.reshape(self.mixing.out_channels, self.colour_mix.out_channels, -1)
+        bank = self.analysis.bank
+        atoms = bank.atoms()[self.analysis.packets]
+        kernels = torch.stack(
+            [
+                torch.from_numpy(bank.atom(int(row["sign"]), int(row["row"]), int(row["col"])))
+                for row in atoms
+            ]
+        ).conj()
+        kernels = kernels.resolve_conj().to(weight.device, weight.dtype.to_complex())
+        colours = self.colour_mix.matrix().to(weight)
+        by_colour = torch.einsum("ock,ci->oik", weight, colours).to(kernels.dtype)
+        wavelet = torch.einsum("oik,kyx->oiyx", by_colour, kernels)
+        if self.free is None:
+            return wavelet
+        free = self.free.get_parameter("0.weight").to(wavelet.dtype)
+        length = wavelet.shape[-1]
+        start, _ = place_cells(1, length, 2**self.depth)
+        stride = self.stride
+        free_start = (self.pool_kernel // 2 - self.pool_padding) * stride - self.padding
+        first = min(start, free_start)
+        last = max(start + length, free_start + self.kernel_size)
+        return torch.cat(
+            [
+                nn.functional.pad(kernel, (begin - first, last - begin - kernel.shape[-1]) * 2)
+                for kernel, begin in (
+                    (wavelet, start),
+                    (free, free_start),
+                )
+            ]
+        )
+
+    def macs(self, size: tuple[int, int]) -> int:
+        """Return the multiply-accumulates of all filters and mixings on an image (H, W)."""
+        height, width = size
+        out = self.output_size(height, width)
+        real = self.operator == "rmax"
+        total: int = self.colour_mix.out_channels * self.analysis.macs(height, width, out, real)
+        if self.colour_mix.weight is not None:
+            total += self.in_channels * height * width
+        down, across = self.analysis.cells(out)
+        learned = sum(weight.numel() for weight in self.mixing.weight)
+        total += learned * down * across * (1 if real else 2)
+        if self.free is not None:
+            down, across = self._convolved(height), self._convolved(width)
+            total += self.free.get_parameter("0.weight").numel() * down * across
+        return total
+
+    def extra_repr(self) -> str:
+        """Return what matters for reading a printed model."""
+        return (
+            f"{self.in_channels}, {self.out_channels}, depth={self.depth}, "
+            f"operator={self.operator!r}, free_channels={self.free_channels}"
+        )
+
+    def _convolved(self, n: int) -> int:
+        """Length of what the ordinary convolution makes of n."""
+        return (n + 2 * self.padding - self.kernel_size) // self.stride + 1
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"x must have shape (N, {self.in_channels}, H, W), got {tuple(x.shape)}"
+            )
+        # A compiled or exported graph of any size must not bring the size down to a condition.
+        if not torch.compiler.is_compiling() and min(x.shape[2:]) < 2**self.depth:
+            raise ValueError(
+                f"x must be at least as large as the stride of the stem, {2**self.depth} pixels, "
+                f"got {tuple(x.shape[2:])}"
+            )
+
+
+def _pooled(n: int, kernel: int, padding: int, ceil_mode: bool) -> int:
+    """Length of what max pooling with stride 2 makes of n."""
+    if not ceil_mode:
+        return (n + 2 * padding - kernel) // 2 + 1
+    out = -((kernel - n - 2 * padding) // 2) + 1
+    return out - (2 * (out - 1) >= n + padding)

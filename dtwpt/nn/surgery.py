@@ -1,0 +1,278 @@
+"""Put a wavelet stem into a network that exists."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import nn
+
+from dtwpt.checks import as_count, as_depth
+from dtwpt.nn.antialiased import AntialiasedStem
+from dtwpt.nn.locate import Stem, find_stem
+from dtwpt.nn.selection import Packets
+from dtwpt.nn.stem import WaveletStem
+
+__all__ = ["StemCost", "replace_stem", "stem_cost"]
+
+Model = TypeVar("Model", bound=nn.Module)
+
+# Sizes of images for which a stem must give what the one that it replaces gives: more than two
+# periods of either rule, each of which repeats after one stride.
+_SIZES = range(1, 129)
+# The paper's share of ordinary channels: 40 of 64.
+_FREE_SHARE = 40 / 64
+# Pooling windows (kernel, padding) that are tried in turn where a stem has no max pooling of its
+# own to go by.
+_WINDOWS = ((3, 1), (2, 0), (3, 0))
+
+
+class StemCost(NamedTuple):
+    """What a stem costs: learned parameters, and multiply-accumulates for one image."""
+
+    parameters: int
+    macs: int
+
+
+def replace_stem(
+    model: Model,
+    operator: str = "cmod",
+    *,
+    free_channels: int | None = None,
+    packets: Packets = "gabor",
+    colour: str = "luma",
+    depth: int | None = None,
+    conv: str | None = None,
+    norm: str | None = None,
+    act: str | None = None,
+    pool: str | None = None,
+    inplace: bool = False,
+    **options: Any,
+) -> Model:
+    """Put a :class:`WaveletStem` in place of a network's first layer.
+
+    In place of convolution, normalisation, activation and max pooling; ``Identity`` stands where
+    those after the convolution were. The output has the same shape for every size of image, so
+    that the rest of the network fits as it is. The new stem is not trained.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A ResNet (ResNeXt, Wide ResNet) or AlexNet of torchvision, a ResNet of timm, also one with
+        a deep stem, which is replaced whole, a ResNet of transformers, or one that is built alike;
+        any other network with its modules named.
+    operator : {"cmod", "rmax"}
+        As in :class:`WaveletStem`; so are packets and colour.
+    free_channels : int, optional
+        Ordinary channels. Default: 40 of 64, or as near to that share as can be.
+    packets : {"gabor", "all"} or iterable of int
+    colour : {"luma", "mix", "none"}
+    depth : int, optional
+        Stages of the transform; default: the one with the stride of the stem, 2 for 4, 3 for 8.
+    conv, norm, act, pool : str, optional
+        Dotted names of the modules, such as "backbone.conv1", for a network that is not
+        recognised. Those that are not named are not replaced. ``conv`` may be a ``Sequential`` of
+        several convolutions.
+    inplace : bool, default: False
+        Change ``model`` itself, not a copy.
+    **options
+        Further options of :class:`WaveletStem`. Those of the convolution and the pooling are
+        those of the stem that is replaced, if it has one convolution and ``MaxPool2d``.
+        ``free_pool`` is its ``pool``, whose name is taken here.
+
+    Returns
+    -------
+    torch.nn.Module
+        The network with its new stem, in the mode, on the device and of the dtype of the old one.
+        Optimisers that were made for ``model`` do not know it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If no stem is recognised, depth does not fit its stride, no wavelet stem has its output
+        shape, or an argument does not fit.
+
+    See Also
+    --------
+    antialias_stem : for a network that is trained, without training.
+    stem_cost : parameters and multiply-accumulates, before and after.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from dtwpt.nn import replace_stem, stem_cost
+    >>> model = nn.Sequential(
+    ...     nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.ReLU(), nn.MaxPool2d(3, 2, 1),
+    ...     nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    >>> stable = replace_stem(model)
+    >>> stable(torch.rand(2, 3, 224, 224)).shape
+    torch.Size([2, 10])
+    >>> stem_cost(stable).macs < stem_cost(model).macs
+    True
+    """
+    found = find_stem(model, conv, norm, act, pool)
+    depth = _depth(found, depth)
+    shapes = list(found.output_shapes(_SIZES))
+    channels = next((shape[0] for shape in shapes if shape), 0)
+    if free_channels is None:
+        free_channels = min(round(_FREE_SHARE * channels), channels - 1)
+    options["pool"] = options.pop("free_pool", "max")
+    attempts: list[WaveletStem] = []
+    first = found.convolution
+    for window in _windows(found, options):
+        stem = WaveletStem(
+            first.in_channels,
+            channels,
+            depth,
+            operator,
+            free_channels,
+            packets,
+            colour,
+            **window | options,
+        )
+        attempts.append(stem)
+        if all(
+            shape is None or _gives(stem, n, shape) for n, shape in zip(_SIZES, shapes, strict=True)
+        ):
+            break
+    else:
+        raise ValueError(_misfit(found, attempts[0], shapes))
+    if not inplace:
+        model = copy.deepcopy(model)
+        found = Stem(model, found.conv, found.norm, found.act, found.pool)
+    stem.to(first.weight.device, first.weight.dtype).train(first.training)
+    found.put(stem)
+    return model
+
+
+def stem_cost(
+    model: nn.Module,
+    size: int | tuple[int, int] = 224,
+    *,
+    conv: str | None = None,
+    norm: str | None = None,
+    act: str | None = None,
+    pool: str | None = None,
+) -> StemCost:
+    """Count parameters and multiply-accumulates of a network's first layer.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        As for :func:`replace_stem`, before or after it or :func:`antialias_stem`; or a stem.
+    size : int or (int, int), default: 224
+        Rows and columns of the image.
+    conv, norm, act, pool : str, optional
+        Dotted names of the modules, for a network that is not recognised.
+
+    Returns
+    -------
+    StemCost
+        ``parameters``: all that is learned, normalisation included; ``macs``: multiply-accumulates
+        of the convolutions and linear combinations, for one image.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If no stem is recognised, or an argument does not fit.
+
+    Examples
+    --------
+    >>> from dtwpt.nn import WaveletStem, stem_cost
+    >>> stem_cost(WaveletStem(free_channels=0)).parameters < 1200
+    True
+    """
+    rows, columns = size if isinstance(size, tuple) else (size, size)
+    rows, columns = as_count(rows, "size"), as_count(columns, "size")
+    for module in model.modules():
+        if isinstance(module, (WaveletStem, AntialiasedStem)):
+            return StemCost(_parameters(module), module.macs((rows, columns)))
+    stem = find_stem(model, conv, norm, act, pool)
+    modules = [stem.model.get_submodule(name) for name in stem.names]
+    macs = 0
+
+    def count(module: nn.Module, _: Any, out: torch.Tensor) -> None:
+        nonlocal macs
+        macs += module.weight[0].numel() * out[0].numel()  # type: ignore[index]
+
+    copied = copy.deepcopy(nn.Sequential(*modules)).to("meta").eval()
+    for module in copied.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+    first = stem.convolution
+    image = torch.empty(
+        1, first.in_channels, rows, columns, dtype=first.weight.dtype, device="meta"
+    )
+    with torch.no_grad():
+        copied(image)
+    return StemCost(sum(_parameters(module) for module in modules), macs)
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _depth(stem: Stem, depth: Any) -> int:
+    """Return the depth whose stride is the stem's."""
+    near, far = stem.output_shapes((224, 320))
+    if near is None or far is None:
+        raise ValueError(f"the stem {', '.join(stem.names)} takes no image of 224 pixels")
+    strides = [(320 - 224) / max(b - a, 1e-9) for a, b in zip(near[1:], far[1:], strict=True)]
+    if strides[0] != strides[1]:
+        raise ValueError(
+            "a wavelet stem has one stride, and the stem "
+            f"{', '.join(stem.names)} has {strides[0]:g} down and {strides[1]:g} across"
+        )
+    named = f"the stem {', '.join(stem.names)} has a stride of {strides[0]:g} pixels"
+    if depth is not None:
+        given = as_depth(depth)
+        if 2**given != strides[0]:
+            raise ValueError(f"depth={given} has stride 2**depth = {2**given}, and {named}")
+        return given
+    fitting: int | None = next((j for j in range(1, 8) if 2**j == strides[0]), None)
+    if fitting is None:
+        raise ValueError(f"{named}, which is no power of two from 2 to 128; was a module left out?")
+    return fitting
+
+
+def _windows(stem: Stem, options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return options for convolution and pooling, the likeliest first."""
+    conv, pool = stem.module(stem.conv), stem.module(stem.pool)
+    kernels: dict[str, Any] = {}
+    if isinstance(conv, nn.Conv2d) and not isinstance(conv.padding, str):
+        sides, paddings = set(conv.kernel_size), set(conv.padding)
+        if len(sides) == len(paddings) == 1 and set(conv.dilation) == {1}:
+            kernels = {"kernel_size": sides.pop(), "padding": paddings.pop()}
+    if type(pool) is nn.MaxPool2d and isinstance(pool.kernel_size, int):
+        own = {
+            "pool_kernel": pool.kernel_size,
+            "pool_padding": pool.padding,
+            "ceil_mode": pool.ceil_mode,
+        }
+        return [kernels | own, own]
+    found = [{"pool_kernel": kernel, "pool_padding": padding} for kernel, padding in _WINDOWS]
+    return [kernels | window for window in found] + found if kernels else found
+
+
+def _gives(stem: WaveletStem, n: int, shape: tuple[int, int, int]) -> bool:
+    height, width = stem.output_size(n, n)
+    cells = -(-n // 2**stem.depth)
+    return (height, width) == shape[1:] and max(height, width) <= cells
+
+
+def _misfit(found: Stem, stem: WaveletStem, shapes: list[tuple[int, int, int] | None]) -> str:
+    n, shape = next(
+        (n, shape)
+        for n, shape in zip(_SIZES, shapes, strict=True)
+        if shape is not None and not _gives(stem, n, shape)
+    )
+    height, width = stem.output_size(n, n)
+    return (
+        f"no wavelet stem of depth {stem.depth} has the output shape of "
+        f"{', '.join(found.names)}: of {n} x {n} pixels these make {shape[1]} x {shape[2]}, "
+        f"and a wavelet stem makes {height} x {width} of at most {-(-n // 2**stem.depth)} x "
+        f"{-(-n // 2**stem.depth)}; kernel_size, padding, pool_kernel, pool_padding and ceil_mode "
+        "can be given"
+    )

@@ -1,0 +1,349 @@
+"""Stability metrics: their definitions, accumulation, and the crops that they are measured on."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from itertools import combinations
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.special import rel_entr, softmax
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+
+from dtwpt.metrics import (
+    Consistency,
+    FlipRate,
+    ShiftKLDivergence,
+    consistency,
+    flip_rate,
+    random_shifts,
+    shift_kl_divergence,
+    shifted_crops,
+    shifted_outputs,
+)
+from tests.strategies import noise, seeds
+
+references = st.sampled_from(["previous", "first"])
+
+
+def logits(seed: int, shifts: int, images: int, classes: int = 3) -> Tensor:
+    """A little different at every shift, so that some predictions flip and others do not."""
+    base = noise(seed, 1, images, classes)
+    return torch.from_numpy(base + 0.5 * noise(seed + 1, shifts, images, classes))
+
+
+def pairs(shifts: int, reference: str) -> list[tuple[int, int]]:
+    return [(0 if reference == "first" else s - 1, s) for s in range(1, shifts)]
+
+
+@given(seeds, st.integers(2, 6), st.integers(1, 9), st.integers(2, 5), references)
+def test_definitions(seed: int, shifts: int, images: int, classes: int, reference: str) -> None:
+    outputs = logits(seed, shifts, images, classes)
+    labels: NDArray[Any] = outputs.numpy().argmax(-1)
+    p = softmax(outputs.numpy(), axis=-1)
+
+    flips = [
+        np.mean([labels[a, n] != labels[b, n] for n in range(images)])
+        for a, b in pairs(shifts, reference)
+    ]
+    divergences = [
+        np.mean([rel_entr(p[a, n], p[b, n]).sum() for n in range(images)])
+        for a, b in pairs(shifts, reference)
+    ]
+    agree = np.mean(
+        [
+            labels[a, n] == labels[b, n]
+            for n in range(images)
+            for a, b in combinations(range(shifts), 2)
+        ]
+    )
+    for given_outputs in (outputs, torch.from_numpy(labels)):
+        rates = flip_rate(given_outputs, reference, per_shift=True)
+        assert np.allclose(rates, flips, atol=1e-15)
+        assert np.isclose(flip_rate(given_outputs, reference), np.mean(flips), atol=1e-15)
+        assert np.isclose(consistency(given_outputs), agree, atol=1e-15)
+    actual = shift_kl_divergence(outputs, reference, per_shift=True)
+    assert np.allclose(actual, divergences, rtol=1e-10, atol=1e-14)
+    assert np.isclose(shift_kl_divergence(outputs, reference), np.mean(divergences), atol=1e-14)
+
+
+METRICS: list[tuple[Callable[..., Metric], Callable[[Tensor], Tensor]]] = [
+    (FlipRate, flip_rate),
+    (
+        partial(FlipRate, "first", num_shifts=4),
+        partial(flip_rate, reference="first", per_shift=True),
+    ),
+    (Consistency, consistency),
+    (ShiftKLDivergence, shift_kl_divergence),
+    (
+        partial(ShiftKLDivergence, "previous", num_shifts=4),
+        partial(shift_kl_divergence, reference="previous", per_shift=True),
+    ),
+]
+
+
+@pytest.mark.parametrize(("metric_of", "function"), METRICS)
+def test_batches_add_up(
+    metric_of: Callable[..., Metric], function: Callable[[Tensor], Tensor]
+) -> None:
+    outputs, metric = logits(0, 4, 12), metric_of()
+    for _ in range(2):
+        for batch in (outputs[:, :1], outputs[:, 1:5], outputs[:, 5:]):
+            assert torch.allclose(metric(batch), function(batch), rtol=1e-14)
+        assert torch.allclose(metric.compute(), function(outputs), rtol=1e-14)
+        assert metric.compute().dtype == torch.float64
+        assert metric.compute().shape == function(outputs).shape
+        copied = pickle.loads(pickle.dumps(metric))
+        assert torch.equal(copied.compute(), metric.compute())
+        metric.reset()
+
+
+@pytest.mark.parametrize(("metric_of", "function"), METRICS)
+def test_processes_add_up(
+    metric_of: Callable[..., Metric], function: Callable[[Tensor], Tensor]
+) -> None:
+    """What torchmetrics does between two processes, with the other one's states handed over."""
+    outputs = logits(0, 4, 12)
+    there = metric_of()
+    there.update(outputs[:, 5:])
+    remote = iter(there.metric_state.values())
+    here = metric_of(
+        distributed_available_fn=lambda: True,
+        dist_sync_fn=lambda state, group: [state, next(remote)],
+    )
+    here.update(outputs[:, :5])
+    assert torch.allclose(here.compute(), function(outputs), rtol=1e-14)
+    joined = metric_of()
+    joined.update(outputs[:, :5])
+    joined.merge_state(there)
+    assert torch.allclose(joined.compute(), function(outputs), rtol=1e-14)
+
+
+def test_long_accumulation_loses_nothing() -> None:
+    """Sums are exact where float32 would have stopped counting at 2**24."""
+    metric = FlipRate()
+    classes = torch.zeros(2, 2**13, dtype=torch.int64)
+    metric.update(classes)
+    metric.count += 2**24
+    classes[1, 0] = 1
+    metric.update(classes)
+    assert metric.compute() == 1 / (2**24 + 2**14)
+    half = logits(0, 3, 500).half()
+    divergence = ShiftKLDivergence()
+    for image in range(500):
+        divergence.update(half[:, image : image + 1])
+    assert torch.allclose(divergence.compute(), shift_kl_divergence(half.double()), rtol=1e-13)
+
+
+def test_collection() -> None:
+    outputs = logits(0, 2, 20)
+    collection = MetricCollection([FlipRate(), Consistency(), ShiftKLDivergence()])
+    values = collection(outputs)
+    assert set(values) == {"FlipRate", "Consistency", "ShiftKLDivergence"}
+    assert values["FlipRate"] == 1 - values["Consistency"]  # two shifts: the same pairs
+    assert values["ShiftKLDivergence"] > 0
+    for metric in (FlipRate(), Consistency(), ShiftKLDivergence()):
+        metric.update(outputs)
+        metric.plot()
+
+
+def test_nothing_seen() -> None:
+    for metric in (FlipRate(), Consistency(), ShiftKLDivergence(num_shifts=3)):
+        with (
+            pytest.warns(UserWarning, match="before the ``update``"),
+            pytest.raises(RuntimeError, match="has seen nothing yet"),
+        ):
+            metric.compute()
+
+
+def test_divergence_is_differentiable() -> None:
+    outputs = logits(0, 3, 2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: shift_kl_divergence(x, per_shift=True), outputs)
+    extreme = torch.tensor([[[1e30, 0.0]], [[0.0, 1e30]]], dtype=torch.float64)
+    assert shift_kl_divergence(extreme) == 1e30
+    assert shift_kl_divergence(extreme[:1].expand(2, -1, -1)) == 0
+
+
+class Average(nn.Module):
+    """Classifies by the average colour."""
+
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        weight = torch.from_numpy(noise(0, 7, 3))
+        self.register_buffer("weight", weight - weight.mean(1, keepdim=True))
+
+    def forward(self, x: Tensor) -> Any:
+        return SimpleNamespace(logits=x.mean((-2, -1)) @ self.weight.T)
+
+
+def test_a_shift_invariant_model_is_perfect() -> None:
+    """Crops of a whole number of periods have the same average wherever they are."""
+    generator = torch.Generator().manual_seed(0)
+    tile = torch.randint(256, (20, 3, 8, 8), generator=generator).double()
+    images = tile.tile(1, 1, 6, 6)
+    crops = shifted_crops(images, 32, range(9))
+    assert not torch.equal(crops[0], crops[1])
+    sequence = shifted_outputs(Average(), images, 32, range(9))
+    drawn = shifted_outputs(Average(), images, 32, random_shifts(2, 20, 8, generator=generator))
+    assert len(set(sequence[0].argmax(-1).tolist())) > 2
+    assert flip_rate(sequence) == flip_rate(sequence, "first") == 0
+    assert consistency(drawn) == 1
+    assert shift_kl_divergence(sequence) == shift_kl_divergence(drawn) == 0
+
+
+def test_a_model_of_one_pixel_flips_always() -> None:
+    stripes = (torch.arange(40) % 2).double().expand(5, 1, 40, 40)
+
+    def model(x: Tensor) -> Tensor:
+        return torch.stack([x[:, 0, 0, 0], 1 - x[:, 0, 0, 0]], 1)
+
+    outputs = shifted_outputs(model, stripes, 32, range(5))
+    assert flip_rate(outputs) == 1
+    assert flip_rate(outputs, "first", per_shift=True).tolist() == [1, 0, 1, 0]
+    assert consistency(outputs[:2]) == 0
+    down = shifted_outputs(model, stripes, 32, [(k, 0) for k in range(5)])
+    assert flip_rate(down) == 0
+
+
+@given(seeds, st.integers(1, 9), st.integers(1, 9), st.integers(0, 6), st.integers(0, 6))
+def test_crops_show_the_shifted_image(
+    seed: int, height: int, width: int, more_rows: int, more_columns: int
+) -> None:
+    """The middle of the image after it has moved by whole pixels."""
+    images = noise(seed, 3, 2, height + more_rows, width + more_columns)
+    rng = np.random.default_rng(seed)
+    top, left = more_rows // 2, more_columns // 2
+    shifts = np.stack(
+        [
+            rng.integers(top - more_rows, top + 1, (4, 3)),
+            rng.integers(left - more_columns, left + 1, (4, 3)),
+        ],
+        -1,
+    )
+
+    def expected(image: NDArray[Any], shift: NDArray[Any]) -> NDArray[Any]:
+        moved = np.roll(image, tuple(shift), (-2, -1))
+        return moved[:, top : top + height, left : left + width]
+
+    x, size = torch.from_numpy(images), (height, width)
+    each = shifted_crops(x, size, torch.from_numpy(shifts))
+    alike = shifted_crops(x, size, shifts[:, 0].tolist())
+    right = shifted_crops(x, size, shifts[:, 0, 1])
+    assert each.shape == alike.shape == right.shape == (4, 3, 2, height, width)
+    for s in range(4):
+        for n in range(3):
+            assert np.array_equal(each[s, n], expected(images[n], shifts[s, n]))
+            assert np.array_equal(alike[s, n], expected(images[n], shifts[s, 0]))
+            sideways = np.array([0, shifts[s, 0, 1]])
+            assert np.array_equal(right[s, n], expected(images[n], sideways))
+
+
+def test_outputs_leave_the_model_as_it_was() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(), nn.Flatten(), nn.Linear(3 * 64, 4))
+    model[0].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images = torch.from_numpy(noise(0, 5, 3, 12, 12, dtype=np.float32))
+    outputs = shifted_outputs(model, images, 8, range(3))
+    assert not outputs.requires_grad
+    assert [module.training for module in model] == [False, True, True, True]
+    assert model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    model.eval()
+    for crop, output in zip(shifted_crops(images, 8, range(3)), outputs, strict=True):
+        assert torch.equal(model(crop), output)
+    model.train()
+    with pytest.raises(RuntimeError):
+        shifted_outputs(model, images, 9, range(2))
+    assert model.training
+
+
+def test_random_shifts() -> None:
+    def draw(seed: int) -> Tensor:
+        return random_shifts(2, 400, 3, generator=torch.Generator().manual_seed(seed))
+
+    shifts = draw(0)
+    assert shifts.shape == (2, 400, 2)
+    assert torch.equal(shifts, draw(0))
+    assert not torch.equal(shifts, draw(1))
+    assert len(set(map(tuple, shifts.reshape(-1, 2).tolist()))) == 49  # every one of 7 x 7 occurs
+    assert shifts.double().mean((0, 1)).abs().max() < 0.3
+    torch.manual_seed(5)
+    drawn = random_shifts(2, 3, 9)
+    torch.manual_seed(5)
+    assert torch.equal(drawn, random_shifts(2, 3, 9))
+
+
+IMAGES = torch.zeros(2, 3, 10, 12)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: flip_rate([[1, 2]]), TypeError, "outputs must be a torch.Tensor, got list"),  # type: ignore[arg-type]
+        (lambda: flip_rate(torch.zeros(2, 3)), ValueError, r"\(shifts, images, classes\)"),
+        (lambda: flip_rate(torch.zeros(2, 3, 1)), ValueError, "at least 2 classes"),
+        (lambda: flip_rate(torch.zeros(2, 3, 4).bool()), TypeError, "floating-point"),
+        (lambda: flip_rate(torch.zeros(2, 3, 4).long()), ValueError, r"\(shifts, images\)"),
+        (lambda: flip_rate(torch.zeros(1, 3, 4)), ValueError, "at least 2 shifts"),
+        (lambda: consistency(torch.zeros(2, 0, 4)), ValueError, "1 image, got 2 and 0"),
+        (lambda: consistency(torch.full((2, 3, 4), torch.nan)), ValueError, "finite"),
+        (lambda: flip_rate(torch.zeros(2, 3, 4), "last"), ValueError, "reference .* 'last'"),
+        (lambda: shift_kl_divergence(torch.zeros(2, 3).long()), TypeError, "int64"),
+        (lambda: FlipRate("middle"), ValueError, "reference"),
+        (lambda: FlipRate(num_shifts=1), ValueError, "num_shifts must be .* 2, got 1"),
+        (lambda: FlipRate(num_shifts=2.0), TypeError, "num_shifts"),  # type: ignore[arg-type]
+        (lambda: FlipRate(num_shifts=3)(torch.zeros(2, 3, 4)), ValueError, "= 3 shifts, got 2"),
+        (lambda: shifted_crops(np.zeros((1, 1, 2, 2)), 1, [0]), TypeError, "images"),  # type: ignore[arg-type]
+        (lambda: shifted_crops(IMAGES[0], 8, [0]), ValueError, r"\(N, C, H, W\)"),
+        (lambda: shifted_crops(IMAGES, 11, [0]), ValueError, "11 x 11 is larger than the images"),
+        (lambda: shifted_crops(IMAGES, (8, 0), [0]), ValueError, "size"),
+        (lambda: shifted_crops(IMAGES, 8.0, [0]), TypeError, "size"),  # type: ignore[arg-type]
+        (lambda: shifted_crops(IMAGES, 8, []), ValueError, "shifts must not be empty"),
+        (lambda: shifted_crops(IMAGES, 8, [0.5]), TypeError, "whole pixels"),
+        (lambda: shifted_crops(IMAGES, 8, 3), TypeError, "shifts must be integers"),
+        (lambda: shifted_crops(IMAGES, 8, [(0, 1, 2)]), ValueError, r"\(S, 2, 2\)"),
+        (
+            lambda: shifted_crops(IMAGES, 9, range(3)),
+            ValueError,
+            r"from -1 to 0 down and from -2 to 1 to the right, got \[0, 0\] to \[0, 2\]",
+        ),
+        (lambda: shifted_outputs(3, IMAGES, 8, [0]), TypeError, "model must be callable"),  # type: ignore[arg-type]
+        (lambda: shifted_outputs(lambda x: x, IMAGES, 8, [0]), ValueError, r"\(2, K\)"),
+        (lambda: shifted_outputs(len, IMAGES, 8, [0]), TypeError, "got int"),
+        (lambda: random_shifts(2, 3, 0), ValueError, "max_shift"),
+        (lambda: random_shifts(2, 3, 1, generator=0), TypeError, "torch.Generator, got int"),  # type: ignore[arg-type]
+    ],
+)
+def test_errors(call: Callable[[], Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_functions_do_without_torchmetrics() -> None:
+    code = (
+        "import sys; sys.modules['torchmetrics'] = None\n"
+        "from dtwpt.metrics import flip_rate, shifted_outputs\n"
+        "import torch; assert flip_rate(torch.tensor([[1, 2], [1, 3]])) == 0.5\n"
+        "from dtwpt.metrics import FlipRate\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
+        'ImportError: the classes of dtwpt.metrics need torchmetrics: pip install "dtwpt[metrics]"'
+    )

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+for needed in ("torch", "torchvision", "skimage", "sklearn", "matplotlib"):
+    pytest.importorskip(needed)
+
+SCRIPT = Path(__file__).parent.parent / "examples" / "train_classifier.py"
+STEMS = ["conv", "antialias", "antialias, calibrated", "blur", "rmax", "cmod"]
+
+Run = Callable[..., dict[str, list[dict[str, Any]]]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Return a function that runs the script in this process, where torchvision imports."""
+
+    def run(*arguments: str) -> dict[str, list[dict[str, Any]]]:
+        table = tmp_path / "table.json"
+        command = [str(SCRIPT), "--quick", "--json", str(table), *arguments]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", command)
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        rows: dict[str, list[dict[str, Any]]] = json.loads(table.read_text())
+        return rows
+
+    return run
+
+
+def test_photographs(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (
+        *("--size", "32", "--threshold", "0", "--free-channels", "0"),
+        *("--pictures", str(tmp_path / "pictures")),
+    )
+    rows = run(*arguments)
+    assert list(rows) == STEMS
+    for (row,) in rows.values():
+        rates = np.array([row["accuracy"], *row["flips"]])
+        assert len(rates) == 5
+        assert ((rates >= 0) & (rates <= 100)).all()
+        assert row["parameters"] > 0
+        assert row["stem_macs"] > 0
+    # Not trained, with most of its filters changed all the same.
+    (plain,), (stable,), (conv,) = (rows[name] for name in ("antialias", "cmod", "conv"))
+    assert plain["changed"] > 0
+    assert plain["parameters"] == conv["parameters"] > stable["parameters"]
+    picture = tmp_path / "pictures" / "narrow-conv-0.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert all(f"\n{name:22}" in printed for name in STEMS)
+    # The same seed, the same figures.
+    again = run(*arguments)
+    for name in STEMS:
+        for row in (*rows[name], *again[name]):
+            del row["milliseconds"]
+    assert again == rows
+
+
+def test_interrupted_training_goes_on(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def digits(folder: str) -> list[float]:
+        arguments = ("--dataset", "digits", "--stems", "cmod", "--batch", "128")
+        (row,) = run(*arguments, "--checkpoints", str(tmp_path / folder))["cmod"]
+        return [row["accuracy"], *row["flips"]]
+
+    whole = digits("whole")
+    written = torch.save
+    saved = 0
+
+    def interrupted(*arguments: Any) -> None:
+        nonlocal saved
+        saved += 1
+        if saved == 2:
+            raise KeyboardInterrupt
+        written(*arguments)
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        digits("interrupted")
+    monkeypatch.undo()
+    assert digits("interrupted") == whole
+
+
+def test_folder(run: Run, tmp_path: Path) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for name, brightness in (("dark", 60), ("light", 180)):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for index in range(8):
+                pixels = rng.normal(brightness, 20, (70, 90, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+    arguments = ("--size", "48", "--batch", "4", "--stems", "rmax", "--amp", "bfloat16")
+    rows = run("--data", str(tmp_path), *arguments)
+    assert list(rows) == ["rmax"]
+    with pytest.raises(SystemExit):
+        run("--data", str(tmp_path / "train"))

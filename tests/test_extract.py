@@ -277,7 +277,7 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "folder.npz").mkdir()
     os.mkfifo(tmp_path / "pipe.npz")
     for path, error in (
-        ("features.npy", ValueError),
+        ("features.csv", ValueError),
         ("folder.npz", IsADirectoryError),
         ("pipe.npz", OSError),
         ("missing/features.npz", FileNotFoundError),

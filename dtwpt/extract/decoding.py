@@ -288,7 +288,7 @@ def _enlarge(connection: Connection) -> None:
 
 
 def _send(connection: Connection, image: NDArray[np.float32]) -> None:
-    view = memoryview(image).cast("B")
+    view = memoryview(image.data).cast("B")
     if os.name == "nt":
         connection.send_bytes(view)
         return
@@ -297,7 +297,7 @@ def _send(connection: Connection, image: NDArray[np.float32]) -> None:
 
 
 def _receive(connection: Connection, image: NDArray[np.float32]) -> None:
-    view = memoryview(image).cast("B")
+    view = memoryview(image.data).cast("B")
     if os.name == "nt":
         connection.recv_bytes_into(view)
         return

@@ -129,7 +129,7 @@ def rows_of(
         if finite
         else ImageError(path, f"values up to {np.abs(image).max():.3g} are too large for float32")
         for path, image, row, finite in zip(
-            paths, images, features, np.isfinite(features).all(axis=1), strict=True
+            paths, images, features, np.isfinite(features).all(axis=1).tolist(), strict=True
         )
     ]
 

@@ -50,7 +50,7 @@ def _beside(path: str | os.PathLike[str]) -> str:
 
 
 def save(table: FeatureTable, path: str | os.PathLike[str]) -> None:
-    """Save a table in the form that the suffix names, whole or not at all.
+    r"""Save a table in the form that the suffix names, whole or not at all.
 
     The file at ``path`` is replaced at the very end, so that it is at any time either what it was
     or complete. Equal tables give equal files, byte for byte.
@@ -79,7 +79,7 @@ def save(table: FeatureTable, path: str | os.PathLike[str]) -> None:
         ``.parquet``
             A column ``file`` and one of float32 for each feature; settings, versions and skipped
             files as JSON in the metadata ``dtwpt``. Needs pyarrow. Bytes of a name that are not
-            text are written as ``\\xff``.
+            text are written as ``\xff``.
 
     Raises
     ------

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -283,7 +283,7 @@ class StoreWriter:
         with names_sqlite(self.path), Manifest(self._manifest_file) as manifest:
             return manifest.counts()
 
-    def waiting(self) -> Iterator[Task]:
+    def waiting(self) -> Generator[Task, None, None]:
         """Yield what is to be done, by row, and open the list of it anew every time."""
         # A connection of its own: the other one belongs to the thread that commits.
         with names_sqlite(self.path), Manifest(self._manifest_file) as manifest:

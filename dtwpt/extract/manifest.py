@@ -99,9 +99,7 @@ class Manifest:
 
     def check(self) -> None:
         """Raise a sqlite3.Error if the file is not a sound manifest."""
-        self._database.execute(
-            "SELECT row, key, path, state, reason FROM inputs LIMIT 1"
-        ).fetchall()
+        self._database.execute("SELECT row, key, path, state FROM inputs LIMIT 1").fetchall()
         (verdict,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
@@ -149,8 +147,8 @@ class Manifest:
             )
             (last,) = execute("SELECT coalesce(max(row), -1) FROM inputs").fetchone()
             changed = sum(
-                self._take_up_changed(row, key, Stamp(*stamp), hashes)
-                for row, key, *stamp in self._known_inputs(last)
+                self._take_up_changed(row, key, Stamp(size, mtime_ns, sha256), hashes)
+                for row, key, size, mtime_ns, sha256 in self._known_inputs(last)
             )
             retried = 0
             if retry_skipped:
@@ -206,10 +204,7 @@ class Manifest:
                 (
                     (
                         State.DONE if reason is None else State.SKIPPED,
-                        # Reasons may quote names that are not text.
-                        None
-                        if reason is None
-                        else reason.encode("utf-8", "backslashreplace").decode(),
+                        reason if reason is None else _text(reason),
                         *stamp,
                         row,
                     )
@@ -247,17 +242,23 @@ class Manifest:
         self._database.execute("BEGIN")
         try:
             (count,) = self._database.execute("SELECT count(*) FROM inputs").fetchone()
-            pairs = np.fromiter(
-                self._database.execute("SELECT row, state FROM inputs ORDER BY path, row"),
-                np.dtype((np.int64, 2)),
-                count,
+            flat = np.fromiter(
+                (
+                    number
+                    for pair in self._database.execute(
+                        "SELECT row, state FROM inputs ORDER BY path, row"
+                    )
+                    for number in pair
+                ),
+                np.int64,
+                2 * count,
             )
             reasons = self._database.execute(
                 "SELECT row, reason FROM inputs WHERE state = 2"
             ).fetchall()
         finally:
             self._database.execute("ROLLBACK")
-        return pairs[:, 0], pairs[:, 1].astype(np.int8), reasons
+        return flat[::2], flat[1::2].astype(np.int8), reasons
 
     def paths(self) -> list[str]:
         """Return the paths as they were found, by row."""
@@ -292,6 +293,11 @@ class Manifest:
             for _, path, reason in page:
                 yield os.fsdecode(path), reason
             start = page[-1][0]
+
+
+def _text(reason: str) -> str:
+    # It may quote a name that is not text.
+    return reason.encode("utf-8", "backslashreplace").decode()
 
 
 def _quoted(path: str) -> str:

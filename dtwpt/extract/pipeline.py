@@ -26,8 +26,8 @@ __all__ = ["TIMEOUT", "Outcome", "stream"]
 #: Seconds that reading one image may take.
 TIMEOUT = 600.0
 
-# Bytes of pixels that are transformed together: few, so that their maps stay in a core's cache; and what
-# hides the cost of a transfer on another device.
+# Bytes of pixels that are transformed together: few, so that their maps stay in a core's cache;
+# on another device, enough to hide the cost of the transfer.
 _BATCH = {"numpy": 1 << 19}
 _DEVICE_BATCH = 1 << 26
 # Bytes that may be on their way in any case.

@@ -11,6 +11,7 @@ from dtwpt.checks import as_count
 from dtwpt.extract.extractor import check_device
 from dtwpt.extract.files import is_store_name
 from dtwpt.extract.inputs import iterate_images
+from dtwpt.extract.manifest import State
 from dtwpt.extract.pipeline import TIMEOUT, stream
 from dtwpt.extract.reading import ImageError
 from dtwpt.extract.run import check_on_error
@@ -120,7 +121,7 @@ def extract_to_store(
         writer.plan(iterate_images(paths), check=check, retry_skipped=retry_skipped)
         counts = writer.counts()
         total = sum(counts.values())
-        left = counts[0]
+        left = counts[State.WAITING]
         if progress is not None:
             progress(total - left, total)
         with (

@@ -30,6 +30,7 @@ __all__ = [
     "names_sqlite",
     "open_store",
     "read_header",
+    "skipped_of",
 ]
 
 #: Names in the group.
@@ -82,7 +83,7 @@ def read_header(path: str) -> Header:
             attributes = dict(zarr.open_group(store, mode="r", zarr_format=3).attrs)
         if attributes["format"] != FORMAT:
             raise ValueError(foreign)
-        version = int(attributes["version"])  # type: ignore[call-overload]
+        version = int(str(attributes["version"]))
     except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
         raise ValueError(foreign) from error
     if version > VERSION:
@@ -160,8 +161,8 @@ class StoredFeatures:
         rows = self._rows[index]
         values = self._read(np.atleast_1d(rows))
         if np.ndim(rows) == 0:
-            values = values[0]
-            return values[more] if more else values
+            first: NDArray[np.float32] = values[0]
+            return first[more] if more else first
         return values[(slice(None), *more)] if more else values
 
     def _read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -263,9 +264,15 @@ class FeatureStore:
 def _stored_size(path: str) -> tuple[int, int]:
     store = SteadyStore(path)
     with store.steady():
-        size = zarr.open_array(store, path=FEATURES, mode="r").attrs["size"]
-    height, width = size  # type: ignore[misc]
-    return int(height), int(width)  # type: ignore[arg-type]
+        size: Any = zarr.open_array(store, path=FEATURES, mode="r").attrs["size"]
+    height, width = size
+    return int(height), int(width)
+
+
+def skipped_of(path: str) -> Iterator[tuple[str, str]]:
+    """Yield path and reason of what is skipped in a store, without the rest of it."""
+    with names_sqlite(path), Manifest(os.path.join(path, MANIFEST_FILE)) as manifest:
+        yield from manifest.skipped()
 
 
 def open_store(path: str | os.PathLike[str]) -> FeatureStore:

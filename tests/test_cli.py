@@ -425,9 +425,10 @@ def test_a_killed_worker_and_a_killed_command(tmp_path: Path) -> None:
 
     with half_way(tmp_path, 2) as (process, output, said):
         os.kill(workers(process.pid)[0], signal.SIGKILL)  # as the kernel does, out of memory
-        assert process.wait(20) == 1
+        assert process.wait(60) == 0
         assert all_gone(process.pid)
-    assert last_line(said[0]).startswith("dtwpt: a worker process died")
+    assert "200 images x 32 features, " in last_line(said[0])  # another one took over
+    assert len(load(output).files) == 200
     assert list(output.parent.iterdir()) == [output]
 
     (tmp_path / "again").mkdir()

@@ -227,6 +227,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     for saved in (table(), table(skipped=[], settings=Settings(resize=9))):
         save(saved, path)
         loaded = load(path)
+        assert isinstance(loaded, FeatureTable)
         np.testing.assert_array_equal(loaded.features, saved.features)
         for name in ("feature_names", "files", "settings", "skipped", "made_by"):
             assert getattr(loaded, name) == getattr(saved, name)

@@ -87,7 +87,8 @@ def _run(args: list[str] | None) -> int:
         return error.exit_code
     except OSError as error:
         # Without its "[Errno 2]", which tells a person nothing.
-        note(f"dtwpt: {f'{error.filename}: {error.strerror}' if error.filename else error}")
+        where = f"{error.filename}: " if error.filename else ""
+        note(f"dtwpt: {where}{error.strerror or error}")
     except MemoryError as error:
         note(f"dtwpt: not enough memory: {error}")
     except (ImportError, TypeError, ValueError) as error:

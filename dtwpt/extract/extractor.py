@@ -124,13 +124,12 @@ def rows_of(
         if isinstance(error, MemoryError) or _out_of_memory(error):
             return [ImageError(paths[0], f"not enough memory for {height}x{width} pixels")]
         raise
+    finite = [bool(np.isfinite(row).all()) for row in features]
     return [
         Row((height, width), row)
-        if finite
+        if is_finite
         else ImageError(path, f"values up to {np.abs(image).max():.3g} are too large for float32")
-        for path, image, row, finite in zip(
-            paths, images, features, np.isfinite(features).all(axis=1).tolist(), strict=True
-        )
+        for path, image, row, is_finite in zip(paths, images, features, finite, strict=True)
     ]
 
 

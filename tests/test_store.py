@@ -197,7 +197,7 @@ def test_nothing_is_done_twice(folder: Path, tmp_path: Path, decoded: list[str])
     (folder / "05.bmp").unlink()
     decoded.clear()
     store = extract_to_store(folder, output)
-    assert decoded == ["03.bmp", "20.bad.png"]
+    assert sorted(decoded) == ["03.bmp", "20.bad.png"]  # by row: the order they were added in
     assert store.files == sorted([*find_images(folder), str(folder / "05.bmp")])
     assert store.skipped == []
     row = store.files.index(str(bad))
@@ -408,7 +408,7 @@ def image_of(path, settings):
 
 decoding.image_of = image_of
 if __name__ == "__main__":
-    extract_to_store(sys.argv[1], sys.argv[2], workers=int(sys.argv[3]), timeout=2)
+    extract_to_store(sys.argv[1], sys.argv[2], workers=int(sys.argv[3]), timeout=8)
 """
 
 
@@ -429,7 +429,7 @@ def test_files_that_kill_or_hang_their_reader(folder: Path, tmp_path: Path, work
     np.testing.assert_array_equal(store.features[:], expected(good))
     assert [(Path(name).name, reason) for name, reason in store.skipped] == [
         ("02.crash.png", "the decoder crashed twice (SIGSEGV)"),
-        ("07.hang.png", "reading it took more than 2 s"),
+        ("07.hang.png", "reading it took more than 8 s"),
         ("12.crash.png", "the decoder crashed twice (SIGSEGV)"),
         (
             "12.killed.png",
@@ -541,7 +541,7 @@ def test_torch_agrees(folder: Path, tmp_path: Path) -> None:
         store = extract_to_store(
             folder, tmp_path / f"{workers}.zarr", Settings(depth=3), workers=workers, device="cpu"
         )
-        assert store.skipped == []
+        assert (store.skipped, store.waiting) == ([], [])
         features = np.asarray(store.features)
         assert np.abs(features - expected).max() <= 1e-5 * np.abs(expected).max()
         assert (store.device, "torch" in store.made_by) == ("cpu", True)

@@ -349,13 +349,17 @@ class StoreWriter:
 
     def _write(self, pending: list[_Pending]) -> float:
         started = time.monotonic()
-        self._broken = True
-        with names_sqlite(self.path), self._naming_the_disk():
-            done = [entry for entry in pending if entry.features is not None]
-            if done:
-                self._write_rows(done)
-            self._open_manifest.finish((row, reason, stamp) for row, _, reason, stamp in pending)
-        self._broken = False
+        done = [entry for entry in pending if entry.features is not None]
+        try:
+            with names_sqlite(self.path), self._naming_the_disk():
+                if done:
+                    self._write_rows(done)
+                self._open_manifest.finish(
+                    (row, reason, stamp) for row, _, reason, stamp in pending
+                )
+        except BaseException:
+            self._broken = True
+            raise
         return time.monotonic() - started
 
     def _write_rows(self, done: list[_Pending]) -> None:

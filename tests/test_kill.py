@@ -24,26 +24,26 @@ COUNT = 2000
 
 # Loads the store all the time, and says so when what it sees is not a part of the truth.
 READER = """
-import sys, time
+import glob, sys, time
 import numpy as np
 from dtwpt.extract import load
 truth = np.load(sys.argv[2])
 row_of = {str(name): row for row, name in enumerate(np.load(sys.argv[3]))}
 loads = partial = 0
 while True:
-    try:
-        store = load(sys.argv[1])
-        rows = [row_of[name] for name in store.files]
-    except FileNotFoundError:
+    stores = sorted(glob.glob(sys.argv[1]))
+    if not stores:
         time.sleep(0.01)
         continue
+    store = load(stores[-1])
+    rows = [row_of[name] for name in store.files]
     if np.asarray(store.features).tobytes() != truth[rows].tobytes():
         print("half written", flush=True)
     if len(set(rows)) != len(rows) or len(rows) + len(store.waiting) != len(truth):
         print("lost or twice", flush=True)
     loads += 1
     partial += 0 < len(rows) < len(truth)
-    with open(sys.argv[4], "w") as file:
+    with open(sys.argv[4], "w") as file:  # for the test to count
         file.write(f"{loads} {partial}")
 """
 
@@ -68,9 +68,9 @@ def test_killed_at_random_moments(tmp_path: Path, kills: int) -> None:
     np.save(tmp_path / "truth.npy", table.features)
     np.save(tmp_path / "files.npy", np.array(table.files))
     (tmp_path / "reader.py").write_text(READER)
-    output = tmp_path / "a.zarr"
-    command = [sys.executable, "-m", "dtwpt.cli", "extract", str(folder), "-o", str(output)]
-    names = ("a.zarr", "truth.npy", "files.npy", "loads")
+    output = tmp_path / "00.zarr"
+    command = [sys.executable, "-m", "dtwpt.cli", "extract", str(folder), "-o"]
+    names = ("*.zarr", "truth.npy", "files.npy", "loads")
     reader = subprocess.Popen(
         [sys.executable, "reader.py", *names],
         cwd=tmp_path,
@@ -79,27 +79,27 @@ def test_killed_at_random_moments(tmp_path: Path, kills: int) -> None:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    done = half_way = 0
+    done = half_way = stores = 0
     longest = 2.0  # seconds of a job, at first a guess
     try:
         while done < kills:
             started = time.monotonic()
-            process = subprocess.Popen(
-                [*command, "--workers", str(rng.integers(2, 4))],
-                env=ENVIRONMENT,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
+            with open(tmp_path / "said", "w") as said_to:
+                process = subprocess.Popen(
+                    [*command, output, "--workers", str(rng.integers(2, 4))],
+                    env=ENVIRONMENT,
+                    stdout=subprocess.DEVNULL,
+                    stderr=said_to,
+                    start_new_session=True,
+                )
             try:
                 process.wait(rng.uniform(0, longest))
-                assert process.stderr is not None
-                assert (process.returncode, process.stderr.read()) == (0, "")
+                assert (process.returncode, (tmp_path / "said").read_text()) == (0, "")
                 # Finished before it could be killed: looked at, and on with a new one.
                 check(output, table.features, table.files)
                 longest = max(longest, time.monotonic() - started)
-                output.rename(tmp_path / f"{done}-{time.monotonic()}.zarr")
+                stores += 1
+                output = tmp_path / f"{stores:02}.zarr"
             except subprocess.TimeoutExpired:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -108,7 +108,9 @@ def test_killed_at_random_moments(tmp_path: Path, kills: int) -> None:
                 longest = min(longest * 1.2, 30.0)
                 with contextlib.suppress(FileNotFoundError):
                     half_way += 0 < len(load(output).files) < COUNT
-        subprocess.run(command, env=ENVIRONMENT, check=True, timeout=300, capture_output=True)
+        subprocess.run(
+            [*command, output], env=ENVIRONMENT, check=True, timeout=300, capture_output=True
+        )
         check(output, table.features, table.files)
     finally:
         reader.kill()

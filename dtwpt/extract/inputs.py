@@ -102,8 +102,15 @@ def _folder(path: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
     for entry in listing:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if _leads_to_folder(entry):
             yield from _folder(entry.path, (*above, here))
         # A dangling link is passed on, so that it is reported and not silently missing.
-        elif entry.name.lower().endswith(SUFFIXES) and (entry.is_file() or entry.is_symlink()):
+        elif entry.name.lower().endswith(SUFFIXES) and (entry.is_symlink() or entry.is_file()):
             yield entry.path
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

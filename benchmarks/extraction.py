@@ -32,7 +32,8 @@ WARM_UP = 100
 
 
 def write_photographs(folder: Path, count: int, side: int) -> None:
-    photographs = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket()]
+    names = ("astronaut", "chelsea", "coffee", "rocket")
+    photographs = [getattr(data, name)() for name in names]
     rng = np.random.default_rng(0)
     for number in range(count):
         photograph = photographs[number % len(photographs)]

@@ -239,7 +239,7 @@ def test_save_and_load(tmp_path: Path) -> None:
             settings = json.loads(str(arrays["settings"]))
         assert settings["made_by"]["dtwpt"]
     content = path.read_bytes()
-    save(loaded, path)
+    save(saved, path)
     assert path.read_bytes() == content
     (tmp_path / "other").touch()
     assert path.stat().st_mode == (tmp_path / "other").stat().st_mode  # as the umask says

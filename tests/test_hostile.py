@@ -136,10 +136,10 @@ def pillow(path: str) -> np.ndarray:
     with Image.open(path) as image:
         turned = ImageOps.exif_transpose(image)
         if turned.mode.startswith("I;16"):
-            return np.asarray(turned) / 65535
+            return np.asarray(turned, dtype=np.float64) / 65535
         # Through RGBA, which keeps the colours under transparency.
-        colours = np.asarray(turned.convert("RGBA"))[..., :3] / 255
-        return colours @ np.asarray(LUMA)
+        colours: np.ndarray = np.asarray(turned.convert("RGBA"))[..., :3] / 255
+        return np.asarray(colours @ np.asarray(LUMA))
 
 
 def pillow_reads(path: Path) -> bool:

@@ -522,4 +522,4 @@ def test_failures_of_stores(
     (photos / "photo 2.5.png").write_text("not a picture")
     line = fails("extract", "photos", "-o", "c.zarr", "--on-error", "stop")
     assert "photo 2.5.png: not an image (PNG, JPEG" in line
-    assert len(load("c.zarr").files) == 3
+    assert len(load("c.zarr").files) == 2

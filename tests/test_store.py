@@ -62,7 +62,6 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of the files that are read in this process, as they are."""
-    from dtwpt.extract import pipeline
 
     names: list[str] = []
 

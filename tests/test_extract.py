@@ -227,6 +227,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     for saved in (table(), table(skipped=[], settings=Settings(resize=9))):
         save(saved, path)
         loaded = load(path)
+        assert isinstance(loaded, FeatureTable)
         np.testing.assert_array_equal(loaded.features, saved.features)
         for name in ("feature_names", "files", "settings", "skipped", "made_by"):
             assert getattr(loaded, name) == getattr(saved, name)
@@ -238,7 +239,7 @@ def test_save_and_load(tmp_path: Path) -> None:
             settings = json.loads(str(arrays["settings"]))
         assert settings["made_by"]["dtwpt"]
     content = path.read_bytes()
-    save(loaded, path)
+    save(saved, path)
     assert path.read_bytes() == content
     (tmp_path / "other").touch()
     assert path.stat().st_mode == (tmp_path / "other").stat().st_mode  # as the umask says
@@ -277,7 +278,7 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "folder.npz").mkdir()
     os.mkfifo(tmp_path / "pipe.npz")
     for path, error in (
-        ("features.npy", ValueError),
+        ("features.csv", ValueError),
         ("folder.npz", IsADirectoryError),
         ("pipe.npz", OSError),
         ("missing/features.npz", FileNotFoundError),

@@ -13,26 +13,57 @@ The command ``dtwpt extract`` is a thin layer over this package:
 (2, 128)
 """
 
+from importlib import import_module
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 # Said here once, so that nothing below fails half way through a run.
 _missing = [name for name in ("PIL", "threadpoolctl", "tifffile") if find_spec(name) is None]
 if _missing:
     raise ImportError(f'dtwpt.extract needs {", ".join(_missing)}: pip install "dtwpt[cli]"')
 
+from dtwpt.extract.decoding import WorkerError  # noqa: E402
+from dtwpt.extract.extractor import FeatureExtractor  # noqa: E402
+from dtwpt.extract.files import load, load_settings, save  # noqa: E402
 from dtwpt.extract.inputs import find_images  # noqa: E402
-from dtwpt.extract.output import FeatureTable, Skipped, load, load_settings, save  # noqa: E402
+from dtwpt.extract.manifest import StoreBusyError  # noqa: E402
 from dtwpt.extract.reading import ImageError, read_image  # noqa: E402
-from dtwpt.extract.run import WorkerError, extract  # noqa: E402
+from dtwpt.extract.resume import extract_to_store  # noqa: E402
+from dtwpt.extract.run import extract  # noqa: E402
 from dtwpt.extract.settings import Settings  # noqa: E402
+from dtwpt.extract.table import FeatureTable, Skipped  # noqa: E402
+
+if TYPE_CHECKING:
+    from dtwpt.extract.filling import StoreWriter
+    from dtwpt.extract.store import FeatureStore, StoredFeatures
+
+# What needs zarr is imported when it is asked for.
+_LAZY = {
+    "FeatureStore": "dtwpt.extract.store",
+    "StoreWriter": "dtwpt.extract.filling",
+    "StoredFeatures": "dtwpt.extract.store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
+    "FeatureExtractor",
+    "FeatureStore",
     "FeatureTable",
     "ImageError",
     "Settings",
     "Skipped",
+    "StoreBusyError",
+    "StoreWriter",
+    "StoredFeatures",
     "WorkerError",
     "extract",
+    "extract_to_store",
     "find_images",
     "load",
     "load_settings",

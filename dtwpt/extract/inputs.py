@@ -6,7 +6,7 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 
-__all__ = ["SUFFIXES", "find_images"]
+__all__ = ["SUFFIXES", "find_images", "iterate_images"]
 
 #: What an image in a folder is recognised by, in lower or upper case.
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
@@ -46,36 +46,49 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     ...     [os.path.basename(path) for path in find_images(folder)]
     ['A.JPG', 'b.png']
     """
-    if isinstance(paths, (str, os.PathLike)):
-        paths = [paths]
     found: dict[str, str] = {}
-    for path in paths:
-        for file in _expand(os.fspath(path)):
-            found.setdefault(os.path.abspath(file), file)
-    if not found:
-        raise FileNotFoundError("no paths given")
+    for file in iterate_images(paths):
+        found.setdefault(os.path.abspath(file), file)
     return list(found.values())
 
 
-def _expand(path: str) -> list[str]:
+def iterate_images(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+) -> Iterator[str]:
+    """Yield what :func:`find_images` returns, and what comes up again again, one at a time."""
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    nothing = True
+    for path in paths:
+        nothing = False
+        yield from _expand(os.fspath(path))
+    if nothing:
+        raise FileNotFoundError("no paths given")
+
+
+def _expand(path: str) -> Iterator[str]:
     if os.path.isdir(path):
-        files = list(_folder(path, ()))
-        if not files:
-            raise FileNotFoundError(f"no images in folder {path!r}, which are {' '.join(SUFFIXES)}")
-        return files
-    if os.path.lexists(path):
-        return [path]
-    if glob.has_magic(path):
-        matches = sorted(glob.glob(path, recursive=True))
-        files = [
+        missing = f"no images in folder {path!r}, which are {' '.join(SUFFIXES)}"
+        yield from _some(_folder(path, ()), missing)
+    elif os.path.lexists(path):
+        yield path
+    elif glob.has_magic(path):
+        files = (
             file
-            for match in matches
+            for match in sorted(glob.glob(path, recursive=True))
             for file in (_folder(match, ()) if os.path.isdir(match) else [match])
-        ]
-        if not files:
-            raise FileNotFoundError(f"no image matches {path!r}")
-        return files
-    raise FileNotFoundError(f"no such file or folder: {path!r}")
+        )
+        yield from _some(files, f"no image matches {path!r}")
+    else:
+        raise FileNotFoundError(f"no such file or folder: {path!r}")
+
+
+def _some(files: Iterator[str], otherwise: str) -> Iterator[str]:
+    first = next(files, None)
+    if first is None:
+        raise FileNotFoundError(otherwise)
+    yield first
+    yield from files
 
 
 def _folder(path: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
@@ -89,8 +102,15 @@ def _folder(path: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
     for entry in listing:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if _leads_to_folder(entry):
             yield from _folder(entry.path, (*above, here))
         # A dangling link is passed on, so that it is reported and not silently missing.
-        elif entry.name.lower().endswith(SUFFIXES) and (entry.is_file() or entry.is_symlink()):
+        elif entry.name.lower().endswith(SUFFIXES) and (entry.is_symlink() or entry.is_file()):
             yield entry.path
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import warnings
 from typing import Any
 
@@ -126,9 +127,12 @@ def _one_line(error: BaseException) -> str:
 
 def _decode(path: str) -> tuple[NDArray[Any], int]:
     """Return the pixels, (H, W) or (H, W, channels), and the value that stands for 1."""
-    if os.path.isdir(path):
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
         raise _UnusableError("is a folder")
-    if os.path.getsize(path) == 0:
+    if not stat.S_ISREG(status.st_mode):  # a pipe or a device, on which reading may never end
+        raise _UnusableError("is not a regular file")
+    if status.st_size == 0:
         raise _UnusableError("the file is empty")
     array, full_scale = (_read_npy if path.lower().endswith(".npy") else _read_picture)(path)
     dtype = array.dtype

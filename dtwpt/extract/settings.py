@@ -91,6 +91,17 @@ class Settings:
             return names
         return [f"{channel}_{name}" for channel in ("red", "green", "blue") for name in names]
 
+    def final_size(self) -> tuple[int, int] | None:
+        """Return a size whose names are those of every image; None if that depends on the image.
+
+        Only whole maps, with ``pool="none"``, are named by their places.
+        """
+        if self.crop is not None:
+            return self.crop if isinstance(self.crop, tuple) else (self.crop, self.crop)
+        if isinstance(self.resize, tuple):
+            return self.resize
+        return None if self.pool == "none" else (1, 1)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the settings in types that JSON knows."""
         return {

@@ -1,0 +1,104 @@
+"""The command ``dtwpt``: a thin layer over the library."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any, NoReturn
+
+try:
+    import click
+except ImportError:
+    raise SystemExit('dtwpt: the command needs click: pip install "dtwpt[cli]"') from None
+
+import dtwpt
+from dtwpt.cli.extract import extract
+from dtwpt.cli.filters import filters
+from dtwpt.cli.info import info
+from dtwpt.cli.invariance import invariance
+from dtwpt.cli.terminal import FAILED, Stopped, note
+
+__all__ = ["cli", "main"]
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(dtwpt.__version__, message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Dual-tree complex wavelet packets: image features that are stable under shifts.
+
+    "dtwpt COMMAND --help" tells more about a command, with examples.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+for _command in (extract, filters, info, invariance):
+    cli.add_command(_command)
+
+
+class _Stop:
+    """Handler of the signals that ask to stop."""
+
+    # While leaving, one that comes right after another (an impatient Ctrl-C) changes nothing.
+    _PATIENCE = 5.0
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - self._last >= self._PATIENCE:
+            self._last = now
+            raise Stopped(number)
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command and exit; every failure that is not a bug is one line on stderr.
+
+    Parameters
+    ----------
+    args : list of str, optional
+        Default: those of the process.
+    """
+    _on_stop_signals(_Stop())
+    sys.exit(_run(args))
+
+
+def _run(args: list[str] | None) -> int:
+    try:
+        # Commands return nothing; a status comes from ctx.exit and --help.
+        return int(cli.main(args, prog_name="dtwpt", standalone_mode=False) or 0)
+    except Stopped as stopped:
+        # The rest is the interpreter's own leaving.
+        _on_stop_signals(signal.SIG_IGN)
+        name = signal.Signals(stopped.number).name
+        note(f"dtwpt: stopped by {'Ctrl-C' if name == 'SIGINT' else name}, {stopped.outcome}")
+        return 128 + stopped.number
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else "dtwpt"
+        note(f"{where}: {error.format_message()} (see {where} --help)")
+        return error.exit_code
+    except OSError as error:
+        # Without its "[Errno 2]", which tells a person nothing.
+        where = f"{error.filename}: " if error.filename else ""
+        note(f"dtwpt: {where}{error.strerror or error}")
+    except MemoryError as error:
+        note(f"dtwpt: not enough memory: {error}")
+    except (ImportError, TypeError, ValueError) as error:
+        note(f"dtwpt: {error}")
+    return FAILED
+
+
+def _on_stop_signals(handler: Any) -> None:
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has not got them all
+        # One that is ignored (nohup, a job in the background) stays ignored.
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)

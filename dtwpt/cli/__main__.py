@@ -1,0 +1,5 @@
+"""``python -m dtwpt.cli``."""
+
+from dtwpt.cli import main
+
+main()

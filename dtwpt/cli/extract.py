@@ -1,0 +1,211 @@
+"""``dtwpt extract``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+import dtwpt
+from dtwpt.borders import MODES
+from dtwpt.cli.jobs import Job, to_store, to_table
+from dtwpt.cli.options import Size, depth_option, wavelet_option
+from dtwpt.cli.terminal import (
+    SHOWN,
+    SOME_SKIPPED,
+    cores,
+    note,
+    one_line,
+)
+from dtwpt.features import OPERATORS
+
+if TYPE_CHECKING:
+    from dtwpt.extract import FeatureStore, FeatureTable, Settings
+
+__all__ = ["extract"]
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(),
+    help="What to write, by its suffix: .zarr, .npz, .npy or .parquet.",
+)
+@click.option(
+    "--operator",
+    type=click.Choice(list(OPERATORS)),
+    default="cmod",
+    show_default=True,
+    help="Complex modulus, or max pooling of the real part.",
+)
+@depth_option
+@wavelet_option
+@click.option(
+    "--mode",
+    type=click.Choice(MODES),
+    default="symmetric",
+    show_default=True,
+    help="How an image goes on beyond its borders.",
+)
+@click.option(
+    "--colour",
+    "--color",
+    type=click.Choice(["luma", "channels"]),
+    default="luma",
+    show_default=True,
+    help="Features of the brightness, or of red, green and blue each.",
+)
+@click.option(
+    "--resize",
+    type=Size(),
+    help="Resize to height x width; one number: the shorter side, in proportion.",
+)
+@click.option(
+    "--crop",
+    type=Size(),
+    help="Cut out the middle, after resizing; one number: a square.",
+)
+@click.option(
+    "--pool",
+    type=Size(("mean", "none")),
+    default="mean",
+    show_default=True,
+    help="Average each map as a whole or over the cells of a grid (rows x columns), or keep all "
+    "of its values.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    help="Processes: one transforms, the others read; 1: one does it all; 0: one for each core. "
+    "The features do not depend on it.  [default: 1; for .zarr one for each core, 2 at least]",
+)
+@click.option(
+    "--device",
+    default="numpy",
+    show_default=True,
+    help="Where to transform: numpy, or by torch on cuda, cuda:1, cpu, ... (equal to 1e-5).",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    help="What to do about a file that cannot be used.  [default: stop; for .zarr skip]",
+)
+@click.option("--restart", is_flag=True, help="Begin a store anew (.zarr).")
+@click.option(
+    "--retry-skipped", is_flag=True, help="Try again what earlier runs have skipped (.zarr)."
+)
+@click.option(
+    "--check",
+    type=click.Choice(["time", "hash"]),
+    default="time",
+    show_default=True,
+    help="How to find images that have changed since: by size and time, or by contents (.zarr).",
+)
+@click.option(
+    "--report",
+    type=click.Path(),
+    metavar="FILE",
+    help="Write JSON lines: each file that was skipped, with the reason, and a summary.",
+)
+@click.option(
+    "--settings-from",
+    type=click.Path(),
+    metavar="OLD",
+    help="Take the settings of an earlier .npz or .zarr; options given beside it win.",
+)
+@click.pass_context
+def extract(
+    ctx: click.Context,
+    /,
+    *,
+    paths: tuple[str, ...],
+    output: str,
+    workers: int | None,
+    device: str,
+    on_error: str | None,
+    restart: bool,
+    retry_skipped: bool,
+    check: str,
+    report: str | None,
+    settings_from: str | None,
+    **options: Any,
+) -> None:
+    """Extract features of images.
+
+    A PATH is an image (PNG, JPEG, TIFF, WebP, BMP, .npy), a folder, searched through for those,
+    or a quoted pattern. Nothing is learned: an image's features depend on that image alone.
+
+    \b
+    Examples:
+      dtwpt extract photos/ -o features.npz
+      dtwpt extract 'scans/**/*.tif' -o features.npz --resize 256 --crop 224 --workers 4
+      dtwpt extract new/ -o new.npz --settings-from features.npz
+      dtwpt extract million/ -o features.zarr
+
+    .zarr is a store for large jobs. Whatever ends a run, the same command goes on where it
+    stopped: images that are done are not read again, those that have changed are, new ones are
+    added. In Python: dtwpt.extract.load("features.zarr").
+
+    .npz is for small ones. numpy.load("features.npz") has the arrays features (images x features,
+    float32), feature_names, files, settings (JSON), skipped and skipped_reasons. It appears, or
+    replaces the one there was, once it is complete, as do .npy and .parquet.
+
+    Exit status: 0 all done; 1 failed; 2 wrong usage; 3 written, but without the files that were
+    skipped; 128 + n stopped by signal n. A store keeps what was done, whatever the status.
+    """  # noqa: D301
+    from dtwpt.extract.files import check_output, is_store_name
+
+    is_store = is_store_name(output)
+    if not is_store:
+        for name in ("restart", "retry_skipped", "check"):
+            if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
+                raise click.UsageError(f"--{name.replace('_', '-')} is for .zarr outputs", ctx)
+        check_output(output)
+    settings = _settings(ctx, options, settings_from)
+    if workers is None:
+        workers = 0 if is_store else 1
+    job = Job(
+        paths=paths,
+        output=output,
+        settings=settings,
+        # A process of their own for the readers: a file that crashes one does not end the run.
+        workers=workers or max(cores(), 2 if is_store else 1),
+        device=device,
+        on_error=on_error or ("skip" if is_store else "stop"),
+        report=report,
+    )
+    result: FeatureTable | FeatureStore
+    if is_store:
+        result = to_store(job, restart=restart, retry_skipped=retry_skipped, check=check)
+    else:
+        result = to_table(job)
+    for skipped in result.skipped[:SHOWN]:
+        note(f"skipped {skipped.file}: {skipped.reason}")
+    if len(result.skipped) > SHOWN:
+        note(f"skipped {len(result.skipped) - SHOWN} more, all listed in {output}")
+    click.echo(one_line(f"{output}: {job.outcome(result)}"))
+    if result.skipped:
+        ctx.exit(SOME_SKIPPED)
+
+
+def _settings(ctx: click.Context, options: dict[str, Any], settings_from: str | None) -> Settings:
+    from dtwpt.extract import Settings, load_settings
+
+    if settings_from is None:
+        return Settings(**options)
+    settings, made_by = load_settings(settings_from)
+    given = {
+        name: value
+        for name, value in options.items()
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    if made_by.get("dtwpt") != dtwpt.__version__:
+        note(
+            f"note: {settings_from} was made by dtwpt {made_by.get('dtwpt')}, this is "
+            f"{dtwpt.__version__}"
+        )
+    return Settings.from_dict({**settings.to_dict(), **given})

@@ -1,0 +1,197 @@
+"""``dtwpt invariance``."""
+
+from __future__ import annotations
+
+import os
+
+import click
+from click.core import ParameterSource
+
+import dtwpt
+from dtwpt.cli.options import Shift, Size, Window, wavelet_option
+from dtwpt.cli.terminal import (
+    SHOWN,
+    need_matplotlib,
+    note,
+    one_line,
+    plural,
+    quiet_libraries,
+    show_progress,
+)
+
+__all__ = ["invariance"]
+
+
+@click.command()
+@click.argument("images", nargs=-1, metavar="[IMAGES]...")
+@click.option("-o", "--output", required=True, type=click.Path(), help="The folder to write.")
+@click.option(
+    "--depth",
+    type=click.IntRange(2, 4),
+    default=2,
+    show_default=True,
+    help="Number of stages of the packets.",
+)
+@wavelet_option
+@click.option(
+    "--shift",
+    "shifts",
+    type=Shift(),
+    multiple=True,
+    default=[(0.0, 1.0)],
+    help="How the picture moves, pixels down and right; may be repeated. Pictures are of the first "
+    "one.  [default: 0,1]",
+)
+@click.option(
+    "--pool",
+    type=Window(),
+    metavar="N",
+    default=3,
+    show_default=True,
+    help="Side of the pooling window, odd (2 q + 1).",
+)
+@click.option(
+    "--spectrum",
+    type=click.Choice(["pink", "white"]),
+    default="pink",
+    show_default=True,
+    help="Noise that is predicted for without images: pink is like photographs.",
+)
+@click.option(
+    "--crop",
+    type=Size(),
+    help="The middle of each image; one number: a square.  [default: 256, or the shorter side of "
+    "the smallest image]",
+)
+@click.option(
+    "--kernels",
+    type=click.Path(),
+    metavar="FILE",
+    help="Analyse a first layer instead of packets: .npy, .pt, .pth or .safetensors.",
+)
+@click.option("--key", help="Which tensor of the file of kernels, such as conv1.weight.")
+@click.option(
+    "--stride",
+    type=click.IntRange(1, 8),
+    default=2,
+    show_default=True,
+    help="Of the layer's convolution, before pooling with stride 2.",
+)
+@click.pass_context
+def invariance(
+    ctx: click.Context,
+    /,
+    *,
+    images: tuple[str, ...],
+    output: str,
+    depth: int,
+    wavelet: str,
+    shifts: tuple[tuple[float, float], ...],
+    pool: int,
+    spectrum: str,
+    crop: int | tuple[int, int] | None,
+    kernels: str | None,
+    key: str | None,
+    stride: int,
+) -> None:
+    """Report how stable filters are when the picture moves.
+
+    For every packet, or every kernel of a network's first layer: how much the outputs of a complex
+    modulus (CMod) and of max pooling (RMax) change, predicted from a power spectrum. With IMAGES
+    (files, folders, quoted patterns), measured on the middle of each as well, and predicted from
+    their own spectra.
+
+    \b
+    Examples:
+      dtwpt invariance -o report
+      dtwpt invariance photos/ -o report --depth 3 --shift 0,1 --shift 1,1
+      dtwpt invariance photos/ -o report --kernels resnet18.pt --key conv1.weight
+
+    Writes a folder: index.html, which holds all pictures and how to read them, the pictures as
+    PNG, and filters.csv, every number with its standard error. It appears, or replaces the report
+    there was, once it is complete. A .pt file is read without running anything that it holds.
+    """  # noqa: D301
+    given = {
+        name for name in ctx.params if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    _check_together(given, bool(images), kernels is not None)
+    need_matplotlib()
+    # Before the slow imports and the work.
+    from dtwpt.report.folder import check_folder, write_report
+
+    check_folder(output)
+    from dtwpt.extract import find_images  # which says what is missing, threadpoolctl included
+    from dtwpt.report.analysis import analyse_layer, analyse_packets, least_size
+    from dtwpt.report.images import read_crops
+    from dtwpt.report.kernels import load_kernels
+    from dtwpt.report.page import page
+    from dtwpt.report.pictures import draw
+    from dtwpt.report.settings import describe, retell
+
+    q = pool // 2
+    shifts = tuple(dict.fromkeys(shifts))
+    packets = dtwpt.PacketBank(depth, wavelet)
+    layer = None
+    if kernels is not None:
+        layer, key = load_kernels(kernels, key)
+    m = 2 ** (depth - 1) if layer is None else stride
+    least = least_size(packets if layer is None else layer, m, q, shifts)
+    files = find_images(images) if images else []
+    crops = None
+    from threadpoolctl import threadpool_limits
+
+    # Many small matrices: more threads than one gain little, lose much beside other work, and
+    # round differently from machine to machine.
+    with (
+        quiet_libraries(),
+        threadpool_limits(1),
+        show_progress("step") as progress,
+    ):
+        done = 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            if progress is not None:
+                progress(done, 3 * len(files))
+
+        if files:
+            crops = read_crops(files, crop, least, step)
+        if layer is not None:
+            analysis = analyse_layer(layer, shifts, stride, q, spectrum, crops, step)
+        else:
+            analysis = analyse_packets(packets, shifts, q, spectrum, crops, step)
+    pictures = draw(analysis)
+    settings = describe(analysis, kernels, key)
+    command = retell(images, {name: ctx.params[name] for name in sorted(given)})
+    contents = {picture.name: picture.png for picture in pictures}
+    contents["filters.csv"] = analysis.csv()
+    contents["index.html"] = page(analysis, pictures, settings, command)
+    write_report(output, contents)
+    if analysis.blank:
+        note(
+            f"note: {plural(len(analysis.blank), 'kernel')} left out, without an answer to grey "
+            f"images: {', '.join(map(str, analysis.blank[:SHOWN]))}"
+        )
+    on = f" on {plural(len(files), 'image')}" if files else ", theory alone"
+    what = "packet" if layer is None else "kernel"
+    click.echo(
+        one_line(
+            f"{os.path.join(output, 'index.html')}: {plural(len(analysis.filters), what)} x "
+            f"{plural(len(shifts), 'shift')}{on}"
+        )
+    )
+
+
+def _check_together(given: set[str], images: bool, kernels: bool) -> None:
+    """Refuse options that would change nothing."""
+    for name, used, why in (
+        ("spectrum", not images, "is for a report without images, which bring their own spectra"),
+        ("crop", images, "is for images"),
+        ("depth", not kernels, "is for packets, not for --kernels"),
+        ("wavelet", not kernels, "is for packets, not for --kernels"),
+        ("key", kernels, "is for --kernels"),
+        ("stride", kernels, "is for --kernels; that of packets follows from --depth"),
+    ):
+        if name in given and not used:
+            raise click.UsageError(f"--{name} {why}", click.get_current_context())

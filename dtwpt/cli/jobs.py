@@ -1,0 +1,154 @@
+"""The two kinds of extraction: into a table, and into a store that outlives the run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dtwpt.cli.terminal import Stopped, one_line, plural, quiet_libraries, show_progress
+
+if TYPE_CHECKING:
+    from dtwpt.extract import FeatureStore, FeatureTable, Settings
+
+__all__ = ["Job", "to_store", "to_table"]
+
+
+@dataclass
+class Job:
+    """What is asked for, and how far it has got."""
+
+    paths: tuple[str, ...]
+    output: str
+    settings: Settings
+    workers: int
+    device: str
+    on_error: str
+    report: str | None
+    started: float = field(default_factory=time.perf_counter)
+    before: int | None = None  # images that earlier runs have finished; None: not begun
+    done: int = 0
+    total: int = 0
+
+    def follow(self, show: Callable[[int, int], None] | None) -> Callable[[int, int], None]:
+        """Return what keeps count of the images, and shows it."""
+
+        def progress(done: int, total: int) -> None:
+            if self.before is None:
+                self.before = done
+            self.done, self.total = done, total
+            if show is not None:
+                show(done, total)
+
+        return progress
+
+    def outcome(self, result: FeatureTable | FeatureStore) -> str:
+        """Return what was done, for the terminal."""
+        seconds = time.perf_counter() - self.started
+        count, length = result.features.shape
+        computed = self.done - (self.before or 0)
+        rate = f"{seconds:.1f} s ({computed / seconds:.1f} images/s)" if computed else "nothing new"
+        earlier = f", {self.before} of them earlier" if self.before else ""
+        left_out = f", {len(result.skipped)} skipped" if result.skipped else ""
+        return f"{plural(count, 'image')} x {plural(length, 'feature')}{earlier}{left_out}, {rate}"
+
+    @contextmanager
+    def reported(self, failures: Callable[[], Any]) -> Iterator[None]:
+        """Write the report, however the run ends."""
+        if self.report is None:
+            yield
+            return
+        from dtwpt.extract.atomic import check_writable
+
+        check_writable(self.report)
+        try:
+            yield
+        except BaseException as error:
+            status = "stopped" if isinstance(error, Stopped) else "failed"
+            self._write_report(self.report, status, _told(error), failures)
+            raise
+        self._write_report(self.report, "finished", None, failures)
+
+    def _write_report(
+        self, path: str, status: str, message: str | None, failures: Callable[[], Any]
+    ) -> None:
+        from dtwpt.extract.report import write_report
+
+        seconds = time.perf_counter() - self.started
+        write_report(
+            path,
+            failures(),
+            {
+                "status": status,
+                "message": message,
+                "output": self.output,
+                "images": self.total,
+                "finished": self.done,
+                "finished_earlier": self.before or 0,
+                "seconds": round(seconds, 3),
+                "workers": self.workers,
+                "device": self.device,
+                "settings": self.settings.to_dict(),
+            },
+        )
+
+
+def _told(error: BaseException) -> str:
+    return f"signal {error.number}" if isinstance(error, Stopped) else one_line(str(error))
+
+
+def to_table(job: Job) -> FeatureTable:
+    """Extract into a table in memory, and save it."""
+    from dtwpt.extract import Skipped, find_images, save
+    from dtwpt.extract import extract as run
+
+    failures: list[Skipped] = []
+    with job.reported(lambda: failures), quiet_libraries(), show_progress() as show:
+        table = run(
+            find_images(job.paths),
+            job.settings,
+            workers=job.workers,
+            device=job.device,
+            on_error=job.on_error,
+            progress=job.follow(show),
+            on_skip=failures.append,
+        )
+        save(table, job.output)
+    return table
+
+
+def to_store(job: Job, *, restart: bool, retry_skipped: bool, check: str) -> FeatureStore:
+    """Extract into a store, or go on with it."""
+    from dtwpt.extract import extract_to_store
+
+    kept = f"what is done is kept in {job.output}, the same command goes on from there"
+
+    def failures() -> Iterator[tuple[str, str]]:
+        from dtwpt.extract.store import skipped_of
+
+        return skipped_of(job.output) if job.before is not None else iter(())
+
+    try:
+        with job.reported(failures), quiet_libraries(), show_progress() as show:
+            return extract_to_store(
+                job.paths,
+                job.output,
+                job.settings,
+                workers=job.workers,
+                device=job.device,
+                on_error=job.on_error,
+                check=check,
+                retry_skipped=retry_skipped,
+                restart=restart,
+                progress=job.follow(show),
+            )
+    except Stopped as stopped:
+        if job.before is not None:
+            stopped.outcome = kept
+        raise
+    except OSError as error:
+        if job.before is not None:
+            raise OSError(f"{error.strerror or error}; {kept}") from error
+        raise

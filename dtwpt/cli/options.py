@@ -1,0 +1,93 @@
+"""Values that options of several commands take, and the options that they share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+import dtwpt
+
+__all__ = ["Shift", "Size", "Window", "depth_option", "wavelet_option"]
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """``HxW`` or one number."""
+
+    name = "size"
+
+    def __init__(self, words: tuple[str, ...] = ()) -> None:
+        self.words = words
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Return what stands for it in the help."""
+        return "|".join((*self.words, "N", "RxC" if self.words else "HxW"))
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | int | tuple[int, int]:
+        """Return one of the words, a number or a pair."""
+        if not isinstance(value, str) or value in self.words:
+            result: str | int | tuple[int, int] = value
+            return result
+        parts = value.lower().split("x")
+        if len(parts) > 2 or not all(part.isascii() and part.isdigit() for part in parts):
+            accepted = [*self.words, "a number such as 4", "two such as 4x6"]
+            self.fail(f"{value!r} is not {', '.join(accepted[:-1])} or {accepted[-1]}", param, ctx)
+        numbers = [int(part) for part in parts]
+        if min(numbers) < 1:
+            self.fail(f"{value!r}: must be at least 1", param, ctx)
+        return (numbers[0], numbers[1]) if len(numbers) == 2 else numbers[0]
+
+
+class Shift(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """``DY,DX`` in pixels."""
+
+    name = "shift"
+    # The grid of the prediction grows with the shift.
+    _FARTHEST = 64
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Return what stands for it in the help."""
+        return "DY,DX"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
+        """Return the shift."""
+        if not isinstance(value, str):
+            result: tuple[float, float] = value
+            return result
+        try:
+            down, right = (float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not two numbers such as 0,1 (down, right)", param, ctx)
+        if not (abs(down) <= self._FARTHEST and abs(right) <= self._FARTHEST):  # NaN neither
+            self.fail(f"{value!r}: must be {self._FARTHEST} pixels at most", param, ctx)
+        if down == right == 0:
+            self.fail(f"{value!r}: a shift of nothing changes nothing", param, ctx)
+        return down + 0.0, right + 0.0  # no -0
+
+
+class Window(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """Side of a pooling window, odd."""
+
+    name = "window"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the side."""
+        try:
+            side = int(value)
+        except ValueError:
+            side = 0
+        if side % 2 == 0 or not 3 <= side <= 9:
+            self.fail(f"{value!r} is not 3, 5, 7 or 9", param, ctx)
+        return side
+
+
+depth_option = click.option(
+    "--depth", type=click.IntRange(1, 8), default=2, show_default=True, help="Number of stages."
+)
+wavelet_option = click.option(
+    "--wavelet", type=click.Choice(dtwpt.wavelets()), default="qshift_b", show_default=True
+)

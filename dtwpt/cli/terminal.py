@@ -1,0 +1,127 @@
+"""What the commands say on the terminal, and what keeps quiet."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+__all__ = [
+    "FAILED",
+    "SHOWN",
+    "SOME_SKIPPED",
+    "Stopped",
+    "cores",
+    "need_matplotlib",
+    "note",
+    "one_line",
+    "plural",
+    "quiet_libraries",
+    "show_progress",
+]
+
+#: Exit statuses; 2 is for wrong usage.
+FAILED = 1
+SOME_SKIPPED = 3
+
+#: Files or kernels that are named on the terminal, of a list that may be long.
+SHOWN = 20
+
+
+class Stopped(BaseException):
+    """A signal asks to stop; ``outcome`` says what becomes of the work."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+        self.outcome = "nothing written"
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Let only Python write to stderr: libtiff and its like have remarks on damaged files."""
+    ours = sys.stderr
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
+    with (
+        open(kept, "w", buffering=1, encoding=ours.encoding, errors=ours.errors) as stream,
+        open(os.devnull, "wb") as nowhere,
+    ):
+        try:
+            os.dup2(nowhere.fileno(), 2)  # worker processes inherit it
+            sys.stderr = stream
+            yield
+        finally:
+            sys.stderr = ours
+            os.dup2(kept, 2)
+
+
+@contextmanager
+def show_progress(unit: str = "image") -> Iterator[Callable[[int, int], None] | None]:
+    """Show a progress bar on a terminal, nothing elsewhere; it goes when the work is done.
+
+    It begins when it is first told what is done and how much there is: rate and remaining time
+    are those of what comes after.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError('the progress bar needs tqdm: pip install "dtwpt[cli]"') from error
+    bar: Any = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(total=total, initial=done, unit=unit, leave=False)
+        bar.update(done - bar.n)
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(
+        os, "sched_getaffinity"
+    ):  # fewer than the machine has, in a container or a batch job
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a number of things."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def one_line(text: str) -> str:
+    """Return text without what would break a line or a terminal, such as a newline in a name."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def note(text: str) -> None:
+    """Say something beside the answer, in one line."""
+    click.echo(one_line(text), err=True)
+
+
+def need_matplotlib() -> None:
+    """Say what is missing, or choose a way of drawing that needs no display."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError('pictures need matplotlib: pip install "dtwpt[plot]"') from error
+    matplotlib.use("Agg")  # no display needed

@@ -1,0 +1,324 @@
+"""Processes that read images, each with a pipe of its own, so that one may die or hang."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from multiprocessing.connection import Connection, wait
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtwpt.extract.extractor import Stamp, image_of, stamp_of
+from dtwpt.extract.reading import ImageError
+from dtwpt.extract.settings import Settings
+
+__all__ = ["Arrival", "Decoders", "Task", "WorkerError"]
+
+# Paths that wait in a process, so that it never runs dry.
+_AHEAD = 4
+# Processes in a row that may end before they have started.
+_FALSE_STARTS = 3
+# What a pipe is enlarged to where the system allows it: an image goes through in fewer steps.
+_PIPE_BYTES = 1 << 20
+
+
+class WorkerError(ChildProcessError):
+    """The processes that read images do not start."""
+
+
+class Task(NamedTuple):
+    """A file to read, known to the caller by a number."""
+
+    row: int
+    path: str
+
+
+class Arrival(NamedTuple):
+    """What a process has to say about a file: the shape of its image, or what is wrong with it."""
+
+    task: Task
+    stamp: Stamp
+    shape: tuple[int, ...] | ImageError
+
+
+class Decoders:
+    """A number of processes that read images. Close it, or use it in a ``with`` statement.
+
+    Images come back in the order of the tasks that one process has got. A process holds one image
+    until it is taken, so nothing piles up.
+
+    Parameters
+    ----------
+    count : int
+        Processes.
+    settings : Settings
+    hashes : bool
+        Whether to take the hash of what is read.
+    timeout : float
+        Seconds after which a process that has nothing to say about a file is ended.
+    """
+
+    def __init__(self, count: int, settings: Settings, hashes: bool, timeout: float) -> None:
+        # Started afresh, not forked: a fork copies locks that the threads of BLAS hold.
+        self._context = multiprocessing.get_context("spawn")
+        self._watched, self._held = self._context.Pipe(duplex=False)
+        self._arguments = (settings, hashes, self._watched)
+        self._timeout = timeout
+        self._false_starts = 0
+        self._suspects: set[int] = set()
+        #: Files at which a process died or hung, for the caller to take away.
+        self.blamed: list[tuple[Task, ImageError]] = []
+        self._decoders: list[_Decoder] = []
+        try:
+            for _ in range(count):
+                self._decoders.append(self._start())
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Decoders:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all processes at once, also in the middle of an image."""
+        self._held.close()
+        for decoder in self._decoders:
+            decoder.close()
+        self._watched.close()
+
+    def _start(self) -> _Decoder:
+        with _interrupts_held_back():
+            return _Decoder(self._context, self._arguments)
+
+    def has_room(self) -> bool:
+        """Whether a task may be put."""
+        return any(len(decoder.queue) < _AHEAD for decoder in self._decoders)
+
+    def put(self, task: Task) -> None:
+        """Give a task to the process that has the fewest."""
+        min(self._decoders, key=lambda decoder: len(decoder.queue)).put(task)
+
+    def waitables(self, all_of_them: bool, row: int) -> list[Connection]:
+        """Return what to wait for: all processes, or only the one that has a task's number."""
+        return [
+            decoder.results
+            for decoder in self._decoders
+            if decoder.queue and (all_of_them or any(task.row == row for task in decoder.queue))
+        ]
+
+    def arrival(self, connection: Connection) -> Arrival | None:
+        """Return what came over a connection; if it is an image, :meth:`take` must follow.
+
+        None where nothing came: a process has started or died, see :attr:`blamed`.
+
+        Raises
+        ------
+        WorkerError
+            If processes end before they have started, again and again.
+        """
+        decoder = self._of(connection)
+        try:
+            said = connection.recv()
+        except (EOFError, OSError):
+            self._died(decoder)
+            return None
+        decoder.since = time.monotonic()
+        if said is None:  # ready
+            decoder.ready = True
+            self._false_starts = 0
+            return None
+        stamp, shape = said
+        if isinstance(shape, str):
+            task = decoder.queue.popleft()
+            return Arrival(task, stamp, ImageError(task.path, shape))
+        return Arrival(decoder.queue[0], stamp, shape)
+
+    def take(self, connection: Connection, image: NDArray[np.float32]) -> bool:
+        """Fill an array with the image that has arrived; False if its process died meanwhile."""
+        decoder = self._of(connection)
+        try:
+            _receive(connection, image)
+        except (EOFError, OSError):
+            self._died(decoder)
+            return False
+        decoder.queue.popleft()
+        decoder.since = time.monotonic()
+        return True
+
+    def end_hanging(self) -> None:
+        """End the processes that hang; see :attr:`blamed`."""
+        for decoder in list(self._decoders):
+            late = decoder.queue and time.monotonic() - decoder.since > self._timeout
+            if late and decoder.ready and not decoder.results.poll():
+                self._blame(decoder, f"reading it took more than {self._timeout:g} s")
+                self._replace(decoder)
+
+    def _of(self, connection: Connection) -> _Decoder:
+        return next(decoder for decoder in self._decoders if decoder.results is connection)
+
+    def _died(self, decoder: _Decoder) -> None:
+        """Start another process; the file it was at is to blame if it is the second time."""
+        decoder.process.join()
+        how = _how(decoder.process)
+        if not decoder.ready:
+            self._false_starts += 1
+            if self._false_starts >= _FALSE_STARTS:
+                raise WorkerError(
+                    f"a worker process ended before it had started ({how}); a script that uses "
+                    'several workers runs under if __name__ == "__main__":'
+                )
+        elif decoder.queue:
+            row = decoder.queue[0].row
+            if row in self._suspects:
+                self._suspects.remove(row)
+                self._blame(decoder, f"the decoder crashed twice ({how})")
+            else:
+                self._suspects.add(row)
+        self._replace(decoder)
+
+    def _blame(self, decoder: _Decoder, reason: str) -> None:
+        task = decoder.queue.popleft()
+        self.blamed.append((task, ImageError(task.path, reason)))
+
+    def _replace(self, decoder: _Decoder) -> None:
+        decoder.close()
+        fresh = self._start()
+        for task in decoder.queue:
+            fresh.put(task)
+        self._decoders[self._decoders.index(decoder)] = fresh
+
+
+class _Decoder:
+    """One process, and the tasks that it has got, the oldest first."""
+
+    def __init__(
+        self,
+        context: multiprocessing.context.SpawnContext,
+        arguments: tuple[Settings, bool, Connection],
+    ) -> None:
+        self.queue: deque[Task] = deque()
+        self.ready = False
+        self.since = time.monotonic()
+        tasks, self._tasks = context.Pipe(duplex=False)
+        self.results, results = context.Pipe(duplex=False)
+        _enlarge(results)
+        self.process = context.Process(
+            target=_serve, args=(tasks, results, *arguments), daemon=True
+        )
+        try:
+            self.process.start()
+        finally:
+            tasks.close()
+            results.close()
+
+    def put(self, task: Task) -> None:
+        if not self.queue:
+            self.since = time.monotonic()
+        self.queue.append(task)
+        with contextlib.suppress(OSError):  # dead, which is noticed in time
+            self._tasks.send(task.path)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self._tasks.close()
+        self.results.close()
+
+
+def _how(process: multiprocessing.process.BaseProcess) -> str:
+    code = process.exitcode or 0
+    if code >= 0:
+        return f"exit status {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"{name}, most likely for want of memory" if name == "SIGKILL" else name
+
+
+# In a process of its own -------------------------------------------------------------------------
+
+
+def _serve(
+    tasks: Connection, results: Connection, settings: Settings, hashes: bool, watched: Connection
+) -> None:
+    threading.Thread(target=_leave_with_parent, args=(watched,), daemon=True).start()
+    results.send(None)
+    while True:
+        try:
+            path = tasks.recv()
+        except EOFError:
+            return
+        stamp = stamp_of(path, hashes)  # before it is read: a change meanwhile shows later
+        try:
+            image = image_of(path, settings)
+        except ImageError as error:
+            results.send((stamp, error.reason))
+        else:
+            results.send((stamp, image.shape))
+            _send(results, image)
+            del image
+
+
+def _leave_with_parent(watched: Connection) -> None:
+    """End this process once the run is over or its process gone, however it went."""
+    wait([watched])
+    os._exit(0)
+
+
+# Pixels through a pipe: straight from one array into another -------------------------------------
+
+
+def _enlarge(connection: Connection) -> None:
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(connection.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+def _send(connection: Connection, image: NDArray[np.float32]) -> None:
+    view = memoryview(image.data).cast("B")
+    if os.name == "nt":
+        connection.send_bytes(view)
+        return
+    while view:
+        view = view[os.write(connection.fileno(), view) :]
+
+
+def _receive(connection: Connection, image: NDArray[np.float32]) -> None:
+    view = memoryview(image.data).cast("B")
+    if os.name == "nt":
+        connection.recv_bytes_into(view)
+        return
+    while view:
+        count = os.readv(connection.fileno(), [view])
+        if count == 0:
+            raise EOFError
+        view = view[count:]
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Hold back Ctrl-C for a moment, and from processes started meanwhile for good.
+
+    A terminal sends it to every process; it is for the parent alone to act on.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

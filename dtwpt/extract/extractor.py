@@ -1,0 +1,301 @@
+"""From one image file to its features: read, resized, cropped, transformed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from dtwpt.extract.reading import ImageError, read_image
+from dtwpt.extract.settings import Settings
+from dtwpt.extract.sizing import centre_crop, resize
+from dtwpt.features import packet_features
+
+__all__ = [
+    "FeatureExtractor",
+    "Row",
+    "Stamp",
+    "another_size",
+    "check_device",
+    "features_of",
+    "features_of_images",
+    "image_of",
+    "rows_of",
+    "stamp_of",
+]
+
+
+class Row(NamedTuple):
+    """The features of one image, shape (F,), and its final size."""
+
+    size: tuple[int, int]
+    features: NDArray[np.float32]
+
+
+class Stamp(NamedTuple):
+    """What a file is recognised by; None where it could not be found out."""
+
+    size: int | None = None
+    mtime_ns: int | None = None
+    sha256: bytes | None = None
+
+
+def stamp_of(path: str, contents: bool = False) -> Stamp:
+    """Return size and modification time of a file and, if asked for, the hash of its contents."""
+    try:
+        status = os.stat(path)
+        digest = None
+        if contents:
+            with open(path, "rb") as file:
+                digest = hashlib.sha256()
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    except OSError:
+        return Stamp()
+    return Stamp(status.st_size, status.st_mtime_ns, digest.digest() if digest else None)
+
+
+def image_of(path: str, settings: Settings) -> NDArray[np.float32]:
+    """Return an image as it is transformed: read, resized, cropped; (H, W) or (3, H, W).
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be used.
+    """
+    image = read_image(path, settings.colour)
+    try:
+        if settings.resize is not None:
+            image = resize(image, settings.resize)
+        if settings.crop is not None:
+            image = centre_crop(image, settings.crop)
+    except ValueError as error:
+        raise ImageError(path, str(error)) from None
+    except MemoryError:
+        raise ImageError(path, "not enough memory to resize it") from None
+    return np.ascontiguousarray(image)
+
+
+def features_of_images(
+    images: NDArray[np.float32], settings: Settings, device: str = "numpy"
+) -> NDArray[np.float32]:
+    """Return the features, shape (B, F), of images of one size, (B, H, W) or (B, 3, H, W).
+
+    A row that is not finite is of an image whose values are too large for float32.
+    """
+    arguments = (settings.depth, settings.wavelet, settings.operator, settings.pool, settings.mode)
+    features: NDArray[np.float32]
+    if device == "numpy":
+        with np.errstate(over="ignore", invalid="ignore"):
+            features = packet_features(images, *arguments)
+    else:
+        import torch
+
+        with torch.no_grad():
+            tensor = torch.from_numpy(images).to(device)
+            features = packet_features(tensor, *arguments).cpu().numpy()
+    return features.reshape(len(images), -1)
+
+
+def rows_of(
+    paths: Sequence[str],
+    images: NDArray[np.float32],
+    settings: Settings,
+    device: str = "numpy",
+) -> list[Row | ImageError]:
+    """Return the features of images of one size, or why there are none, one for each path."""
+    height, width = images.shape[-2:]
+    try:
+        features = features_of_images(images, settings, device)
+    except (ValueError, MemoryError, RuntimeError) as error:
+        if len(images) > 1:  # it may be only one's fault, or too many at a time
+            return [
+                row
+                for path, image in zip(paths, images, strict=True)
+                for row in rows_of([path], image[None], settings, device)
+            ]
+        if isinstance(error, ValueError):
+            return [ImageError(paths[0], str(error))]
+        if isinstance(error, MemoryError) or _out_of_memory(error):
+            return [ImageError(paths[0], f"not enough memory for {height}x{width} pixels")]
+        raise
+    finite = [bool(np.isfinite(row).all()) for row in features]
+    return [
+        Row((height, width), row)
+        if is_finite
+        else ImageError(path, f"values up to {np.abs(image).max():.3g} are too large for float32")
+        for path, image, row, is_finite in zip(paths, images, features, finite, strict=True)
+    ]
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def features_of(path: str, settings: Settings, device: str = "numpy") -> Row:
+    """Return the final size of one image and its features, shape (F,).
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be used.
+    """
+    (row,) = rows_of([path], image_of(path, settings)[None], settings, device)
+    if isinstance(row, ImageError):
+        raise row
+    return row
+
+
+def another_size(
+    path: str, size: tuple[int, int], first: str, first_size: tuple[int, int]
+) -> ImageError:
+    """Return the error of an image whose maps do not fit to those of the first one."""
+    return ImageError(
+        path,
+        f"{size[0]}x{size[1]} pixels, but {first} has {first_size[0]}x{first_size[1]}: with pool "
+        "none all images need one size, use resize or crop",
+    )
+
+
+def check_device(device: str) -> None:
+    """Raise unless the transform can run there.
+
+    Raises
+    ------
+    ValueError
+        If torch does not know the device, or cannot use it on this machine.
+    ImportError
+        If it needs torch, which is not installed.
+    """
+    if device == "numpy":
+        return
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(f'device {device!r} needs torch: pip install "dtwpt[torch]"') from error
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"device {device!r} cannot be used: {reason}") from None
+
+
+class FeatureExtractor:
+    """Features of images, as a callable for other people's pipelines (Ray, Dask, Spark, ...).
+
+    It holds settings and nothing else, so it can be pickled, and it gives the same features as
+    :func:`extract`, to the last bit with ``device="numpy"``: one thread, nothing learned, each
+    image on its own.
+
+    Parameters
+    ----------
+    settings : Settings, optional
+        Default: ``Settings()``.
+    device : str, default: "numpy"
+        "numpy", or a device of torch such as "cuda" or "cpu"; torch agrees with NumPy to 1e-5 of
+        the largest feature, not to the last bit.
+
+    Raises
+    ------
+    ValueError, ImportError
+        If the device cannot be used.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from dtwpt.extract import FeatureExtractor, Settings
+    >>> extractor = FeatureExtractor(Settings(depth=1))
+    >>> extractor(np.zeros((5, 32, 32), np.float32)).shape
+    (5, 8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "a.npy")
+    ...     np.save(path, np.eye(32))
+    ...     batch = extractor({"path": [path, "nowhere.png"]})
+    >>> batch["features"].shape, batch["error"].tolist()
+    ((2, 8), ['', 'No such file or directory'])
+    """
+
+    def __init__(self, settings: Settings | None = None, device: str = "numpy") -> None:
+        self.settings = Settings() if settings is None else settings
+        self.device = device
+        check_device(device)
+
+    def __repr__(self) -> str:
+        return f"FeatureExtractor({self.settings!r}, device={self.device!r})"
+
+    def __call__(self, batch: Any) -> Any:
+        """Return the features of a batch.
+
+        Parameters
+        ----------
+        batch : ndarray, sequence of paths, or mapping
+            - Images of one size: an array (B, H, W) or, with ``colour="channels"``,
+              (B, 3, H, W), resized and cropped by you.
+            - Paths.
+            - A mapping of columns, among them ``path``.
+
+        Returns
+        -------
+        ndarray or dict
+            For images an array of float32 (B, F). Otherwise a dict: the columns that were given
+            (``path`` at least), ``features`` of float32 (B, F) and ``error``, a str each, empty
+            where all went well and else the reason why the row is NaN.
+
+        Raises
+        ------
+        ValueError
+            If a batch has images whose vectors are of different lengths (``pool="none"``), or
+            an array is of the wrong shape.
+        """
+        if isinstance(batch, np.ndarray) and batch.dtype.kind not in "OSUT":
+            return self._images(batch)
+        columns = dict(batch) if isinstance(batch, Mapping) else {"path": list(batch)}
+        if "path" not in columns:
+            raise ValueError(f"a batch needs a column 'path', got {', '.join(map(str, columns))}")
+        rows = [self._row(os.fspath(path)) for path in columns["path"]]
+        found = [row for row in rows if isinstance(row, Row)]
+        lengths = {row.features.size for row in found}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"images of different sizes in one batch give vectors of {sorted(lengths)} "
+                "features: with pool none, use resize or crop"
+            )
+        length = lengths.pop() if lengths else self._usual_length()
+        features = np.full((len(rows), length), np.nan, np.float32)
+        for index, row in enumerate(rows):
+            if isinstance(row, Row):
+                features[index] = row.features
+        errors = [row.reason if isinstance(row, ImageError) else "" for row in rows]
+        return {**columns, "features": features, "error": np.array(errors, dtype=np.str_)}
+
+    def _row(self, path: str) -> Row | ImageError:
+        try:
+            with _one_thread():
+                return features_of(path, self.settings, self.device)
+        except ImageError as error:
+            return error
+
+    def _images(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        colour = self.settings.colour == "channels"
+        if images.ndim != (4 if colour else 3) or (colour and images.shape[1] != 3):
+            expected = "(B, 3, H, W)" if colour else "(B, H, W)"
+            raise ValueError(f"images must have shape {expected}, got {images.shape}")
+        with _one_thread():
+            return features_of_images(images, self.settings, self.device)
+
+    def _usual_length(self) -> int:
+        size = self.settings.final_size()
+        return 0 if size is None else len(self.settings.names(size))
+
+
+def _one_thread() -> Any:
+    # How a product is cut over threads shows in its last bits.
+    return threadpool_limits(1, user_api="blas")

@@ -1,0 +1,474 @@
+"""Filling a store: one process at a time, whole shards first, the manifest after them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import os
+import secrets
+import shutil
+import sqlite3
+import time
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtwpt.extract.chunks import (
+    DurableStore,
+    FileLock,
+    Timeout,
+    ZstdCodec,
+    remove_partial,
+    sync_folder,
+    zarr,
+)
+from dtwpt.extract.decoding import Task
+from dtwpt.extract.extractor import Row, Stamp, another_size
+from dtwpt.extract.manifest import Manifest, Plan, State, StoreBusyError
+from dtwpt.extract.reading import ImageError
+from dtwpt.extract.settings import Settings
+from dtwpt.extract.store import FEATURES, MANIFEST, MANIFEST_FILE, Header, names_sqlite, read_header
+from dtwpt.extract.table import versions
+
+__all__ = ["StoreWriter"]
+
+_LOCK_FILE = os.path.join(MANIFEST, "lock")
+# Raw bytes of a shard: what is rewritten when one row of it is new.
+_SHARD_BYTES = 1 << 22
+_CHUNKS_PER_SHARD = 16
+# Features that wait to be written, at most.
+_PENDING_BYTES = 1 << 25
+# Seconds between two commits: seldom enough that they take a twentieth of the time.
+_LEAST_PAUSE, _MOST_PAUSE, _PAUSE_PER_SECOND = 0.5, 60.0, 20.0
+
+
+class _Pending(NamedTuple):
+    row: int
+    features: NDArray[np.float32] | None
+    reason: str | None
+    stamp: Stamp
+
+
+class StoreWriter:
+    """The one process that fills a store.
+
+    Outcomes may come in any order, from anywhere. They are on the disk, whole, once
+    :meth:`close` has returned, most of them seconds after :meth:`add`.
+
+    Parameters
+    ----------
+    path : path
+        Ends in ``.zarr``. A store that is there is gone on with.
+    settings : Settings
+    device : str
+    restart : bool
+        Begin anew. The store that was there is replaced once the new one is planned.
+
+    Raises
+    ------
+    ValueError
+        If there is something else than a store, or one with other settings or that is damaged.
+    StoreBusyError
+        If another process writes to it.
+    OSError
+        If it cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        settings: Settings,
+        *,
+        device: str = "numpy",
+        restart: bool = False,
+    ) -> None:
+        self.path = os.fspath(path)
+        self._target = os.path.realpath(self.path)
+        self._settings = settings
+        self._pending: list[_Pending] = []
+        self._pending_bytes = 0
+        self._commit: Future[float] | None = None
+        self._array: Any = None
+        self._rows = 0
+        self._broken = False  # a commit has failed
+        self._fresh = ""  # the folder of a store that is not in its place yet
+        self._locks: list[FileLock] = []
+        self._manifest: Manifest | None = None
+        self._thread = ThreadPoolExecutor(1, "dtwpt-store")
+        self._size: tuple[int, int] | None = None
+        try:
+            self._begin(settings, device, restart)
+        except BaseException:
+            self._release()
+            raise
+        self._last, self._pause = time.monotonic(), _LEAST_PAUSE
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Where writing failed there is no sense in trying again; whatever else stopped the run,
+        # what has been computed is kept.
+        self.close(commit=not self._broken)
+
+    # Beginning ----------------------------------------------------------------------------------
+
+    def _begin(self, settings: Settings, device: str, restart: bool) -> None:
+        folder = os.path.dirname(self._target)
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f"the folder of the output does not exist: {folder!r}")
+        _clear_up(self._target)
+        if os.path.lexists(self._target):
+            try:
+                header = read_header(self.path)
+            except ValueError as error:
+                if not (restart and _is_ours(self._target)):
+                    raise
+                header, restart = None, bool(error)
+            self._lock(self._target)
+            if not restart and header is not None:
+                _check_same(self.path, header, settings, device)
+                self._open(self._target)
+                return
+            _check_nothing_else(self.path)
+        self._create(settings, device)
+
+    def _lock(self, folder: str) -> None:
+        before = os.stat(folder).st_ino
+        lock = FileLock(os.path.join(folder, _LOCK_FILE), timeout=0, thread_local=False)
+        busy = f"another process is writing to {self.path!r}"
+        try:
+            lock.acquire()
+        except Timeout:
+            raise StoreBusyError(busy) from None
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        self._locks.append(lock)
+        if os.stat(folder).st_ino != before:  # replaced while this one was about to take it
+            raise StoreBusyError(busy)
+
+    def _open(self, folder: str) -> None:
+        # What killed processes left behind is nobody's, now that the lock is ours.
+        try:
+            remove_partial(folder)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        manifest_file = os.path.join(folder, MANIFEST_FILE)
+        with names_sqlite(self.path):
+            self._manifest = Manifest(manifest_file)
+            self._manifest.check()
+        self._group = zarr.open_group(DurableStore(folder), mode="r+", zarr_format=3)
+        if FEATURES in self._group:
+            self._array = self._group[FEATURES]
+            height, width = self._array.attrs["size"]
+            self._size = (height, width)
+
+    def _create(self, settings: Settings, device: str) -> None:
+        folder, name = os.path.split(self._target)
+        self._fresh = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.new")
+        try:
+            os.mkdir(self._fresh)
+        except OSError as error:
+            fresh, self._fresh = self._fresh, ""
+            error.filename = fresh
+            raise _cannot_write(self.path, error) from error
+        os.mkdir(os.path.join(self._fresh, MANIFEST))
+        self._lock(self._fresh)
+        header = Header(secrets.token_hex(16), settings, device, versions(device))
+        group = zarr.create_group(DurableStore(self._fresh), zarr_format=3)
+        group.create_array(
+            MANIFEST,
+            shape=(0,),
+            chunks=(1,),
+            dtype="uint8",
+            attributes={"about": "manifest.sqlite in this folder says which row is which image"},
+        )
+        group.update_attributes(header.attributes())
+        with names_sqlite(self.path):
+            Manifest.create(os.path.join(self._fresh, MANIFEST_FILE)).close()
+        self._open(self._fresh)
+
+    def plan(
+        self, paths: Iterable[str], *, check: str = "time", retry_skipped: bool = False
+    ) -> Plan:
+        """Take up inputs, compare those that are known with their files, and begin.
+
+        Parameters
+        ----------
+        paths : iterable of str
+        check : {"time", "hash"}
+            What tells that a file has changed: size and modification time, or its contents.
+        retry_skipped : bool
+            Take up again what was skipped.
+        """
+        with names_sqlite(self.path), self._naming_the_disk():
+            plan = self._open_manifest.plan(
+                paths,
+                hashes=check == "hash",
+                retry_skipped=retry_skipped,
+                resize=self._resize,
+            )
+        if self._array is None and self._settings.final_size() is not None:
+            self._create_array(self._settings.final_size() or (1, 1))
+        if self._fresh:
+            self._put_in_place()
+        return plan
+
+    @property
+    def _open_manifest(self) -> Manifest:
+        if self._manifest is None:
+            raise ValueError("the writer is closed")
+        return self._manifest
+
+    def _resize(self, rows: int) -> None:
+        # Before the manifest knows of the rows: those beyond it do no harm.
+        self._rows = rows
+        if self._array is not None and self._array.shape[0] < rows:
+            self._array.resize((rows, self._array.shape[1]))
+
+    def _put_in_place(self) -> None:
+        """Move the new store to where it belongs, and what was there out of the way."""
+        fresh, folder = self._fresh, os.path.dirname(self._target)
+        # SQLite and Zarr know their files by name.
+        self._open_manifest.close()
+        old = fresh.removesuffix(".new") + ".old"
+        if os.path.lexists(self._target):
+            if len(self._locks) == 1:  # it was not there at the beginning
+                raise StoreBusyError(f"another process is writing to {self.path!r}")
+            os.rename(self._target, old)
+        try:
+            os.rename(fresh, self._target)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise StoreBusyError(f"another process is writing to {self.path!r}") from None
+            raise
+        sync_folder(folder)
+        self._fresh = ""
+        size = self._size
+        self._open(self._target)
+        self._size = size
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _create_array(self, size: tuple[int, int]) -> None:
+        names = self._settings.names(size)
+        rows_per_shard = _power_of_two(_SHARD_BYTES // (4 * len(names)))
+        rows_per_chunk = max(1, rows_per_shard // _CHUNKS_PER_SHARD)
+        self._array = self._group.create_array(
+            FEATURES,
+            shape=(self._rows, len(names)),
+            dtype="float32",
+            chunks=(rows_per_chunk, len(names)),
+            shards=(rows_per_shard, len(names)),
+            compressors=[ZstdCodec(level=3, checksum=True)],
+            fill_value=float("nan"),
+            dimension_names=("image", "feature"),
+            attributes={"feature_names": names, "size": list(size)},
+        )
+        self._size = size
+
+    # Filling ------------------------------------------------------------------------------------
+
+    def counts(self) -> dict[State, int]:
+        """Return the number of inputs in each state, as far as they are committed."""
+        with names_sqlite(self.path), Manifest(self._manifest_file) as manifest:
+            return manifest.counts()
+
+    def waiting(self) -> Generator[Task, None, None]:
+        """Yield what is to be done, by row, and open the list of it anew every time."""
+        # A connection of its own: the other one belongs to the thread that commits.
+        with names_sqlite(self.path), Manifest(self._manifest_file) as manifest:
+            for row, path in manifest.waiting():
+                yield Task(row, path)
+
+    @property
+    def _manifest_file(self) -> str:
+        return os.path.join(self._fresh or self._target, MANIFEST_FILE)
+
+    def add(self, row: int, result: Row | ImageError, stamp: Stamp) -> Row | ImageError:
+        """Take what came of a row, and return what is written down about it.
+
+        Features of another length than the others' are refused: with ``pool="none"``, the first
+        image that is added decides.
+        """
+        if isinstance(result, Row):
+            if self._array is None:
+                self._create_array(result.size)
+            if self._settings.pool == "none" and result.size != self._size:
+                result = self._another_size(row, result.size)
+        if isinstance(result, Row):
+            # A copy: what it is a row of may be much larger.
+            self._pending.append(_Pending(row, result.features.copy(), None, stamp))
+            self._pending_bytes += result.features.nbytes
+        else:
+            self._pending.append(_Pending(row, None, result.reason, stamp))
+        self.commit_if_due()
+        return result
+
+    def _another_size(self, row: int, size: tuple[int, int]) -> ImageError:
+        with names_sqlite(self.path), Manifest(self._manifest_file) as manifest:
+            path = manifest.path(row)
+        return another_size(path, size, "the first one", self._size or (0, 0))
+
+    def commit_if_due(self) -> None:
+        """Begin a commit if it is time to."""
+        if self._commit is not None and self._commit.done():
+            seconds = self._settle()
+            self._pause = min(max(_LEAST_PAUSE, _PAUSE_PER_SECOND * seconds), _MOST_PAUSE)
+        full = self._pending_bytes >= _PENDING_BYTES
+        if full or time.monotonic() - self._last >= self._pause:
+            if self._commit is not None and not full:
+                return  # the last one is not through
+            self._begin_commit()
+
+    def _begin_commit(self) -> None:
+        # In a thread of its own: an exception here, such as Ctrl-C, never leaves a commit half
+        # done while another one begins.
+        self._settle()
+        if self._pending:
+            pending, self._pending, self._pending_bytes = self._pending, [], 0
+            self._commit = self._thread.submit(self._write, pending)
+        self._last = time.monotonic()
+
+    def _settle(self) -> float:
+        """Wait for the commit under way; raise what it raised."""
+        if self._commit is None:
+            return 0.0
+        seconds = self._commit.result()
+        self._commit = None
+        return seconds
+
+    def _write(self, pending: list[_Pending]) -> float:
+        started = time.monotonic()
+        done = [entry for entry in pending if entry.features is not None]
+        try:
+            with names_sqlite(self.path), self._naming_the_disk():
+                if done:
+                    self._write_rows(done)
+                self._open_manifest.finish(
+                    (row, reason, stamp) for row, _, reason, stamp in pending
+                )
+        except BaseException:
+            self._broken = True
+            raise
+        return time.monotonic() - started
+
+    def _write_rows(self, done: list[_Pending]) -> None:
+        shard = self._array.shards[0]
+        rows = np.array([entry.row for entry in done])
+        order = np.argsort(rows, kind="stable")
+        shards = rows[order] // shard
+        for places in np.split(order, np.flatnonzero(np.diff(shards)) + 1):
+            start = int(rows[places[0]]) // shard * shard
+            stop = min(start + shard, self._array.shape[0])
+            block = self._array[start:stop]
+            for place in places:
+                block[rows[place] - start] = done[place].features
+            self._array[start:stop] = block
+
+    @contextlib.contextmanager
+    def _naming_the_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "full" in str(error):
+                raise _cannot_write(self.path, OSError(errno.ENOSPC, "No space left")) from error
+            raise
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
+    # The end ------------------------------------------------------------------------------------
+
+    def close(self, commit: bool = True) -> None:
+        """Commit what is there and let go of the store.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        try:
+            if commit:
+                self._begin_commit()
+                self._settle()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        self._thread.shutdown(wait=True)  # a commit under way comes to its end
+        if self._manifest is not None:
+            self._manifest.close()
+            self._manifest = None
+        for lock in self._locks:
+            lock.release()
+        self._locks = []
+        if self._fresh:
+            shutil.rmtree(self._fresh, ignore_errors=True)
+            self._fresh = ""
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(0, number.bit_length() - 1)
+
+
+def _cannot_write(path: str, error: OSError) -> OSError:
+    return type(error)(error.errno, f"cannot write {path!r}: {error.strerror or error}")
+
+
+def _check_same(path: str, header: Header, settings: Settings, device: str) -> None:
+    before, now = header.settings.to_dict(), settings.to_dict()
+    differences = [
+        f"{name} {before[name]!r}, not {now[name]!r}" for name in now if before[name] != now[name]
+    ]
+    if header.device != device:
+        differences.append(f"device {header.device!r}, not {device!r}")
+    if differences:
+        raise ValueError(
+            f"{path!r} was made with {', '.join(differences)}: go on with the same settings, "
+            "choose another output, or begin anew (--restart)"
+        )
+
+
+def _is_ours(folder: str) -> bool:
+    """Whether a folder is a store, if a damaged one or one of a newer version."""
+    try:
+        read_header(folder)
+    except ValueError as error:
+        return "is not a feature store" not in str(error)
+    return True
+
+
+def _check_nothing_else(path: str) -> None:
+    """Refuse to replace a store into whose folder somebody has put other things."""
+    others = sorted(set(os.listdir(path)) - {"zarr.json", FEATURES, MANIFEST})
+    if others:
+        raise ValueError(
+            f"{path!r} also holds {others[0]!r}, which is not the store's: move it away first"
+        )
+
+
+def _clear_up(target: str) -> None:
+    """Put right what a process that was killed while it began a store left behind."""
+    folder, name = os.path.split(target)
+    beginning = os.path.join(glob.escape(folder), glob.escape(f".{name}."))
+    for old in glob.glob(f"{beginning}*.old"):
+        with contextlib.suppress(OSError):
+            if not os.path.lexists(target):
+                os.rename(old, target)
+            else:
+                shutil.rmtree(old)
+    for fresh in glob.glob(f"{beginning}*.new"):
+        lock_file = os.path.join(fresh, _LOCK_FILE)
+        if not os.path.exists(lock_file):
+            continue  # just being made
+        with contextlib.suppress(OSError, Timeout), FileLock(lock_file, timeout=0):
+            shutil.rmtree(fresh)

@@ -1,0 +1,222 @@
+"""Files in, features out: decoding in processes, the transform in threads, in order."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import wait
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from dtwpt.extract.decoding import Arrival, Decoders, Task
+from dtwpt.extract.extractor import Row, Stamp, image_of, rows_of, stamp_of
+from dtwpt.extract.reading import ImageError
+from dtwpt.extract.settings import Settings
+
+__all__ = ["TIMEOUT", "Outcome", "stream"]
+
+#: Seconds that reading one image may take.
+TIMEOUT = 600.0
+
+# Bytes of pixels that are transformed together: few, so that their maps stay in a core's cache;
+# on another device, enough to hide the cost of the transfer.
+_BATCH = {"numpy": 1 << 19}
+_DEVICE_BATCH = 1 << 26
+# Bytes that may be on their way in any case.
+_LEAST_BYTES = 1 << 23
+# Files on their way, for each process: more lets a slow one hold up the others less.
+_FILES = 64
+
+
+class Outcome(NamedTuple):
+    """What came of a file."""
+
+    row: int
+    path: str
+    result: Row | ImageError
+    stamp: Stamp
+
+
+def stream(
+    tasks: Iterable[Task],
+    settings: Settings,
+    workers: int,
+    *,
+    device: str = "numpy",
+    hashes: bool = False,
+    timeout: float = TIMEOUT,
+) -> Generator[Outcome, None, None]:
+    """Yield what comes of files, in their order.
+
+    Memory is bounded in bytes: by what is being transformed, an image a process, and results that
+    wait for an earlier file. The tasks are read as they are needed.
+    """
+    # One thread for each product, here too: how it is cut over threads shows in its last bits.
+    with threadpool_limits(1, user_api="blas"):
+        if workers == 1:
+            yield from _alone(tasks, settings, device, hashes)
+        else:
+            with _Pipeline(settings, workers, device, hashes, timeout) as pipeline:
+                yield from pipeline.run(iter(tasks))
+
+
+def _alone(
+    tasks: Iterable[Task], settings: Settings, device: str, hashes: bool
+) -> Generator[Outcome, None, None]:
+    for task in tasks:
+        stamp = stamp_of(task.path, hashes)
+        result: Row | ImageError
+        try:
+            (result,) = rows_of([task.path], image_of(task.path, settings)[None], settings, device)
+        except ImageError as error:
+            result = error
+        yield Outcome(*task, result, stamp)
+
+
+@dataclass
+class _Batch:
+    """Images of one size, as they come in."""
+
+    images: NDArray[np.float32]
+    arrivals: list[Arrival] = field(default_factory=list)
+
+    @property
+    def full(self) -> bool:
+        return len(self.arrivals) == len(self.images)
+
+    @property
+    def nbytes(self) -> int:
+        return self.images[: len(self.arrivals)].nbytes
+
+
+class _Pipeline:
+    """One run: this process transforms, the others decode."""
+
+    def __init__(
+        self, settings: Settings, workers: int, device: str, hashes: bool, timeout: float
+    ) -> None:
+        self._settings, self._device = settings, device
+        self._batch_bytes = _BATCH.get(device, _DEVICE_BATCH)
+        # A thread a core, although the other processes need some of them too: whoever has work
+        # gets the time. A device has its own ways to do several things at a time.
+        self._threads = workers if device == "numpy" else 1
+        self._most_bytes = max(_LEAST_BYTES, 3 * self._threads * self._batch_bytes)
+        self._most_files = _FILES * workers
+        self._order: deque[Task] = deque()
+        self._outcomes: dict[int, Outcome] = {}
+        self._open: dict[tuple[int, ...], _Batch] = {}
+        self._running: dict[Future[list[Row | ImageError]], _Batch] = {}
+        self._bytes = 0
+        with contextlib.ExitStack() as stack:
+            self._decoders = stack.enter_context(Decoders(workers - 1, settings, hashes, timeout))
+            self._woken, self._wake = Pipe(duplex=False)
+            stack.callback(self._woken.close)
+            stack.callback(self._wake.close)
+            self._pool = ThreadPoolExecutor(self._threads, "dtwpt-transform")
+            stack.callback(self._pool.shutdown, cancel_futures=True)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> _Pipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def run(self, tasks: Iterator[Task]) -> Generator[Outcome, None, None]:
+        more = True
+        while more or self._order:
+            while more and len(self._order) < self._most_files and self._decoders.has_room():
+                task = next(tasks, None)
+                if task is None:
+                    more = False
+                    break
+                self._order.append(task)
+                self._decoders.put(task)
+            while self._order and self._order[0].row in self._outcomes:
+                outcome = self._outcomes.pop(self._order.popleft().row)
+                if isinstance(outcome.result, Row):
+                    self._bytes -= outcome.result.features.nbytes
+                yield outcome
+            if self._order:
+                self._step()
+
+    def _step(self) -> None:
+        """Wait for something to happen, and act on it."""
+        # With the pixels at their limit, only the image that everything else waits for is read:
+        # it is the next one of its process, as each takes them in order.
+        room = self._bytes < self._most_bytes
+        waitables = self._decoders.waitables(room, self._order[0].row)
+        ready = wait([*waitables, self._woken], 0)
+        if not ready:
+            # Nothing more to be had at once: better a small batch than an idle thread.
+            self._submit_for_idle_threads()
+            ready = wait([*waitables, self._woken], 1.0)
+        for connection in ready:
+            if connection is self._woken:
+                self._collect()
+            else:
+                self._read(connection)
+        if not ready:
+            self._decoders.end_hanging()
+        while self._decoders.blamed:
+            task, error = self._decoders.blamed.pop()
+            self._outcomes[task.row] = Outcome(*task, error, Stamp())
+
+    def _read(self, connection: Any) -> None:
+        arrival = self._decoders.arrival(connection)
+        if arrival is None:
+            return
+        if isinstance(arrival.shape, ImageError):
+            self._outcomes[arrival.task.row] = Outcome(*arrival.task, arrival.shape, arrival.stamp)
+            return
+        batch = self._open.get(arrival.shape)
+        if batch is None:
+            count = max(1, self._batch_bytes // (4 * math.prod(arrival.shape)))
+            batch = _Batch(np.empty((count, *arrival.shape), np.float32))
+            self._open[arrival.shape] = batch
+        slot = batch.images[len(batch.arrivals)]
+        if self._decoders.take(connection, slot):
+            batch.arrivals.append(arrival)
+            self._bytes += slot.nbytes
+            if batch.full:
+                self._submit(arrival.shape)
+
+    def _submit_for_idle_threads(self) -> None:
+        while self._open and len(self._running) < self._threads:
+            fullest = max(self._open, key=lambda shape: self._open[shape].nbytes)
+            if not self._open[fullest].arrivals:
+                return
+            self._submit(fullest)
+
+    def _submit(self, shape: tuple[int, ...]) -> None:
+        batch = self._open.pop(shape)
+        count = len(batch.arrivals)
+        paths = [arrival.task.path for arrival in batch.arrivals]
+        future = self._pool.submit(
+            rows_of, paths, batch.images[:count], self._settings, self._device
+        )
+        self._running[future] = batch
+        future.add_done_callback(self._say_done)
+
+    def _say_done(self, _: object) -> None:
+        with contextlib.suppress(OSError):  # closed: nobody waits any more
+            self._wake.send_bytes(b"x")
+
+    def _collect(self) -> None:
+        while self._woken.poll():
+            self._woken.recv_bytes()
+        for future in [future for future in self._running if future.done()]:
+            batch = self._running.pop(future)
+            self._bytes -= batch.nbytes
+            for arrival, result in zip(batch.arrivals, future.result(), strict=True):
+                self._outcomes[arrival.task.row] = Outcome(*arrival.task, result, arrival.stamp)
+                if isinstance(result, Row):
+                    self._bytes += result.features.nbytes

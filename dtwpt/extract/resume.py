@@ -1,0 +1,148 @@
+"""Images of any number of runs into one store."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from dtwpt.checks import as_count
+from dtwpt.extract.extractor import check_device
+from dtwpt.extract.files import is_store_name
+from dtwpt.extract.inputs import iterate_images
+from dtwpt.extract.manifest import State
+from dtwpt.extract.pipeline import TIMEOUT, stream
+from dtwpt.extract.reading import ImageError
+from dtwpt.extract.run import check_on_error
+from dtwpt.extract.settings import Settings
+
+if TYPE_CHECKING:
+    from dtwpt.extract.store import FeatureStore
+
+__all__ = ["CHECKS", "extract_to_store"]
+
+#: What tells that a file has changed.
+CHECKS = ("time", "hash")
+
+
+def extract_to_store(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    settings: Settings | None = None,
+    *,
+    workers: int = 1,
+    device: str = "numpy",
+    on_error: str = "skip",
+    check: str = "time",
+    retry_skipped: bool = False,
+    restart: bool = False,
+    timeout: float = TIMEOUT,
+    progress: Callable[[int, int], None] | None = None,
+) -> FeatureStore:
+    """Extract the features of image files into a store on the disk, or go on with it.
+
+    Whatever ends a run, what it has finished is kept, and the same call goes on from there:
+    files that are done and unchanged are not read again, those that have changed are done again,
+    new ones are added, those no longer given stay. What the store holds in the end does not depend
+    on how often it was interrupted, nor on workers or the order of the paths, bit for bit.
+
+    Parameters
+    ----------
+    paths : path or iterable of paths
+        Files, folders and patterns, as for :func:`find_images`.
+    output : path
+        The folder of the store, ends in ``.zarr``.
+    settings : Settings, optional
+        Default: ``Settings()``. Those of a store stay what they are.
+    workers : int, default: 1
+        As for :func:`extract`.
+    device : str, default: "numpy"
+        As for :func:`extract`. It stays what it is, too.
+    on_error : {"skip", "stop"}
+        What to do about a file that cannot be used: write down the reason and go on, or raise.
+    check : {"time", "hash"}
+        What tells that a file has changed since it was done: size and modification time, or its
+        contents, for which all files are read again.
+    retry_skipped : bool
+        Try again what was skipped; without it, only those of these files that have changed.
+    restart : bool
+        Begin anew. The old store is deleted once the new one is planned.
+    timeout : float, default: 600
+        Seconds that reading one image may take, with more than one worker.
+    progress : callable, optional
+        Called with the numbers of files done and in all, first with those done by earlier runs.
+
+    Returns
+    -------
+    FeatureStore
+
+    Raises
+    ------
+    ImageError
+        With ``on_error="stop"``, if a file cannot be used.
+    StoreBusyError
+        If another process writes to the store.
+    ValueError
+        If the store has other settings, is damaged, of a newer version, or something else.
+    FileNotFoundError
+        If a path does not exist or stands for no image.
+    OSError
+        If the store cannot be written.
+    WorkerError
+        If worker processes do not start.
+    ImportError
+        If zarr is not installed, or the device needs torch.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from dtwpt.extract import Settings, extract_to_store
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("a.npy", "b.npy"):
+    ...         np.save(os.path.join(folder, name), np.eye(32))
+    ...     store = extract_to_store(folder, os.path.join(folder, "features.zarr"))
+    ...     store.features.shape, store.features[0].shape, np.asarray(store.features).dtype
+    ((2, 32), (32,), dtype('float32'))
+    """
+    from dtwpt.extract.filling import StoreWriter
+    from dtwpt.extract.store import open_store
+
+    settings = Settings() if settings is None else settings
+    workers = as_count(workers, "workers")
+    check_on_error(on_error)
+    if check not in CHECKS:
+        raise ValueError(f"unknown check {check!r}; known: {', '.join(CHECKS)}")
+    if not is_store_name(output):
+        raise ValueError(f"a store must be named *.zarr, got {os.fspath(output)!r}")
+    check_device(device)
+    with StoreWriter(output, settings, device=device, restart=restart) as writer:
+        writer.plan(iterate_images(paths), check=check, retry_skipped=retry_skipped)
+        counts = writer.counts()
+        total = sum(counts.values())
+        left = counts[State.WAITING]
+        if progress is not None:
+            progress(total - left, total)
+        with (
+            contextlib.closing(writer.waiting()) as tasks,
+            contextlib.closing(
+                stream(
+                    tasks,
+                    settings,
+                    min(workers, left + 1),
+                    device=device,
+                    hashes=check == "hash",
+                    timeout=timeout,
+                )
+            ) as outcomes,
+        ):
+            for done, outcome in enumerate(outcomes, total - left + 1):
+                if on_error == "stop" and isinstance(outcome.result, ImageError):
+                    raise outcome.result
+                result = writer.add(outcome.row, outcome.result, outcome.stamp)
+                if on_error == "stop" and isinstance(result, ImageError):
+                    raise result
+                if progress is not None:
+                    progress(done, total)
+    return open_store(output)

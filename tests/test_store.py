@@ -1,0 +1,598 @@
+"""The feature store: what it holds whatever happened to the runs that filled it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import pickle
+import shutil
+import sqlite3
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import dtwpt
+from dtwpt.extract import (
+    FeatureExtractor,
+    FeatureTable,
+    ImageError,
+    Settings,
+    StoreBusyError,
+    WorkerError,
+    extract,
+    extract_to_store,
+    find_images,
+    load,
+    load_settings,
+    save,
+)
+
+zarr = pytest.importorskip("zarr", reason="feature stores need zarr, hence Python 3.11")
+
+from dtwpt.extract import FeatureStore, StoreWriter, filling  # noqa: E402
+from dtwpt.extract.chunks import DurableStore, SteadyStore  # noqa: E402
+from dtwpt.extract.extractor import Stamp, features_of, image_of  # noqa: E402
+
+RNG = np.random.default_rng(0)
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(dtwpt.__file__).parents[1])}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Images of three sizes, found in another order than that of their paths."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(40):
+        pixels = RNG.integers(0, 256, (32 + number % 3, 36), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02}.{('png', 'bmp')[number % 2]}")
+    return folder
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the files that are read in this process, as they are."""
+
+    names: list[str] = []
+
+    def counted(path: str, settings: Settings) -> NDArray[np.float32]:
+        names.append(os.path.basename(path))
+        return image_of(path, settings)
+
+    monkeypatch.setattr("dtwpt.extract.pipeline.image_of", counted)
+    return names
+
+
+def expected(paths: list[str], settings: Settings | None = None) -> NDArray[np.float32]:
+    return extract(sorted(paths), settings).features
+
+
+# What it holds ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_the_same_whatever_workers_and_order(folder: Path, tmp_path: Path, workers: int) -> None:
+    files = find_images(folder)
+    calls: list[tuple[int, int]] = []
+    store = extract_to_store(
+        files[::-1],
+        tmp_path / "a.zarr",
+        Settings(pool=2),
+        workers=workers,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    assert calls == [(done, 40) for done in range(41)]
+    assert store.files == sorted(files)
+    assert (store.skipped, store.waiting) == ([], [])
+    table = extract(sorted(files), Settings(pool=2))
+    assert np.asarray(store.features).tobytes() == table.features.tobytes()
+    assert store.feature_names == table.feature_names
+    assert store.settings == table.settings == load_settings(store.path)[0]
+    assert store.made_by == table.made_by
+
+
+def test_any_reader_of_zarr_gets_along(folder: Path, tmp_path: Path) -> None:
+    store = extract_to_store(folder, tmp_path / "a.zarr")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        group = zarr.open_group(tmp_path / "a.zarr", mode="r")
+        names = {name for name, _ in group.members(max_depth=None)}
+    assert names == {"features", "manifest"}
+    assert group.attrs["settings"] == Settings().to_dict()
+    array = group["features"]
+    assert array.attrs["feature_names"] == store.feature_names
+    np.testing.assert_array_equal(array[:], store.features[:])
+    assert (array.metadata.zarr_format, array.shards is None) == (3, False)
+
+
+def test_lazy_features_are_indexed_like_an_array(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filling, "_SHARD_BYTES", 4 * 8 * 4 * 8)  # 8 rows: several shards
+    monkeypatch.setattr(filling, "_CHUNKS_PER_SHARD", 4)
+    (folder / "bad.png").write_text("not a picture")
+    features = extract_to_store(folder, tmp_path / "a.zarr", Settings(depth=2)).features
+    array = expected([str(path) for path in folder.iterdir() if path.name != "bad.png"])
+    assert (features.shape, features.dtype.name, len(features)) == ((40, 32), "float32", 40)
+    mask = RNG.random(40) < 0.3
+    indices: list[Any] = [
+        *(0, -1, slice(None), slice(3, 30, 4), slice(None, None, -1), slice(5, 5), [7, 1, 1, 39]),
+        *(mask, np.flatnonzero(mask), ..., (2, 3), (slice(2, 9), slice(1, 4)), ([1, 12], ...)),
+        (slice(None), 5),
+    ]
+    for index in indices:
+        np.testing.assert_array_equal(features[index], array[index])
+    np.testing.assert_array_equal(list(features), array)
+    assert np.asarray(features, dtype=np.float64).dtype == np.float64
+    for index in (40, [0, 40], "a"):
+        with pytest.raises(IndexError):
+            features[index]
+
+
+def test_whole_maps_need_one_size_which_the_first_image_decides(
+    folder: Path, tmp_path: Path
+) -> None:
+    (folder / "00.aaa.png").write_text("not a picture")
+    settings = Settings(depth=1, pool="none")
+    for workers in (1, 3):
+        output = tmp_path / f"{workers}.zarr"
+        store = extract_to_store(folder, output, settings, workers=workers)
+        sizes = [int(Path(name).name[:2]) % 3 for name in store.files]
+        assert set(sizes) == {0}
+        assert len(store.skipped) == 40 - len(sizes) + 1
+        assert "33x36 pixels, but the first one has 32x36" in store.skipped[1].reason
+        np.testing.assert_array_equal(store.features[:], expected(store.files, settings))
+        assert store.feature_names == settings.names((32, 36))
+    only = extract_to_store(folder / "00.aaa.png", tmp_path / "none.zarr", settings)
+    assert (only.features.shape, len(only.skipped)) == ((0, 0), 1)
+
+
+# Going on ---------------------------------------------------------------------------------------
+
+
+def test_nothing_is_done_twice(folder: Path, tmp_path: Path, decoded: list[str]) -> None:
+    output = tmp_path / "a.zarr"
+    bad = folder / "20.bad.png"
+    bad.write_text("not a picture")
+    some = find_images(folder)[10:30]
+    with pytest.raises(ImageError, match=r"20\.bad"):
+        extract_to_store(some, output, on_error="stop")
+    partial = load(output)
+    assert isinstance(partial, FeatureStore)
+    assert len(partial.files) == 10
+    assert partial.waiting == some[10:]
+    np.testing.assert_array_equal(partial.features[:], expected(partial.files))
+
+    # What was waiting is done, too, and what is new is added, in any order.
+    store = extract_to_store(find_images(folder)[:5], output)
+    assert len(store.files) == 24
+    assert [Path(name).name for name, _ in store.skipped] == ["20.bad.png"]
+    assert store.waiting == []
+    decoded.clear()
+    extract_to_store(folder, output)
+    assert len(decoded) == 16
+    decoded.clear()
+    calls: list[tuple[int, int]] = []
+    store = extract_to_store(
+        folder, output, workers=1, progress=lambda done, total: calls.append((done, total))
+    )
+    assert (decoded, calls) == ([], [(41, 41)])
+    np.testing.assert_array_equal(store.features[:], expected(store.files))
+
+    # Changed files, one of them mended, one lost.
+    Image.fromarray(np.full((40, 40), 99, np.uint8)).save(folder / "03.bmp")
+    shutil.copy(folder / "04.png", bad)
+    (folder / "05.bmp").unlink()
+    decoded.clear()
+    store = extract_to_store(folder, output)
+    assert sorted(decoded) == ["03.bmp", "20.bad.png"]  # by row: the order they were added in
+    assert store.files == sorted([*find_images(folder), str(folder / "05.bmp")])
+    assert store.skipped == []
+    row = store.files.index(str(bad))
+    np.testing.assert_array_equal(store.features[row], features_of(str(bad), Settings()).features)
+
+    decoded.clear()
+    bad.write_text("not a picture again")
+    extract_to_store(folder, output)
+    assert len(extract_to_store(folder, output).skipped) == 1
+    assert decoded == ["20.bad.png"]
+    extract_to_store(folder, output, retry_skipped=True)
+    assert decoded == ["20.bad.png"] * 2
+
+
+def test_contents_tell_where_times_do_not(folder: Path, tmp_path: Path, decoded: list[str]) -> None:
+    path = folder / "06.png"
+    for check, again in (("time", []), ("hash", ["06.png"])):
+        output = tmp_path / f"{check}.zarr"
+        extract_to_store(folder, output, check=check)
+        decoded.clear()
+        status = path.stat()
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1  # of the last checksum, which nobody looks at
+        path.write_bytes(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        extract_to_store(folder, output, check=check)
+        assert decoded == again
+        decoded.clear()
+        for name in find_images(folder):
+            os.utime(name)
+        extract_to_store(folder, output, check=check)
+        assert len(decoded) == (40 if check == "time" else 0)
+    # Hashes are asked for when the store has none yet.
+    extract_to_store(folder, tmp_path / "time.zarr", check="hash")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    decoded.clear()
+    extract_to_store(folder, tmp_path / "time.zarr", check="hash")
+    assert decoded == ["06.png"]
+
+
+def test_restart_replaces_the_old_store_once_the_new_one_has_begun(
+    folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "a.zarr"
+    old = extract_to_store(folder, output)
+    with pytest.raises(ValueError, match="with depth 2, not 1, pool 'mean', not 2"):
+        extract_to_store(folder, output, Settings(depth=1, pool=2))
+    pytest.importorskip("torch")
+    with pytest.raises(ValueError, match="with device 'numpy', not 'cpu'"):
+        extract_to_store(folder, output, device="cpu")
+    with pytest.raises(FileNotFoundError):
+        extract_to_store(tmp_path / "nowhere", output, Settings(depth=1), restart=True)
+    assert len(load(output).files) == 40
+    new = extract_to_store(folder, output, Settings(depth=1), restart=True)
+    assert new.features.shape == (40, 8)
+    with pytest.raises(OSError, match="replaced by another one"):
+        old.features[0]
+    # Killed between the two steps of the exchange: the next run puts the old one back.
+    output.rename(tmp_path / ".a.zarr.0123.old")
+    assert len(extract_to_store(folder / "00.png", output, Settings(depth=1)).files) == 40
+    (output / "thesis.txt").touch()
+    with pytest.raises(ValueError, match=r"also holds 'thesis\.txt'"):
+        extract_to_store(folder, output, restart=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "images"]
+
+
+# What is not ours, and what is damaged -----------------------------------------------------------
+
+
+def newer(output: Path) -> None:
+    zarr.open_group(output).update_attributes({"version": 99})
+
+
+def garbled(output: Path) -> None:
+    zarr.open_group(output).update_attributes({"settings": 3})
+
+
+def torn(output: Path) -> None:
+    manifest = output / "manifest" / "manifest.sqlite"
+    manifest.write_bytes(b"\0" * 100 + manifest.read_bytes()[100:])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (newer, "newer dtwpt: version 99"),
+        (torn, "manifest of .* is damaged"),
+        (lambda output: (output / "manifest/manifest.sqlite").unlink(), "manifest of .* unable"),
+        (garbled, "store .* is damaged"),
+    ],
+)
+def test_damage_is_refused_until_it_begins_anew(
+    folder: Path, tmp_path: Path, spoil: Callable[[Path], Any], message: str
+) -> None:
+    output = tmp_path / "a.zarr"
+    extract_to_store(folder, output)
+    spoil(output)
+    with pytest.raises((OSError, ValueError), match=message):
+        load(output)
+    with pytest.raises((OSError, ValueError), match=message):
+        extract_to_store(folder, output)
+    assert len(extract_to_store(folder, output, restart=True).files) == 40
+
+
+def test_other_folders_are_left_alone(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a.zarr"
+    makers: list[Callable[[], Any]] = [
+        output.mkdir,
+        lambda: (output / "x").write_text("mine"),
+        lambda: zarr.create_group(output, overwrite=True),
+        lambda: zarr.create_array(output, shape=(2, 2), dtype="f4", overwrite=True),
+        lambda: (shutil.move(output, tmp_path / "b"), output.write_text("mine")),
+    ]
+    for make in makers:
+        make()
+        before = sorted(tmp_path.rglob("*"))
+        for restart in (False, True):
+            with pytest.raises(ValueError, match="is not a feature store"):
+                extract_to_store(folder, output, restart=restart)
+        assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(FileNotFoundError, match="folder of the output"):
+        extract_to_store(folder, tmp_path / "nowhere" / "a.zarr")
+    with pytest.raises(ValueError, match=r"\*\.zarr"):
+        extract_to_store(folder, tmp_path / "a.npz")
+    with pytest.raises(ValueError, match="time, hash"):
+        extract_to_store(folder, output, check="name")
+    with pytest.raises(FileNotFoundError, match="no such feature store"):
+        load(tmp_path / "b.zarr")
+
+
+# Several processes ------------------------------------------------------------------------------
+
+
+def test_one_writer_at_a_time(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a.zarr"
+    extract_to_store(folder, output)
+    code = (
+        "import sys, time; from dtwpt.extract import StoreWriter, Settings\n"
+        "writer = StoreWriter(sys.argv[1], Settings()); print('mine', flush=True); time.sleep(99)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, output], stdout=subprocess.PIPE, env=ENVIRONMENT
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"mine\n"
+        for restart in (False, True):
+            with pytest.raises(StoreBusyError, match="another process is writing"):
+                extract_to_store(folder, output, restart=restart)
+        assert len(load(output).files) == 40  # reading is free
+        other.kill()
+    assert len(extract_to_store(folder, output).files) == 40  # the system lets go of it
+
+
+def test_a_reader_sees_one_version_of_a_shard(tmp_path: Path) -> None:
+    store = DurableStore(tmp_path / "a")
+    array = zarr.create_array(store, shape=(64, 4), chunks=(8, 4), shards=(64, 4), dtype="f4")
+    array[:] = 1
+    steady = SteadyStore(tmp_path / "a")
+    with steady.steady():
+        reader = zarr.open_array(steady, mode="r")
+        assert (reader[:8] == 1).all()
+        array[:] = RNG.random((64, 4))  # other lengths of other chunks
+        assert (reader[8:24] == 1).all()
+    with steady.steady():
+        np.testing.assert_array_equal(reader[8:24], array[8:24])
+    # What cannot be written leaves what was there, and no rest.
+    (tmp_path / "a" / "c" / "0" / "x").mkdir()
+    before = sorted((tmp_path / "a").rglob("*"))
+    with pytest.raises(OSError, match="directory"):
+        asyncio.run(store.set("c/0/x", zarr.core.buffer.cpu.Buffer.from_bytes(b"12")))
+    assert sorted((tmp_path / "a").rglob("*")) == before
+
+
+def test_rows_come_in_any_order(folder: Path, tmp_path: Path) -> None:
+    files = find_images(folder)
+    with StoreWriter(tmp_path / "a.zarr", Settings()) as writer:
+        assert writer.plan(files).new == 40
+        tasks = list(writer.waiting())
+        assert [task.path for task in tasks] == sorted(files)
+        for place in RNG.permutation(40)[:30]:
+            row, path = tasks[place]
+            writer.add(row, features_of(path, Settings()), Stamp())
+        writer.add(tasks[0].row, ImageError(tasks[0].path, "because"), Stamp())
+    store = load(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(store.features[:], expected(store.files))
+    assert [skipped.reason for skipped in store.skipped] == ["because"]
+
+
+SCRIPT = """
+import os, signal, sys, time
+import dtwpt.extract.decoding as decoding
+from dtwpt.extract import extract_to_store
+
+real = decoding.image_of
+
+def image_of(path, settings):
+    name = os.path.basename(path)
+    if "crash" in name:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "killed" in name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "once" in name and not os.path.exists(path + ".seen"):
+        open(path + ".seen", "w").close()
+        os.abort()
+    if "hang" in name:
+        time.sleep(1000)
+    return real(path, settings)
+
+decoding.image_of = image_of
+if __name__ == "__main__":
+    extract_to_store(sys.argv[1], sys.argv[2], workers=int(sys.argv[3]), timeout=8)
+"""
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_files_that_kill_or_hang_their_reader(folder: Path, tmp_path: Path, workers: int) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    for name in ("02.crash.png", "07.hang.png", "07.once.png", "12.killed.png", "12.crash.png"):
+        shutil.copy(folder / "00.png", folder / name)
+    good = [path for path in find_images(folder) if not path.endswith(("sh.png", "g.png", "d.png"))]
+    subprocess.run(
+        [sys.executable, tmp_path / "script.py", folder, tmp_path / "a.zarr", str(workers)],
+        env=ENVIRONMENT,
+        check=True,
+        timeout=60,
+    )
+    store = load(tmp_path / "a.zarr")
+    assert store.files == good
+    np.testing.assert_array_equal(store.features[:], expected(good))
+    assert [(Path(name).name, reason) for name, reason in store.skipped] == [
+        ("02.crash.png", "the decoder crashed twice (SIGSEGV)"),
+        ("07.hang.png", "reading it took more than 8 s"),
+        ("12.crash.png", "the decoder crashed twice (SIGSEGV)"),
+        (
+            "12.killed.png",
+            "the decoder crashed twice (SIGKILL, most likely for want of memory)",
+        ),
+    ]
+
+
+def test_a_script_without_a_guard_is_told_so(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        f"from dtwpt.extract import extract\nextract({str(folder)!r}, workers=2)"
+    )
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert 'runs under if __name__ == "__main__":' in done.stderr
+    assert issubclass(WorkerError, OSError)
+
+
+# Disks ------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, options: str) -> Iterator[Callable[[str], None]]:
+    """Mount a disk in memory; yield a function that changes its options."""
+    path.mkdir()
+
+    def mount(options: str) -> None:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)],
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode:
+            pytest.skip("mounting a disk is not allowed here")
+
+    if shutil.which("mount") is None or os.name == "nt":
+        pytest.skip("needs mount")
+    mount(options)
+    try:
+        yield lambda options: mount(f"remount,{options}")
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def fill(output: Path, files: list[str], settings: Settings) -> None:
+    """Commit every row on its own."""
+    with StoreWriter(output, settings) as writer:
+        writer.plan(files)
+        for row, path in writer.waiting():
+            writer.add(row, features_of(path, settings), Stamp())
+            writer._begin_commit()
+
+
+def test_a_full_disk_and_one_that_is_read_only(folder: Path, tmp_path: Path) -> None:
+    files = find_images(folder)
+    settings = Settings(pool=8)  # 8 KiB an image, hardly compressible
+    with small_disk(tmp_path / "disk", "size=220k") as change:
+        output = tmp_path / "disk" / "a.zarr"
+        with pytest.raises(OSError, match="No space left") as caught:
+            fill(output, files, settings)
+        assert caught.value.errno == errno.ENOSPC
+        partial = load(output)
+        assert 3 < len(partial.files) < 40
+        np.testing.assert_array_equal(partial.features[:], expected(partial.files, settings))
+        change("size=4m")
+        store = extract_to_store(folder, output, settings)
+        np.testing.assert_array_equal(store.features[:], expected(files, settings))
+        assert not list(output.rglob("*.partial"))
+
+        change("ro")
+        assert len(load(output).files) == 40
+        for path in (output, tmp_path / "disk" / "b.zarr"):
+            with pytest.raises(OSError, match=r"cannot write .*: Read-only file system"):
+                extract_to_store(folder, path, settings)
+
+
+def test_a_commit_that_fails_leaves_the_state_before(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "a.zarr"
+
+    def full(self: Any, results: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dtwpt.extract.manifest.Manifest.finish", full)
+        with pytest.raises(OSError, match="No space left"):
+            extract_to_store(folder, output)
+    store = load(output)
+    assert (store.files, len(store.waiting)) == ([], 40)
+    store = extract_to_store(folder, output)
+    np.testing.assert_array_equal(store.features[:], expected(store.files))
+
+
+# Other front doors ------------------------------------------------------------------------------
+
+
+def test_torch_agrees(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    expected = extract(folder, Settings(depth=3)).features
+    for workers in (1, 3):
+        store = extract_to_store(
+            folder, tmp_path / f"{workers}.zarr", Settings(depth=3), workers=workers, device="cpu"
+        )
+        assert (store.skipped, store.waiting) == ([], [])
+        features = np.asarray(store.features)
+        assert np.abs(features - expected).max() <= 1e-5 * np.abs(expected).max()
+        assert (store.device, "torch" in store.made_by) == ("cpu", True)
+    with pytest.raises(ValueError, match="'nonsense' cannot be used"):
+        extract(folder, device="nonsense")
+    with pytest.raises(ValueError, match="'cuda:77' cannot be used"):
+        FeatureExtractor(device="cuda:77")
+
+
+def test_a_callable_for_other_pipelines(folder: Path) -> None:
+    files = find_images(folder)
+    settings = Settings(colour="channels", crop=32)
+    extractor = pickle.loads(pickle.dumps(FeatureExtractor(settings)))
+    expected = extract(folder, settings).features
+    batch = {"path": np.array([*files, "nowhere.png"]), "label": np.arange(41)}
+    made = extractor(batch)
+    assert made["features"][:-1].tobytes() == expected.tobytes()
+    assert np.isnan(made["features"][-1]).all()
+    assert made["error"].tolist() == [""] * 40 + ["No such file or directory"]
+    np.testing.assert_array_equal(made["label"], np.arange(41))
+    assert extractor(files[3:5])["features"].tobytes() == expected[3:5].tobytes()
+    grey = FeatureExtractor(Settings(pool="none"))
+    images = RNG.random((3, 20, 24), dtype=np.float32)
+    assert grey(images).shape == (3, 32 * 5 * 6)
+    assert grey(["nowhere.png"])["features"].shape == (1, 0)
+    for bad, message in (
+        ({"file": files}, "a column 'path'"),
+        (files[:2], "different sizes"),
+        (images[0], r"\(B, H, W\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            grey(bad)
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\)"):
+        extractor(images)
+
+
+def test_other_tables(folder: Path, tmp_path: Path) -> None:
+    (folder / os.fsdecode(b"\xff\n.png")).write_text("not a picture")
+    table = extract(folder, on_error="skip")
+    save(table, tmp_path / "a.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), table.features)
+    about = json.loads((tmp_path / "a.npy.json").read_text())
+    assert (about["files"], about["feature_names"]) == (table.files, table.feature_names)
+    assert os.fsencode(about["skipped"][0]["file"]).endswith(b"\xff\n.png")
+    assert about["made_by"] == table.made_by
+    parquet = pytest.importorskip("pyarrow.parquet")
+    save(table, tmp_path / "a.parquet")
+    read = parquet.read_table(tmp_path / "a.parquet")
+    assert read.column_names == ["file", *table.feature_names]
+    assert read["file"].to_pylist() == table.files
+    columns = [read[name].to_numpy() for name in table.feature_names]
+    assert np.stack(columns, axis=1).tobytes() == table.features.tobytes()
+    settings = json.loads(read.schema.metadata[b"dtwpt"])["settings"]
+    assert Settings.from_dict(settings) == table.settings
+    assert isinstance(table, FeatureTable)
+    assert table.waiting == []

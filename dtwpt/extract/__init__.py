@@ -21,21 +21,26 @@ if _missing:
     raise ImportError(f'dtwpt.extract needs {", ".join(_missing)}: pip install "dtwpt[cli]"')
 
 from dtwpt.extract.inputs import find_images  # noqa: E402
+from dtwpt.extract.maps import tiles  # noqa: E402
 from dtwpt.extract.output import FeatureTable, Skipped, load, load_settings, save  # noqa: E402
 from dtwpt.extract.reading import ImageError, read_image  # noqa: E402
 from dtwpt.extract.run import WorkerError, extract  # noqa: E402
 from dtwpt.extract.settings import Settings  # noqa: E402
+from dtwpt.extract.tiling import Tile, iter_tiles  # noqa: E402
 
 __all__ = [
     "FeatureTable",
     "ImageError",
     "Settings",
     "Skipped",
+    "Tile",
     "WorkerError",
     "extract",
     "find_images",
+    "iter_tiles",
     "load",
     "load_settings",
     "read_image",
     "save",
+    "tiles",
 ]

@@ -143,7 +143,13 @@ def cli(ctx: click.Context) -> None:
 
 @cli.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@click.option("-o", "--output", required=True, type=click.Path(), help="The .npz file to write.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(),
+    help="The .npz file to write; with --tile, the .zarr folder.",
+)
 @click.option(
     "--operator",
     type=click.Choice(list(OPERATORS)),
@@ -206,6 +212,12 @@ def cli(ctx: click.Context) -> None:
     metavar="OLD.npz",
     help="Take the settings of an earlier output; options given beside it win.",
 )
+@click.option(
+    "--tile",
+    type=click.IntRange(1),
+    metavar="PIXELS",
+    help="Write whole maps of one large image (.npy, Zarr, TIFF), read in tiles of this side.",
+)
 @click.pass_context
 def extract(
     ctx: click.Context,
@@ -216,6 +228,7 @@ def extract(
     workers: int,
     on_error: str,
     settings_from: str | None,
+    tile: int | None,
     **options: Any,
 ) -> None:
     """Extract features of images into one .npz file.
@@ -228,6 +241,7 @@ def extract(
       dtwpt extract photos/ -o features.npz
       dtwpt extract 'scans/**/*.tif' -o features.npz --resize 256 --crop 224 --workers 4
       dtwpt extract new/ -o new.npz --settings-from features.npz
+      dtwpt extract slide.tif -o maps.zarr --tile 2048
 
     In Python: numpy.load("features.npz") has the arrays features (images x features, float32),
     feature_names, files, settings (JSON), skipped and skipped_reasons.
@@ -236,6 +250,18 @@ def extract(
     done; 1 failed, nothing written; 2 wrong usage; 3 written, but without the files that
     --on-error skip left out.
     """  # noqa: D301
+    if tile is not None:
+        from dtwpt.extract.tile_command import extract_tiles
+
+        chosen = {
+            name
+            for name in ctx.params
+            if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+        }
+        with _quiet_libraries():
+            said = extract_tiles(paths, output, ctx.params, chosen, note=_note, progress=_progress)
+        click.echo(_one_line(said))
+        return
     from dtwpt.extract import Settings, find_images, load_settings, save
     from dtwpt.extract import extract as run
     from dtwpt.extract.output import check_npz
@@ -523,7 +549,7 @@ def info() -> None:
     ]
     for name in (
         *("numpy", "scipy", "torch", "pillow", "tifffile", "imagecodecs", "threadpoolctl"),
-        *("click", "tqdm", "matplotlib", "scikit-learn", "safetensors"),
+        *("zarr", "click", "tqdm", "matplotlib", "scikit-learn", "safetensors"),
     ):
         try:
             rows.append((name, importlib.metadata.version(name)))
@@ -584,7 +610,12 @@ def _progress(total: int, unit: str = "image") -> Iterator[Callable[[int, int], 
     except ImportError as error:
         raise ImportError('the progress bar needs tqdm: pip install "dtwpt[cli]"') from error
     with tqdm(total=total, unit=unit, leave=False) as bar:
-        yield lambda done, _: bar.update(done - bar.n)
+
+        def update(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield update
 
 
 def _cores() -> int:

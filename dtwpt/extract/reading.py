@@ -234,10 +234,13 @@ def _pillow_misreads(image: Any) -> bool:
     """Whether Pillow would lose something of a TIFF of more than 8 bits.
 
     It takes white for black in grey ones of white zero, does not rescale 12 bits, cuts colour
-    down to 8 bits and mixes up its planes where they are stored apart.
+    down to 8 bits and mixes up its planes where they are stored apart. It swaps the bytes of
+    big-endian floats that are compressed.
     """
     bits = image.tag_v2.get(258, (1,))
-    if max(bits) <= 8 or image.mode in ("F", "I"):
+    if image.mode == "F":
+        return bool(image.tag_v2.prefix == b"MM")
+    if max(bits) <= 8 or image.mode == "I":
         return False
     photometric, planes_apart = image.tag_v2.get(262), image.tag_v2.get(284) == 2
     if image.mode.startswith("I;16"):

@@ -1,0 +1,180 @@
+"""Maps of an image that is read tile by tile: memory, and time against the transform in memory.
+
+    python benchmarks/large_image.py
+
+It makes an image of noise, which compresses worst, in a temporary folder; with its maps it takes
+3 to 5 GiB there. Tiles and the transform of an image in memory take turns in one process each, so
+that whatever else the machine does hits both; the ratio of time per pixel is that of the quickest
+rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+import zarr
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+import dtwpt
+from dtwpt.extract import tiles
+
+IN_MEMORY = 4096
+ROWS = 1024
+
+
+def make(folder: Path, kind: str, dtype: str, side: int) -> Path:
+    """Write an image of noise without having all of it in memory."""
+    rng = np.random.default_rng(0)
+
+    def band() -> NDArray[Any]:
+        if dtype == "float32":
+            return rng.random((ROWS, side), dtype=np.float32)
+        return rng.integers(0, np.iinfo(dtype).max, (ROWS, side), dtype=dtype, endpoint=True)
+
+    path = folder / f"image.{'tif' if kind in ('tiled', 'striped') else kind}"
+    if kind in ("npy", "zarr"):
+        shape, chunks = (side, side), (ROWS, ROWS)
+        array: Any = (
+            np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+            if kind == "npy"
+            else zarr.create_array(path, shape=shape, chunks=chunks, dtype=dtype)
+        )
+        for top in range(0, side, ROWS):
+            array[top : top + ROWS] = band()
+        return path
+    if kind == "striped":
+        data: Any = (strip for _ in range(0, side, ROWS) for strip in np.split(band(), ROWS // 16))
+        layout: dict[str, Any] = {"rowsperstrip": 16}
+    else:
+        data = (
+            tile
+            for _ in range(0, side, ROWS)
+            for row in np.split(band(), ROWS // 256)
+            for tile in np.split(row, side // 256, axis=1)
+        )
+        layout = {"tile": (256, 256)}
+    tifffile.imwrite(
+        path,
+        data,
+        shape=(side, side),
+        dtype=dtype,
+        photometric="minisblack",
+        compression="zlib",
+        compressionargs={"level": 1},
+        **layout,
+    )
+    return path
+
+
+def peak_memory() -> int:
+    """Return the largest resident memory of this process so far, in bytes (Linux)."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def in_memory() -> None:
+    """Print the seconds of the transform in memory; in a process of its own, for its memory."""
+    x = np.random.default_rng(0).random((IN_MEMORY, IN_MEMORY), dtype=np.float32)
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        dtwpt.cmod2(x)
+        seconds.append(time.perf_counter() - start)
+    print(json.dumps(min(seconds)))
+
+
+def tiled(path: str, output: str, tile: int) -> None:
+    """Print the seconds and the peak memory of tiles, the whole process."""
+    start = time.perf_counter()
+    maps = tiles(path, output, tile=tile)
+    seconds = time.perf_counter() - start
+    peak = peak_memory()
+    print(json.dumps([seconds, peak, maps.nbytes]))
+
+
+def run(*args: Any) -> Any:
+    command = [sys.executable, __file__, *map(str, args)]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+
+
+def check(path: Path, output: Path, kind: str) -> None:
+    """Compare the first rows with the whole-image transform of more of the image."""
+    if kind != "npy":
+        return
+    rows, full_scale = 512, np.load(path, mmap_mode="r")
+    image = np.array(full_scale[: 2 * rows])
+    with threadpool_limits(1, user_api="blas"):
+        expected = dtwpt.cmod2(image)[..., : rows // 4, :]
+    same = np.array_equal(zarr.open_array(output)[..., : rows // 4, :], expected)
+    print(f"the first {rows} rows equal cmod2 in memory, bit for bit: {same}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--source", choices=["npy", "zarr", "tiled", "striped"], default="npy")
+    parser.add_argument("--dtype", choices=["uint8", "uint16", "float32"], default="uint8")
+    parser.add_argument("--side", type=int, default=16384, help="pixels, a multiple of 1024")
+    parser.add_argument("--tile", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", help="where to make the temporary folder")
+    parser.add_argument("--run", nargs="*", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.run is not None:
+        if arguments.run:
+            tiled(*arguments.run[:2], int(arguments.run[2]))
+        else:
+            in_memory()
+        return
+    if arguments.side % ROWS:
+        parser.error(f"--side must be a multiple of {ROWS}")
+    print(
+        f"{platform.platform()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, NumPy "
+        f"{np.__version__}, zarr {zarr.__version__}, Python {platform.python_version()}"
+    )
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        folder = Path(name)
+        side, output = arguments.side, folder / "maps.zarr"
+        path = make(folder, arguments.source, arguments.dtype, side)
+        print(f"{side}x{side} {arguments.dtype}, {arguments.source}, CMod at depth 2")
+        memory: list[float] = []
+        tiling: list[float] = []
+        peaks: list[int] = []
+        for number in range(arguments.rounds):
+            shutil.rmtree(output, ignore_errors=True)
+            memory.append(run("--run"))
+            seconds, peak, size = run("--run", path, output, arguments.tile)
+            tiling.append(seconds)
+            peaks.append(peak)
+            print(
+                f"  round {number + 1}: {seconds:6.2f} s, {peak / 2**20:5.0f} MiB; "
+                f"cmod2 in memory, {IN_MEMORY}x{IN_MEMORY}: {memory[-1]:5.2f} s",
+                flush=True,
+            )
+        stored = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+        check(path, output, arguments.source)
+        per_pixel = min(tiling) / side**2, min(memory) / IN_MEMORY**2
+        print(f"maps: {size / 2**20:.0f} MiB, stored in {stored / 2**20:.0f} MiB")
+        print(f"peak resident memory: {max(peaks) / 2**20:.0f} MiB   (bar: 1536)")
+        print(f"seconds, the least: {min(tiling):.2f}, with reading, writing and syncing")
+        print(
+            f"time per pixel: {1e9 * per_pixel[0]:.1f} ns tile by tile, {1e9 * per_pixel[1]:.1f} "
+            f"ns in memory, ratio {per_pixel[0] / per_pixel[1]:.2f}   (bar: 1.3)"
+        )
+
+
+if __name__ == "__main__":
+    main()

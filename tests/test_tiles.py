@@ -301,6 +301,11 @@ def test_a_large_piece_is_not_decoded(tmp_path: Path) -> None:
         tiles(tmp_path / "a.tif", tmp_path / "maps.zarr")
 
 
+def test_what_is_masked_is_refused() -> None:
+    with pytest.raises(ImageError, match="is masked"):
+        list(iter_tiles(np.ma.masked_less(GREY, 3)))
+
+
 @pytest.mark.parametrize("source", [7, [[1.0]], None])
 def test_what_is_neither_path_nor_array_is_refused(tmp_path: Path, source: Any) -> None:
     with pytest.raises(TypeError, match="source must be a path or an array"):
@@ -340,6 +345,7 @@ def test_only_maps_are_overwritten_and_only_if_asked_to(tmp_path: Path) -> None:
     np.testing.assert_array_equal(zarr.open_array(output)[...], whole(GREY))
     again = tiles(255 - GREY, output, overwrite=True)
     np.testing.assert_array_equal(again[...], whole(255 - GREY))
+    assert os.listdir(tmp_path) == ["maps.zarr"]
     for other in ("folder", "other.zarr", "file"):
         path = tmp_path / other
         if other == "file":

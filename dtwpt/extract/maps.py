@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -217,8 +218,9 @@ def _create(partial: str, tiling: Tiling, attributes: dict[str, Any]) -> None:
     from zarr.codecs import BloscCodec
 
     shard = tiling.tile_shape
+    new = _beside(partial)  # so that it has its name only with all that says what it is
     zarr.create_array(
-        partial,
+        new,
         shape=tiling.shape,
         chunks=_chunk(shard),
         shards=shard,
@@ -229,6 +231,11 @@ def _create(partial: str, tiling: Tiling, attributes: dict[str, Any]) -> None:
         dimension_names=_AXES[-len(shard) :],
         attributes=attributes,
     )
+    os.rename(new, partial)
+
+
+def _beside(path: str) -> str:
+    return f"{path}.{secrets.token_hex(8)}.tmp"
 
 
 def _chunk(shard: tuple[int, ...]) -> tuple[int, ...]:
@@ -268,14 +275,16 @@ def _discard_if_empty(partial: str) -> None:
 
 def _put_in_place(partial: str, target: str) -> None:
     """Give complete maps their name."""
-    os.unlink(os.path.join(partial, _DONE))
     for folder, _, _ in os.walk(partial):
         _sync(folder)
     _sync(os.path.join(partial, "zarr.json"))
+    old = _beside(target)
     if os.path.lexists(target):
-        shutil.rmtree(target)
+        os.rename(target, old)
     os.rename(partial, target)
+    os.unlink(os.path.join(target, _DONE))
     _sync(os.path.dirname(target))
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync(path: str) -> None:
@@ -304,7 +313,7 @@ def _write(
 ) -> None:
     array = import_zarr().open_array(partial, mode="r+")
     done.seek(0)
-    # A line that was cut off by the end of a process has no end.
+    # Empty lines are harmless; a line that was cut off, with the process, has no end.
     there = {line.rstrip("\n") for line in done if line.endswith("\n")}
     windows = {
         f"{i}/{j}": window for i, row in enumerate(tiling.windows) for j, window in enumerate(row)
@@ -313,7 +322,8 @@ def _write(
     count = len(windows) - len(waiting)
     if progress is not None:
         progress(count, len(windows))
-    done.write("\n" if waiting and there else "")  # after a line that was cut off
+    if done.tell():
+        done.write("\n")
 
     def work(place: str) -> str:
         window = windows[place]

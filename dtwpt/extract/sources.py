@@ -67,6 +67,8 @@ class Source:
         self.dtype = np.dtype(array.dtype)
         self._layout = layout
         self._full_scale = (layout and layout.full_scale) or full_scale_of(self.dtype)
+        if np.ma.isMaskedArray(array):
+            raise ImageError(name, "is masked: fill what is masked first")
         if layout is None:
             check_shape(tuple(array.shape))
         # Where the rows are among the stored axes, the columns behind them.

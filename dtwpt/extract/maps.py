@@ -134,6 +134,10 @@ def tiles(
         except ImageError:
             _discard_if_empty(partial)
             raise
+        except OSError as error:  # such as a full disk, of which Zarr does not say where
+            if error.errno is None or error.filename is not None:
+                raise
+            raise type(error)(error.errno, error.strerror, partial) from error
         _put_in_place(partial, target)
     return zarr.open_array(target, mode="r")
 

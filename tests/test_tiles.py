@@ -360,6 +360,12 @@ def test_only_maps_are_overwritten_and_only_if_asked_to(tmp_path: Path) -> None:
         assert path.exists()
 
 
+def test_tiles_of_zeros_are_written_too(tmp_path: Path) -> None:
+    maps = tiles(np.zeros((600, 100), np.uint8), tmp_path / "maps.zarr", tile=64)
+    assert maps.nchunks_initialized == maps.nchunks
+    assert not maps[...].any()
+
+
 def interrupted(source: Any, output: Path, tiles_done: int, **options: Any) -> None:
     """Break off after some tiles."""
 

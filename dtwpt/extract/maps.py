@@ -295,10 +295,7 @@ def _sync(path: str) -> None:
     """Wait until a file, or the list of a folder, is on the disk."""
     if os.name == "nt" and os.path.isdir(path):  # has no such thing
         return
-    try:
-        number = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    except FileNotFoundError:  # a tile of zeros alone, which Zarr does not store
-        return
+    number = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(number)
     finally:
@@ -315,7 +312,10 @@ def _write(
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    array = import_zarr().open_array(partial, mode="r+")
+    zarr = import_zarr()
+    # To look for shards of zeros takes as long as to compress the others.
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        array = zarr.open_array(partial, mode="r+")
     done.seek(0)
     # Empty lines are harmless; a line that was cut off, with the process, has no end.
     there = {line.rstrip("\n") for line in done if line.endswith("\n")}

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,11 @@ def make(folder: Path, kind: str, dtype: str, side: int) -> Path:
             array[top : top + ROWS] = band()
         return path
     if kind == "striped":
-        data: Any = (strip for _ in range(0, side, ROWS) for strip in np.split(band(), ROWS // 16))
+        data: Any = (  # of strips, tifffile takes one by one only those that are compressed already
+            zlib.compress(strip.tobytes(), 1)
+            for _ in range(0, side, ROWS)
+            for strip in np.split(band(), ROWS // 16)
+        )
         layout: dict[str, Any] = {"rowsperstrip": 16}
     else:
         data = (

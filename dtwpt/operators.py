@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dtwpt.arrays import (
     Array,
     as_real_input,
@@ -13,11 +15,11 @@ from dtwpt.arrays import (
     namespace,
 )
 from dtwpt.checks import as_depth, as_mode, as_pool, as_wavelet
-from dtwpt.plane import Plane, combine, plane_for
+from dtwpt.plane import Piece, Plane, combine, plane_for
 from dtwpt.transform import dtcwpt2
 from dtwpt.wavelets import Wavelet
 
-__all__ = ["cmod2", "rmax2"]
+__all__ = ["cmod2", "fill_modulus", "fill_rmax", "rmax2"]
 
 
 def cmod2(
@@ -145,8 +147,14 @@ def _differentiated(x: Array) -> bool:
 
 def _modulus(x: Array, plane: Plane) -> Array:
     out = empty((x.shape[0], 2, plane.packets, plane.packets, *plane.size), x)
+    fill_modulus(out, plane, plane.pieces(x))
+    return out
+
+
+def fill_modulus(out: Array, plane: Plane, pieces: Iterable[Piece]) -> None:
+    """Write the modulus of pieces of a plane into (B, 2, P, P, H', W'), at their places."""
     real = imaginary = None
-    for piece in plane.pieces(x):
+    for piece in pieces:
         planes, rows, columns = piece.place
         trees = plane.trees(piece)
         if real is not None and real.shape != trees[0].shape:
@@ -154,7 +162,6 @@ def _modulus(x: Array, plane: Plane) -> Array:
         for sign in range(2):
             real, imaginary = combine(trees, sign, real, imaginary)
             out[planes, sign, :, :, rows, columns] = _modulus_in_place(real, imaginary)
-    return out
 
 
 def _modulus_in_place(real: Array, imaginary: Array) -> Array:
@@ -169,11 +176,16 @@ def _modulus_in_place(real: Array, imaginary: Array) -> Array:
 def _rmax(x: Array, plane: Plane, pool: int) -> Array:
     size = tuple((count - pool) // 2 + 1 for count in plane.size)
     out = empty((x.shape[0], 2, plane.packets, plane.packets, *size), x)
-    for piece in plane.pieces(x, pool, hop=2):
+    fill_rmax(out, plane, plane.pieces(x, pool, hop=2), pool)
+    return out
+
+
+def fill_rmax(out: Array, plane: Plane, pieces: Iterable[Piece], pool: int) -> None:
+    """Write RMax of pieces of a plane, cut with a hop of 2, into (B, 2, P, P, H', W')."""
+    for piece in pieces:
         planes, rows, columns = piece.place
         for sign, real in enumerate(plane.real_parts(piece)):
             out[planes, sign, :, :, rows, columns] = _max_pool(real, pool)
-    return out
 
 
 def _max_pool(x: Array, pool: int) -> Array:

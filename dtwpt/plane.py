@@ -21,7 +21,7 @@ from dtwpt.axis import Axis, axis_for
 from dtwpt.packets import PLANE_GAIN
 from dtwpt.wavelets import Wavelet
 
-__all__ = ["Part", "Piece", "Plane", "combine", "plane_for"]
+__all__ = ["Part", "Piece", "Plane", "Stretch", "Window", "combine", "plane_for"]
 
 # Work goes through in pieces of about this many pixels, so that every intermediate array stays in
 # a core's own cache (about 1 MiB of float32).
@@ -60,6 +60,49 @@ class Piece:
         return self.planes, self.rows.place, self.columns.place
 
 
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """Some neighbouring parts of an axis.
+
+    ``place`` in the output; the ``samples`` of the signal that they see, in order and each once;
+    the ``parts``, whose own places and sources are counted from there.
+    """
+
+    place: slice
+    samples: NDArray[np.intp]
+    parts: list[Part]
+
+    @property
+    def length(self) -> int:
+        """Places in the output."""
+        return int(self.place.stop - self.place.start)
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A rectangle of the output, worked through from the pixels that it sees alone.
+
+    Its pieces are those of the whole image, so what comes out is the same, bit for bit.
+    """
+
+    rows: Stretch
+    columns: Stretch
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Rows and columns of the output."""
+        return self.rows.place, self.columns.place
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the output, their number."""
+        return self.rows.length, self.columns.length
+
+    def pieces(self, x: Array) -> Iterator[Piece]:
+        """Yield the pieces of the pixels (B, rows.samples, columns.samples)."""
+        return _pieces(x, 1, self.rows.parts, self.columns.parts)
+
+
 @dataclass(frozen=True)
 class Plane:
     """The two axes of images of one size."""
@@ -83,14 +126,27 @@ class Plane:
         Small images go through several at a time, large ones in parts. With ``pool`` and
         ``hop``, every place of the output needs ``pool`` cells, ``hop`` further on than the last.
         """
-        tall = list(_parts(self.vertical, _PART_HEIGHT, pool, hop))
-        wide = list(_parts(self.horizontal, _PART_WIDTH, pool, hop))
-        for start in range(0, x.shape[0], self._group):
-            planes = slice(start, min(start + self._group, x.shape[0]))
-            for rows in tall:
-                band = x[planes, rows.source]
-                for columns in wide:
-                    yield Piece(planes, band[:, :, columns.source], rows, columns)
+        tall, wide = self._cut(pool, hop)
+        yield from _pieces(x, self._group, tall, wide)
+
+    def windows(self, size: int, pool: int = 1, hop: int = 1) -> list[list[Window]]:
+        """Return rectangles that make up the output: rows of windows, from the top left.
+
+        Each is of whole pieces, about ``size`` pixels a side, at least one piece; ``pool`` and
+        ``hop`` as for :meth:`pieces`. All but the last of a row or column are of one size.
+        """
+        tall, wide = self._cut(pool, hop)
+        across = list(_stretches(wide, size // (self.horizontal.step * hop)))
+        return [
+            [Window(rows, columns) for columns in across]
+            for rows in _stretches(tall, size // (self.vertical.step * hop))
+        ]
+
+    def _cut(self, pool: int, hop: int) -> tuple[list[Part], list[Part]]:
+        return (
+            list(_parts(self.vertical, _PART_HEIGHT, pool, hop)),
+            list(_parts(self.horizontal, _PART_WIDTH, pool, hop)),
+        )
 
     @property
     def _group(self) -> int:
@@ -222,6 +278,39 @@ def _parts(axis: Axis, pixels: int, pool: int, hop: int) -> Iterator[Part]:
         neighbours = used[-1] - used[0] == used.size - 1
         source = slice(int(used[0]), int(used[-1]) + 1) if neighbours else used
         yield Part(slice(start, stop), cells, source, index)
+
+
+def _pieces(x: Array, group: int, tall: list[Part], wide: list[Part]) -> Iterator[Piece]:
+    for start in range(0, x.shape[0], group):
+        planes = slice(start, min(start + group, x.shape[0]))
+        for rows in tall:
+            band = x[planes, rows.source]
+            for columns in wide:
+                yield Piece(planes, band[:, :, columns.source], rows, columns)
+
+
+def _stretches(parts: list[Part], places: int) -> Iterator[Stretch]:
+    """Yield the parts of an axis together, as many as fit into so many places."""
+    count = max(1, places // parts[0].place.stop)
+    for start in range(0, len(parts), count):
+        chosen = parts[start : start + count]
+        first = chosen[0].place.start
+        sources = [
+            np.arange(part.source.start, part.source.stop)
+            if isinstance(part.source, slice)
+            else part.source
+            for part in chosen
+        ]
+        samples = np.unique(np.concatenate(sources))
+        moved = []
+        for part, source in zip(chosen, sources, strict=True):
+            local: slice | NDArray[np.intp] = np.searchsorted(samples, source)
+            if isinstance(part.source, slice):
+                start_at = int(np.searchsorted(samples, part.source.start))
+                local = slice(start_at, start_at + source.size)
+            place = slice(part.place.start - first, part.place.stop - first)
+            moved.append(Part(place, part.cells, local, part.index))
+        yield Stretch(slice(first, chosen[-1].place.stop), samples, moved)
 
 
 def plane_for(

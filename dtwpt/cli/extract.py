@@ -18,6 +18,7 @@ from dtwpt.cli.terminal import (
     note,
     one_line,
 )
+from dtwpt.cli.tiles import extract_tiles
 from dtwpt.features import OPERATORS
 
 if TYPE_CHECKING:
@@ -117,6 +118,12 @@ __all__ = ["extract"]
     metavar="OLD",
     help="Take the settings of an earlier .npz or .zarr; options given beside it win.",
 )
+@click.option(
+    "--tile",
+    type=click.IntRange(1),
+    metavar="PIXELS",
+    help="Write whole maps of one large image (.npy, Zarr, TIFF), read in tiles of this side.",
+)
 @click.pass_context
 def extract(
     ctx: click.Context,
@@ -132,6 +139,7 @@ def extract(
     check: str,
     report: str | None,
     settings_from: str | None,
+    tile: int | None,
     **options: Any,
 ) -> None:
     """Extract features of images.
@@ -145,6 +153,7 @@ def extract(
       dtwpt extract 'scans/**/*.tif' -o features.npz --resize 256 --crop 224 --workers 4
       dtwpt extract new/ -o new.npz --settings-from features.npz
       dtwpt extract million/ -o features.zarr
+      dtwpt extract slide.tif -o maps.zarr --tile 2048
 
     .zarr is a store for large jobs. Whatever ends a run, the same command goes on where it
     stopped: images that are done are not read again, those that have changed are, new ones are
@@ -154,9 +163,14 @@ def extract(
     float32), feature_names, files, settings (JSON), skipped and skipped_reasons. It appears, or
     replaces the one there was, once it is complete, as do .npy and .parquet.
 
+    With --tile the output is a Zarr array of all maps of one image, larger than memory perhaps.
+
     Exit status: 0 all done; 1 failed; 2 wrong usage; 3 written, but without the files that were
     skipped; 128 + n stopped by signal n. A store keeps what was done, whatever the status.
     """  # noqa: D301
+    if tile is not None:
+        click.echo(one_line(extract_tiles(ctx)))
+        return
     from dtwpt.extract.files import check_output, is_store_name
 
     is_store = is_store_name(output)

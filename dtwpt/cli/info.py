@@ -32,7 +32,7 @@ def info() -> None:
     ]
     for name in (
         *("numpy", "scipy", "torch", "pillow", "tifffile", "imagecodecs", "threadpoolctl"),
-        *("click", "tqdm", "matplotlib", "scikit-learn", "safetensors"),
+        *("zarr", "pyarrow", "ray", "click", "tqdm", "matplotlib", "scikit-learn", "safetensors"),
     ):
         try:
             rows.append((name, importlib.metadata.version(name)))

@@ -27,11 +27,13 @@ from dtwpt.extract.extractor import FeatureExtractor  # noqa: E402
 from dtwpt.extract.files import load, load_settings, save  # noqa: E402
 from dtwpt.extract.inputs import find_images  # noqa: E402
 from dtwpt.extract.manifest import StoreBusyError  # noqa: E402
+from dtwpt.extract.maps import tiles  # noqa: E402
 from dtwpt.extract.reading import ImageError, read_image  # noqa: E402
 from dtwpt.extract.resume import extract_to_store  # noqa: E402
 from dtwpt.extract.run import extract  # noqa: E402
 from dtwpt.extract.settings import Settings  # noqa: E402
 from dtwpt.extract.table import FeatureTable, Skipped  # noqa: E402
+from dtwpt.extract.tiling import Tile, iter_tiles  # noqa: E402
 
 if TYPE_CHECKING:
     from dtwpt.extract.filling import StoreWriter
@@ -61,12 +63,15 @@ __all__ = [
     "StoreBusyError",
     "StoreWriter",
     "StoredFeatures",
+    "Tile",
     "WorkerError",
     "extract",
     "extract_to_store",
     "find_images",
+    "iter_tiles",
     "load",
     "load_settings",
     "read_image",
     "save",
+    "tiles",
 ]

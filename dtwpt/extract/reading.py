@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
 import warnings
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +16,28 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dtwpt.colour import LUMA
 
-__all__ = ["COLOURS", "ImageError", "read_image"]
+__all__ = [
+    "COLOURS",
+    "TIFF_MAGIC",
+    "ImageError",
+    "TiffLayout",
+    "as_planes",
+    "check_shape",
+    "full_scale_of",
+    "map_npy",
+    "naming",
+    "read_image",
+]
 
 #: What is made of colour.
 COLOURS = ("luma", "channels")
 
 # Nothing else is tried: some of Pillow's other formats start programs or are videos.
 _FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+#: How a TIFF begins.
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
 _LUMA = tuple(np.float32(weight) for weight in LUMA)
 _FULL_SCALE = {"bool": 1, "uint8": 255, "uint16": 65535}
 
@@ -104,11 +120,20 @@ def read_image(path: str | os.PathLike[str], colour: str = "luma") -> NDArray[np
     if colour not in COLOURS:
         raise ValueError(f"unknown colour {colour!r}; known: {', '.join(COLOURS)}")
     path = os.fspath(path)
-    try:
+    with naming(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters is refused below, with a reason
             array, full_scale = _decode(path)
-        return _planes(array, full_scale, colour)
+        return as_planes(array, full_scale, colour)
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Turn whatever goes wrong while a file is read into an :class:`ImageError` that names it."""
+    try:
+        yield
+    except ImageError:
+        raise
     except _UnusableError as error:
         raise ImageError(path, str(error)) from None
     except MemoryError:
@@ -134,33 +159,46 @@ def _decode(path: str) -> tuple[NDArray[Any], int]:
         raise _UnusableError("is not a regular file")
     if status.st_size == 0:
         raise _UnusableError("the file is empty")
-    array, full_scale = (_read_npy if path.lower().endswith(".npy") else _read_picture)(path)
-    dtype = array.dtype
-    if full_scale is None and dtype.kind == "f":
-        full_scale = 1
-    full_scale = full_scale or _FULL_SCALE.get(dtype.name)
+    if path.lower().endswith(".npy"):
+        array = map_npy(path)
+        return array, full_scale_of(array.dtype)
+    array, full_scale = _read_picture(path)
+    return array, full_scale or full_scale_of(array.dtype)
+
+
+def full_scale_of(dtype: np.dtype[Any]) -> int:
+    """Return the value that stands for 1; floats are taken as they are."""
+    full_scale = 1 if dtype.kind == "f" else _FULL_SCALE.get(dtype.name)
     if full_scale is None:
         raise _UnusableError(
             f"dtype {dtype} is not accepted, only bool, uint8, uint16 and floats: "
             "convert it, so that its scale is clear"
         )
-    return array, full_scale
+    return full_scale
 
 
-def _read_npy(path: str) -> tuple[NDArray[Any], None]:
+def map_npy(path: str) -> NDArray[Any]:
+    """Return the array of a .npy file as a read-only memory map, (H, W) or (H, W, 1 | 3 | 4)."""
     # Mapped, so that neither objects nor a shape that the file does not hold get anywhere.
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except ValueError as error:
         raise _UnusableError(f"not a plain .npy array: {_one_line(error)}") from None
-    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (1, 3, 4)):
-        raise _UnusableError(f"shape {array.shape} is neither (H, W) nor (H, W, 1 | 3 | 4)")
-    return array, None
+    check_shape(array.shape)
+    return array
+
+
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Refuse the shape of an array that is not an image."""
+    if len(shape) != 2 and not (len(shape) == 3 and shape[2] in (1, 3, 4)):
+        raise _UnusableError(f"shape {shape} is neither (H, W) nor (H, W, 1 | 3 | 4)")
+    if 0 in shape:
+        raise _UnusableError(f"has no pixels, shape {shape}")
 
 
 def _read_picture(path: str) -> tuple[NDArray[Any], int | None]:
     with open(path, "rb") as file:
-        is_tiff = file.read(4) in _TIFF_MAGIC
+        is_tiff = file.read(4) in TIFF_MAGIC
     try:
         with Image.open(path, formats=_FORMATS) as image:
             if not (is_tiff and _pillow_misreads(image)):
@@ -200,10 +238,13 @@ def _pillow_misreads(image: Any) -> bool:
     """Whether Pillow would lose something of a TIFF of more than 8 bits.
 
     It takes white for black in grey ones of white zero, does not rescale 12 bits, cuts colour
-    down to 8 bits and mixes up its planes where they are stored apart.
+    down to 8 bits and mixes up its planes where they are stored apart. It swaps the bytes of
+    big-endian floats that are compressed.
     """
     bits = image.tag_v2.get(258, (1,))
-    if max(bits) <= 8 or image.mode in ("F", "I"):
+    if image.mode == "F":
+        return bool(image.tag_v2.prefix == b"MM")
+    if max(bits) <= 8 or image.mode == "I":
         return False
     photometric, planes_apart = image.tag_v2.get(262), image.tag_v2.get(284) == 2
     if image.mode.startswith("I;16"):
@@ -220,6 +261,22 @@ def _read_tiff(path: str) -> tuple[NDArray[Any], int | None]:
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and page.imagelength * page.imagewidth > 2 * limit:
             raise _too_large()
+        layout = TiffLayout.of(page, path)
+        array = page.asarray(maxworkers=1)
+    return layout.upright(array), layout.full_scale
+
+
+class TiffLayout(NamedTuple):
+    """How the pixels of a TIFF page are to be understood."""
+
+    axes: str
+    full_scale: int | None
+    white_zero: bool
+    orientation: int
+
+    @classmethod
+    def of(cls, page: Any, path: str) -> TiffLayout:
+        """Return the layout of a tifffile page that can be read."""
         ends = [sum(part) for part in zip(page.dataoffsets, page.databytecounts, strict=True)]
         if max(ends, default=0) > os.path.getsize(path):
             raise _UnusableError("the file is truncated")
@@ -228,36 +285,62 @@ def _read_tiff(path: str) -> tuple[NDArray[Any], int | None]:
             raise _UnusableError(
                 f"TIFF of photometric type {photometric} and this depth is unsupported"
             )
-        array = page.asarray(maxworkers=1)
-        axes, bits = page.axes, page.bitspersample
+        axes, shape = page.axes, page.shape
+        channels = {"YX": 1, "YXS": shape[-1], "SYX": shape[0]}.get(axes)
+        if channels is None or channels > 4:
+            raise _UnusableError(f"TIFF page of shape {shape} ({axes}) is not an image")
+        kind = page.dtype.name
+        full_scale = 2**page.bitspersample - 1 if kind in ("bool", "uint8", "uint16") else None
         tag = page.tags.get("Orientation")
-        orientation = 1 if tag is None else int(tag.value)
-    if axes == "SYX":
-        array, axes = np.moveaxis(array, 0, -1), "YXS"
-    if axes not in ("YX", "YXS") or (axes == "YXS" and array.shape[2] > 4):
-        raise _UnusableError(f"TIFF page of shape {array.shape} ({axes}) is not an image")
-    full_scale = None
-    if array.dtype.name in ("uint8", "uint16"):
-        full_scale = 2**bits - 1
-        if photometric == "MINISWHITE":
-            array = full_scale - array
-    return _turned(array, orientation), full_scale
+        return cls(
+            axes,
+            full_scale,
+            full_scale is not None and photometric == "MINISWHITE",
+            1 if tag is None else int(tag.value),
+        )
+
+    @property
+    def turned(self) -> bool:
+        """Whether the rows of the image are stored as columns."""
+        return self.orientation in (5, 6, 7, 8)
+
+    def stored(self, place: tuple[slice, slice], size: tuple[int, int]) -> tuple[slice, slice]:
+        """Return where a rectangle of the upright image, of some size, is stored."""
+        rows, columns = (
+            slice(length - part.stop, length - part.start) if self.orientation in flipped else part
+            for part, length, flipped in zip(
+                place, size, (_BOTTOM_FIRST, _RIGHT_FIRST), strict=True
+            )
+        )
+        return (columns, rows) if self.turned else (rows, columns)
+
+    def upright(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return stored pixels, of the page or a rectangle of it, as (H, W) or (H, W, channels)."""
+        if self.axes == "SYX":
+            array = np.moveaxis(array, 0, -1)
+        if self.white_zero:
+            array = self.full_scale - array
+        return _turned(array, self.orientation)
+
+
+# Orientations, of EXIF and TIFF, of images to be mirrored, once their rows are rows.
+_BOTTOM_FIRST, _RIGHT_FIRST = (3, 4, 7, 8), (2, 3, 6, 7)
 
 
 def _turned(array: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Undo one of the eight orientations of EXIF and TIFF."""
     if orientation in (5, 6, 7, 8):  # rows are columns
         array = np.swapaxes(array, 0, 1)
-    if orientation in (3, 4, 7, 8):
+    if orientation in _BOTTOM_FIRST:
         array = array[::-1]
-    if orientation in (2, 3, 6, 7):
+    if orientation in _RIGHT_FIRST:
         array = array[:, ::-1]
     return array
 
 
-def _planes(array: NDArray[Any], full_scale: int, colour: str) -> NDArray[np.float32]:
-    if array.size == 0:
-        raise _UnusableError(f"has no pixels, shape {array.shape}")
+def as_planes(array: NDArray[Any], full_scale: int, colour: str) -> NDArray[np.float32]:
+    """Return pixels (H, W) or (H, W, channels) as float32, (H, W) or (3, H, W)."""
+    check_shape(array.shape[:2])
 
     def plane(channel: NDArray[Any]) -> NDArray[np.float32]:
         with np.errstate(over="ignore"):  # an overflow is found below

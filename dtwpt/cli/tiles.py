@@ -1,0 +1,65 @@
+"""``dtwpt extract --tile``: the maps of one large image."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from dtwpt.cli.terminal import Stopped, note, quiet_libraries, show_progress
+
+__all__ = ["extract_tiles"]
+
+_SETTINGS = ("operator", "depth", "wavelet", "mode", "colour")
+_FOR_TILES = {*_SETTINGS, "paths", "output", "tile", "workers"}
+
+
+def extract_tiles(ctx: click.Context) -> str:
+    """Write the maps of one image and return what to say about it."""
+    for name in ctx.params:
+        if name not in _FOR_TILES and (
+            ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+        ):
+            raise click.UsageError(f"--{name.replace('_', '-')} does not go with --tile", ctx)
+    options: dict[str, Any] = ctx.params
+    paths, output = options["paths"], options["output"]
+    if len(paths) != 1:
+        raise click.UsageError(f"--tile is for one image, got {len(paths)} paths", ctx)
+    if not output.lower().rstrip("/").endswith(".zarr"):
+        raise ValueError(f"with --tile the output must be named *.zarr, got {output!r}")
+    if not os.path.exists(paths[0]):
+        raise FileNotFoundError(f"no such file: {paths[0]!r}")
+    # After the checks, as zarr takes a while to import.
+    from dtwpt.extract.maps import partial_path, tiles
+
+    started = time.perf_counter()
+    partial = partial_path(output)
+    kept = f"the tiles that are done are kept in {partial}, the same command goes on from there"
+    try:
+        with quiet_libraries(), show_progress("tile") as show:
+            maps = tiles(
+                paths[0],
+                output,
+                **{name: options[name] for name in _SETTINGS},
+                tile=options["tile"],
+                workers=options["workers"] or None,  # a thread for each core
+                progress=show,
+            )
+    except Stopped as stopped:
+        if os.path.isdir(partial):
+            stopped.outcome = kept
+        raise
+    except OSError as error:
+        if os.path.isdir(partial) and not isinstance(error, FileExistsError):
+            note(f"note: {kept}")
+        raise
+    seconds = time.perf_counter() - started
+    height, width = maps.attrs["size"]
+    shape = " x ".join(map(str, maps.shape))
+    return (
+        f"{output}: maps of {height}x{width} pixels, {shape}, {seconds:.1f} s "
+        f"({height * width / seconds / 1e6:.1f} million pixels/s)"
+    )

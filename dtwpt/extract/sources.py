@@ -1,0 +1,279 @@
+"""Large images, of which rectangles are read: memory-mapped .npy, Zarr arrays, TIFF, any array."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+import os
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtwpt.extract.reading import (
+    TIFF_MAGIC,
+    ImageError,
+    TiffLayout,
+    as_planes,
+    check_shape,
+    full_scale_of,
+    map_npy,
+    naming,
+)
+
+__all__ = ["Source", "import_zarr", "open_source"]
+
+# What a source stores in one piece has to be decoded in one piece.
+_MOST_CHUNK_BYTES = 2**29
+# Bands of rows kept: those that tiles still being read need, and, with a periodic extension, a
+# narrow one from the far side.
+_BANDS = 3
+
+
+class Source:
+    """An image of which rectangles are read.
+
+    Parameters
+    ----------
+    array : array_like
+        Anything with a shape, a dtype and slices, (H, W) or (H, W, 1 | 3 | 4).
+    name : str
+        For messages.
+    layout : TiffLayout, optional
+        How a TIFF stores it.
+    identity : dict, optional
+        What tells the file from another, or from itself before it changed.
+
+    Attributes
+    ----------
+    size : (int, int)
+        Height and width.
+    """
+
+    def __init__(
+        self,
+        array: Any,
+        name: str,
+        layout: TiffLayout | None = None,
+        identity: dict[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.identity = identity
+        self.dtype = np.dtype(array.dtype)
+        self._layout = layout
+        self._full_scale = (layout and layout.full_scale) or full_scale_of(self.dtype)
+        if np.ma.isMaskedArray(array):
+            raise ImageError(name, "is masked: fill what is masked first")
+        if layout is None:
+            check_shape(tuple(array.shape))
+        # Where the rows are among the stored axes, the columns behind them.
+        self._before = (slice(None),) if layout is not None and layout.axes == "SYX" else ()
+        height, width = array.shape[len(self._before) :][:2]
+        self.size = (height, width)
+        if layout is not None and layout.turned:
+            self.size = (width, height)
+        self._array = array
+        self._rows = _Bands(array, len(self._before)) if _wide_chunks(array) else None
+        self._lock = threading.Lock()
+
+    def read(
+        self, rows: NDArray[np.intp], columns: NDArray[np.intp], colour: str
+    ) -> NDArray[np.float32]:
+        """Return the pixels where some rows and columns cross, as ``read_image`` would.
+
+        Parameters
+        ----------
+        rows, columns : ndarray of int
+            Ascending.
+        colour : {"luma", "channels"}
+
+        Returns
+        -------
+        ndarray of float32, shape (rows, columns), or (3, rows, columns)
+
+        Raises
+        ------
+        ImageError
+            If they cannot be read, or contain NaN or infinity.
+        """
+        # Of an array of unknown kind, it is unknown whether several threads may read it at once.
+        with naming(self.name), self._lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            blocks = [
+                [self._block(down, right) for right in _runs(columns)] for down in _runs(rows)
+            ]
+        with naming(self.name):
+            pixels = blocks[0][0]
+            if len(blocks) > 1 or len(blocks[0]) > 1:
+                pixels = np.concatenate([np.concatenate(row, axis=1) for row in blocks])
+            return as_planes(pixels, self._full_scale, colour)
+
+    def _block(self, rows: slice, columns: slice) -> NDArray[Any]:
+        place = (rows, columns)
+        if self._layout is not None:
+            place = self._layout.stored(place, self.size)
+        if self._rows is not None:
+            block = self._rows.read(*place)
+        else:
+            block = np.array(self._array[(*self._before, *place)])
+            _forget_pages(self._array)
+        return block if self._layout is None else self._layout.upright(block)
+
+
+class _Bands:
+    """Full rows of an array whose pieces are wide, kept for the tiles side by side in them."""
+
+    def __init__(self, array: Any, rows_axis: int) -> None:
+        self._array = array
+        self._before = (slice(None),) * rows_axis
+        self._kept: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
+
+    def read(self, rows: slice, columns: slice) -> NDArray[Any]:
+        key = (rows.start, rows.stop)
+        if key not in self._kept:
+            while len(self._kept) >= _BANDS:
+                self._kept.popitem(last=False)
+            self._kept[key] = np.asarray(self._array[(*self._before, rows)])
+        self._kept.move_to_end(key)
+        band = self._kept[key]
+        return band[(*self._before, slice(None), columns)].copy()
+
+
+def _wide_chunks(array: Any) -> bool:
+    """Whether the array is decoded in pieces as wide as itself, such as the strips of a TIFF."""
+    if isinstance(array, np.ndarray):
+        return False
+    chunks, shape = getattr(array, "chunks", None), array.shape
+    if not isinstance(chunks, tuple) or not all(isinstance(side, int) for side in chunks):
+        return False
+    columns = -1 if len(shape) == 2 or len(chunks) != len(shape) or shape[-1] > 4 else -2
+    return bool(chunks[columns] >= shape[columns])
+
+
+def _forget_pages(array: Any) -> None:
+    """Take the pages of a memory map out of the resident memory; they stay in the system's cache.
+
+    Otherwise, all of a file that has been read once would count as memory of this process.
+    """
+    if not isinstance(array, np.memmap) or array.mode not in ("r", "r+"):  # "c": pages of its own
+        return
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        owner.madvise(mmap.MADV_DONTNEED)
+
+
+def _runs(index: NDArray[np.intp]) -> list[slice]:
+    """Return the slices that an ascending index consists of."""
+    breaks = np.flatnonzero(np.diff(index) != 1) + 1
+    return [slice(int(run[0]), int(run[-1]) + 1) for run in np.split(index, breaks)]
+
+
+# Opening ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def open_source(source: Any) -> Iterator[Source]:
+    """Open a large image.
+
+    Parameters
+    ----------
+    source : path or array_like
+        A .npy file, the folder of a Zarr array (format 2 or 3), a TIFF, or an array with a shape, a
+        dtype and slices.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read, or not in parts.
+    TypeError
+        If it is neither a path nor an array.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        if not all(hasattr(source, name) for name in ("shape", "dtype", "__getitem__")):
+            raise TypeError(f"source must be a path or an array, got {type(source).__name__}")
+        name = f"the {type(source).__name__} given"
+        with naming(name):
+            opened = Source(source, name)
+        yield opened
+        return
+    path = os.fspath(source)
+    if not path.lower().endswith(".npy"):
+        import_zarr()  # here, where its lack is not taken for a damaged file
+    with contextlib.ExitStack() as stack:
+        with naming(path), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            opened = _open(path, stack.callback)
+        yield opened
+
+
+def _open(path: str, on_exit: Callable[[Callable[[], None]], Any]) -> Source:
+    if os.path.isdir(path):
+        return _open_zarr(path)
+    status = os.stat(path)
+    if status.st_size == 0:
+        raise ImageError(path, "the file is empty")
+    identity = {
+        "path": os.path.abspath(path),
+        "bytes": status.st_size,
+        "modified_ns": status.st_mtime_ns,
+    }
+    if path.lower().endswith(".npy"):
+        return Source(map_npy(path), path, identity=identity)
+    with open(path, "rb") as file:
+        if file.read(4) not in TIFF_MAGIC:
+            raise ImageError(path, "only .npy, Zarr arrays and TIFF can be read in parts")
+    import tifffile
+
+    tiff = tifffile.TiffFile(path)
+    on_exit(tiff.close)
+    page: Any = tiff.pages.first
+    layout = TiffLayout.of(page, path)
+    if page.is_memmappable:
+        return Source(tifffile.memmap(path, page=0, mode="r"), path, layout, identity)
+    chunk_bytes = math.prod(page.chunks) * page.dtype.itemsize
+    if chunk_bytes > _MOST_CHUNK_BYTES:
+        raise ImageError(
+            path,
+            f"compressed in pieces of {chunk_bytes // 2**20} MiB, which can only be decoded whole: "
+            "store it in tiles",
+        )
+    store = page.aszarr()
+    on_exit(store.close)
+    array: Any = import_zarr().open_array(store, mode="r")
+    return Source(array, path, layout, identity)
+
+
+def _open_zarr(path: str) -> Source:
+    zarr = import_zarr()
+    try:
+        array: Any = zarr.open_array(path, mode="r")
+    except (FileNotFoundError, ValueError, KeyError):
+        raise ImageError(
+            path, "is a folder, but not a Zarr array; of a Zarr group, name an array in it"
+        ) from None
+    files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+    changes = [os.stat(file) for file in files]
+    identity = {
+        "path": os.path.abspath(path),
+        "bytes": sum(status.st_size for status in changes),
+        "modified_ns": max(status.st_mtime_ns for status in changes),
+    }
+    return Source(array, path, identity=identity)
+
+
+def import_zarr() -> Any:
+    """Return the package zarr, which comes with an extra."""
+    try:
+        import zarr
+    except ImportError as error:
+        raise ImportError(
+            'large images need zarr (Python 3.11 or later): pip install "dtwpt[extract]"'
+        ) from error
+    return zarr

@@ -49,19 +49,16 @@ def test_photographs(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert row["parameters"] > 0
         assert row["stem_macs"] > 0
     # Not trained, with most of its filters changed all the same.
-    (plain,), (stable,), (conv,) = (rows[name] for name in ("antialias", "cmod", "conv"))
-    assert plain["changed"] > 0
-    assert plain["parameters"] == conv["parameters"] > stable["parameters"]
+    (moduli,), (stable,), (conv,) = (rows[name] for name in ("antialias", "cmod", "conv"))
+    assert moduli["changed"] > 0
+    assert moduli["parameters"] == conv["parameters"] > stable["parameters"]
     picture = tmp_path / "pictures" / "narrow-conv-0.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert all(f"\n{name:22}" in printed for name in STEMS)
     # The same seed, the same figures.
-    again = run(*arguments)
-    for name in STEMS:
-        for row in (*rows[name], *again[name]):
-            del row["milliseconds"]
-    assert again == rows
+    again = run(*arguments, "--stems", "cmod")["cmod"][0]
+    assert again | {"milliseconds": 0} == stable | {"milliseconds": 0}
 
 
 def test_interrupted_training_goes_on(

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from dtwpt.arrays import as_real_input
+from dtwpt.arrays import as_real_input, permute
 from dtwpt.axis import packet_taps, place_cells
 from dtwpt.borders import source_index
 from dtwpt.checks import as_depth, as_mode, as_wavelet
@@ -24,7 +25,7 @@ from dtwpt.packets import PLANE_GAIN, PacketBank
 from dtwpt.plane import combine
 from dtwpt.wavelets import Wavelet
 
-__all__ = ["PacketAnalysis", "modulus"]
+__all__ = ["PacketAnalysis", "full_dtype"]
 
 # Kinds of devices on which convolutions are fastest and exact. Elsewhere they may round their
 # factors (TF32 on GPUs); matrix products do not, unless they are asked to.
@@ -82,6 +83,7 @@ class PacketAnalysis(ExactBuffers):
             taps = packet_taps(self.depth, self.bank.wavelet, gain)
             by_tree = taps.reshape(2, 2**self.depth, -1)[:, chosen]
             self.register_exact(name, np.ascontiguousarray(by_tree).reshape(-1, taps.shape[1]))
+        self._place = place
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """Return real and imaginary part, each of shape (N, C, K, H', W'), of x (N, C, H, W).
@@ -89,13 +91,40 @@ class PacketAnalysis(ExactBuffers):
         In float32 or float64, that of the module's filters, whatever autocast says. ``size`` is
         that of the maps in the end (after pooling): ceil(H / stride) and so on by default.
         """
-        with _full_dtype(x):
-            return self._complex(self._checked(x), self._counts(x, size))
+        with full_dtype(x):
+            x = self._checked(x)
+            trees = _by_tree(self._trees(x, self._counts(x, size)))
+            plus, minus = combine(trees, 0), combine(trees, 1)
+            return self._choose(plus[0], minus[0], x), self._choose(plus[1], minus[1], x)
 
     def real(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Return the real part alone, at half the cost."""
-        with _full_dtype(x):
+        with full_dtype(x):
             return self._real(self._checked(x), self._counts(x, size))
+
+    def trees(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Return what packets are combined from, (N, C, T, H', W').
+
+        :meth:`combination` says how. Who combines packets further can do both at once.
+        """
+        with full_dtype(x):
+            x = self._checked(x)
+            trees = self._trees(x, self._counts(x, size))
+            return trees.reshape(*x.shape[:2], -1, *trees.shape[-2:])
+
+    def combination(self) -> NDArray[np.float64]:
+        """Return the matrix from :meth:`trees` to real and imaginary part, (2, K, T)."""
+        rows, columns = self._shape
+        count = 4 * rows * columns
+        unit = np.eye(count).reshape(1, 2, columns, 2, rows, count)
+        trees = _by_tree(unit[..., None])
+        parts = [combine(trees, sign) for sign in range(2)]
+        return np.stack(
+            [
+                np.concatenate([parts[0][part], parts[1][part]]).reshape(-1, count)[self._place]
+                for part in range(2)
+            ]
+        )
 
     def extra_repr(self) -> str:
         """Return what matters for reading a printed model."""
@@ -143,15 +172,12 @@ class PacketAnalysis(ExactBuffers):
         down, across = (place_cells(n, length, self.stride, self.pool)[1] for n in x.shape[2:])
         return down, across
 
-    def _complex(self, x: Tensor, counts: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def _trees(self, x: Tensor, counts: tuple[int, int]) -> Tensor:
+        """(N, C, H, W) to (N C, horizontal tree, its packets, vertical tree, its, H', W')."""
         halfway = self._across(x, counts[1])
         rows, columns = self._shape
         out = self._down(halfway.flatten(0, 1), self.vertical, counts[0])
-        # (plane, horizontal tree, horizontal packet, vertical tree, vertical packet, H', W')
-        trees = out.reshape(-1, 2, columns, 2, rows, *out.shape[-2:]).permute(3, 1, 0, 4, 2, 5, 6)
-        by_tree = trees[0, 0], trees[0, 1], trees[1, 0], trees[1, 1]
-        plus, minus = combine(by_tree, 0), combine(by_tree, 1)
-        return self._choose(plus[0], minus[0], x), self._choose(plus[1], minus[1], x)
+        return out.reshape(-1, 2, columns, 2, rows, *out.shape[-2:])
 
     def _real(self, x: Tensor, counts: tuple[int, int]) -> Tensor:
         halfway = self._across(x, counts[1])
@@ -219,15 +245,15 @@ class PacketAnalysis(ExactBuffers):
         return windows, moving.reshape(-1, _CELLS, span)
 
 
-def _full_dtype(x: Any) -> AbstractContextManager[Any]:
+def _by_tree(trees: Any) -> tuple[Any, Any, Any, Any]:
+    """Return aa, ab, ba, bb (vertical tree, horizontal tree), (B, rows, columns, H', W')."""
+    aa, ab, ba, bb = (trees[:, across, :, down] for down in range(2) for across in range(2))
+    swap = (0, 2, 1, 3, 4)
+    return permute(aa, swap), permute(ab, swap), permute(ba, swap), permute(bb, swap)
+
+
+def full_dtype(x: Any) -> AbstractContextManager[Any]:
     """Keep autocast out; nothing if it is off, as an exported graph has no place for it."""
     if isinstance(x, torch.Tensor) and torch.is_autocast_enabled(x.device.type):
         return torch.autocast(x.device.type, enabled=False)
     return nullcontext()
-
-
-def modulus(real: Tensor, imaginary: Tensor) -> Tensor:
-    """Return the root of the sum of squares; its derivative where it is zero is zero."""
-    squared = real * real + imaginary * imaginary
-    positive = squared > 0
-    return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), 0.0)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dtwpt.nn.analysis import modulus
 from dtwpt.nn.geometry import as_activation, as_axes, as_convolution, as_norm, as_pooling
 from dtwpt.nn.hilbert import impulse_responses, needed_reach
 from dtwpt.nn.judgement import ChannelReport, Rule, judge
+from dtwpt.nn.modulus import modulus
 
 __all__ = ["AntialiasedStem"]
 

@@ -66,8 +66,10 @@ class ColourMix(ExactBuffers):
         exact = torch.promote_types(torch.promote_types(x.dtype, torch.float32), self.weight.dtype)
         weight = self.weight.to(exact)
         x = x.to(exact)
-        parts = [x[:, channel] * weight[channel] for channel in range(self.in_channels)]
-        return torch.stack(parts).sum(0)[:, None]
+        out = x[:, :1] * weight[0]
+        for channel in range(1, self.in_channels):
+            out = torch.addcmul(out, x[:, channel : channel + 1], weight[channel])
+        return out
 
     def matrix(self) -> Tensor:
         """Return the weights as a matrix, (out_channels, in_channels)."""

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dtwpt.checks import as_depth, as_mode, as_pool, as_stride, as_wavelet
-from dtwpt.nn.analysis import PacketAnalysis, modulus
+from dtwpt.nn.analysis import PacketAnalysis
 from dtwpt.nn.inverse import packet_synthesis, wavelet_text
+from dtwpt.nn.modulus import modulus
 from dtwpt.nn.selection import Packets, as_packets, describe_packets
 from dtwpt.packets import PacketBank
 from dtwpt.wavelets import Wavelet

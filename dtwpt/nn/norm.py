@@ -85,8 +85,10 @@ class EnergyNorm2d(nn.Module):
         scale = (energy + self.eps).rsqrt()
         if self.weight is not None:
             scale = scale * self.weight.abs()
-        out = x * scale.to(x.dtype)[:, None, None]
-        return out if self.bias is None else out + self.bias.to(x.dtype)[:, None, None]
+        scale = scale.to(x.dtype)[:, None, None]
+        if self.bias is None:
+            return x * scale
+        return torch.addcmul(self.bias.to(x.dtype)[:, None, None], x, scale)
 
     def extra_repr(self) -> str:
         """Return what matters for reading a printed model."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dtwpt.axis import place_cells
 from dtwpt.checks import as_count, as_depth, as_int
-from dtwpt.nn.analysis import PacketAnalysis, modulus
+from dtwpt.nn.analysis import PacketAnalysis, full_dtype
 from dtwpt.nn.blurpool import MaxBlurPool2d
+from dtwpt.nn.buffers import ExactBuffers
 from dtwpt.nn.mixing import ColourMix, PacketMixing
+from dtwpt.nn.modulus import modulus
 from dtwpt.nn.norm import EnergyNorm2d
 from dtwpt.nn.selection import Packets
 from dtwpt.wavelets import Wavelet
@@ -149,6 +153,7 @@ class WaveletStem(nn.Module):
         self.colour_mix = ColourMix(in_channels, colour)
         if operator == "cmod":
             self.analysis = PacketAnalysis(depth, wavelet, mode, packets, 2**depth)
+            self.combination = _Combination(self.analysis.combination())
             self.norm: nn.Module = EnergyNorm2d(channels, sync=sync)
         else:
             self.analysis = PacketAnalysis(depth, wavelet, mode, packets, stride, pool=3)
@@ -186,10 +191,15 @@ class WaveletStem(nn.Module):
         if self.operator == "rmax":
             real = self.mixing(self.analysis.real(seen, size)).to(x.dtype)
             return nn.functional.max_pool2d(self.norm(real).relu(), 3, stride=2)
-        real, imaginary = self.analysis(seen, size)
-        # One product for both parts; squares of half precision would overflow.
-        both = self.mixing(torch.cat([real, imaginary])).to(real.dtype)
-        normed: Tensor = self.norm(modulus(both[: x.shape[0]], both[x.shape[0] :]))
+        trees = self.analysis.trees(seen, size)
+        # What combines the trees into packets and what mixes those are one matrix product.
+        with full_dtype(x):
+            weight = self.combination(self.mixing.matrix().to(trees.dtype), trees.shape[1])
+            flat = trees.flatten(1, 2).flatten(2)
+            both = torch.bmm(weight.expand(flat.shape[0], -1, -1), flat)
+        both = both.reshape(both.shape[0], 2, -1, *trees.shape[-2:])
+        real, imaginary = both[:, 0], both[:, 1]
+        normed: Tensor = self.norm(modulus(real, imaginary))
         return normed.relu()
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
@@ -290,6 +300,21 @@ class WaveletStem(nn.Module):
                 f"x must be at least as large as the stride of the stem, {2**self.depth} pixels, "
                 f"got {tuple(x.shape[2:])}"
             )
+
+
+class _Combination(ExactBuffers):
+    """Weights of packets to weights of what these are combined from."""
+
+    matrix: Tensor
+
+    def __init__(self, matrix: NDArray[np.float64]) -> None:
+        super().__init__()
+        self.register_exact("matrix", matrix)
+
+    def forward(self, weight: Tensor, channels: int) -> Tensor:
+        """(out, channels * K) to (2 * out, channels * T), real parts before imaginary ones."""
+        weight = weight.reshape(1, weight.shape[0], channels, -1)
+        return (weight @ self.matrix[:, None]).reshape(2 * weight.shape[1], -1)
 
 
 def _pooled(n: int, kernel: int, padding: int, ceil_mode: bool) -> int:

@@ -1,0 +1,46 @@
+"""The complex modulus of a real and an imaginary part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["modulus"]
+
+
+def modulus(real: Tensor, imaginary: Tensor) -> Tensor:
+    """Return the root of the sum of squares; its derivative where both are zero is zero."""
+    if torch.compiler.is_compiling():
+        # A compiler makes one pass of it; not everything that graphs are exported to knows hypot.
+        return torch.addcmul(real * real, imaginary, imaginary).add(_tiny(real)).sqrt()
+    if torch.is_grad_enabled() and (real.requires_grad or imaginary.requires_grad):
+        out: Tensor = _Modulus.apply(real, imaginary)  # type: ignore[no-untyped-call]
+        return out
+    return torch.hypot(real, imaginary)
+
+
+def _tiny(x: Tensor) -> float:
+    """Return a number that is lost beside any but zero, which it keeps out of denominators."""
+    return torch.finfo(x.dtype).tiny
+
+
+class _Modulus(torch.autograd.Function):
+    """``torch.hypot``, whose derivative at zero is not a number."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(real: Tensor, imaginary: Tensor) -> Tensor:
+        return torch.hypot(real, imaginary)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        real, imaginary, size = ctx.saved_tensors
+        grad = grad / (size + _tiny(size))
+        return grad * real, grad * imaginary

@@ -6,7 +6,6 @@ borders and combinations go through two convolutions, of symbolic size if need b
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,13 @@ from dtwpt.axis import packet_taps, place_cells
 from dtwpt.borders import source_index
 from dtwpt.checks import as_depth, as_mode, as_wavelet
 from dtwpt.nn.buffers import ExactBuffers
+from dtwpt.nn.precision import full_dtype
 from dtwpt.nn.selection import as_packets, describe_packets
 from dtwpt.packets import PLANE_GAIN, PacketBank
 from dtwpt.plane import combine
 from dtwpt.wavelets import Wavelet
 
-__all__ = ["PacketAnalysis", "full_dtype"]
+__all__ = ["PacketAnalysis"]
 
 # Kinds of devices on which convolutions are fastest and exact. Elsewhere they may round their
 # factors (TF32 on GPUs); matrix products do not, unless they are asked to.
@@ -250,10 +250,3 @@ def _by_tree(trees: Any) -> tuple[Any, Any, Any, Any]:
     aa, ab, ba, bb = (trees[:, across, :, down] for down in range(2) for across in range(2))
     swap = (0, 2, 1, 3, 4)
     return permute(aa, swap), permute(ab, swap), permute(ba, swap), permute(bb, swap)
-
-
-def full_dtype(x: Any) -> AbstractContextManager[Any]:
-    """Keep autocast out; nothing if it is off, as an exported graph has no place for it."""
-    if isinstance(x, torch.Tensor) and torch.is_autocast_enabled(x.device.type):
-        return torch.autocast(x.device.type, enabled=False)
-    return nullcontext()

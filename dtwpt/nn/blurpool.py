@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from dtwpt.borders import source_index
 from dtwpt.checks import as_int
+from dtwpt.nn.precision import full_dtype
 
 __all__ = ["MaxBlurPool2d"]
 
@@ -118,7 +119,7 @@ class MaxBlurPool2d(nn.Module):
                 f"x of {x.shape[-2]} x {x.shape[-1]} pixels with padding {self.padding} is smaller "
                 f"than kernel_size {self.kernel_size}"
             )
-        with torch.autocast(x.device.type, enabled=False):  # a pooling keeps the dtype
+        with full_dtype(x):  # a pooling keeps the dtype
             return self._blurred(self._maxima(x))
 
     def _maxima(self, x: Tensor) -> Tensor:

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from dtwpt.axis import place_cells
 from dtwpt.checks import as_count, as_depth, as_int
-from dtwpt.nn.analysis import PacketAnalysis, full_dtype
+from dtwpt.nn.analysis import PacketAnalysis
 from dtwpt.nn.blurpool import MaxBlurPool2d
 from dtwpt.nn.buffers import ExactBuffers
 from dtwpt.nn.mixing import ColourMix, PacketMixing
 from dtwpt.nn.modulus import modulus
 from dtwpt.nn.norm import EnergyNorm2d
+from dtwpt.nn.precision import full_dtype
 from dtwpt.nn.selection import Packets
 from dtwpt.wavelets import Wavelet
 

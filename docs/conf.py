@@ -27,12 +27,16 @@ exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 nitpicky = True
 nitpick_ignore = [("py:class", "optional")]
+nitpick_ignore_regex = [("py:.*", r"torch\..*")]  # described on a site of its own
 
 # The signatures say it all with the numpydoc sections; annotations would only repeat them.
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autosummary_generate_overwrite = True
 numpydoc_show_class_members = False
+
+# torchmetrics imports it where it is there, and it fits one build of torch only.
+autodoc_mock_imports = ["torchvision"]
 
 # Figures: drawn at build time by the scripts in figures/, with the library itself.
 plot_basedir = "figures"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,8 +145,8 @@ class Plane:
 
     def _cut(self, pool: int, hop: int) -> tuple[list[Part], list[Part]]:
         return (
-            list(_parts(self.vertical, _PART_HEIGHT, pool, hop)),
-            list(_parts(self.horizontal, _PART_WIDTH, pool, hop)),
+            _parts(self.vertical, _PART_HEIGHT, pool, hop),
+            _parts(self.horizontal, _PART_WIDTH, pool, hop),
         )
 
     @property
@@ -264,8 +265,12 @@ def _by_tree(trees: Array) -> tuple[Array, Array, Array, Array]:
     return view[0, 0], view[0, 1], view[1, 0], view[1, 1]
 
 
-def _parts(axis: Axis, pixels: int, pool: int, hop: int) -> Iterator[Part]:
-    """Yield the parts of an axis, of about so many pixels each."""
+# For images one by one, finding the parts anew would take a good part of the time. As few are kept
+# as axes are.
+@lru_cache(maxsize=32)
+def _parts(axis: Axis, pixels: int, pool: int, hop: int) -> list[Part]:
+    """Return the parts of an axis, of about so many pixels each."""
+    parts = []
     total = (axis.count - pool) // hop + 1
     # Where filters are long, neighbouring parts share much, so they are made longer.
     size = total if axis.dense else max(pixels, 2 * axis.length) // (axis.step * hop)
@@ -277,7 +282,8 @@ def _parts(axis: Axis, pixels: int, pool: int, hop: int) -> Iterator[Part]:
         index = np.where(seen < 0, -1, np.searchsorted(used, seen))
         neighbours = used[-1] - used[0] == used.size - 1
         source = slice(int(used[0]), int(used[-1]) + 1) if neighbours else used
-        yield Part(slice(start, stop), cells, source, index)
+        parts.append(Part(slice(start, stop), cells, source, index))
+    return parts
 
 
 def _pieces(x: Array, group: int, tall: list[Part], wide: list[Part]) -> Iterator[Piece]:

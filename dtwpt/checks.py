@@ -8,7 +8,16 @@ from typing import Any
 from dtwpt.borders import MODES
 from dtwpt.wavelets import Wavelet
 
-__all__ = ["as_count", "as_depth", "as_int", "as_mode", "as_pool", "as_stride", "as_wavelet"]
+__all__ = [
+    "as_count",
+    "as_depth",
+    "as_int",
+    "as_mode",
+    "as_pair",
+    "as_pool",
+    "as_stride",
+    "as_wavelet",
+]
 
 
 def as_int(value: Any, name: str, accepted: str) -> int:
@@ -28,6 +37,18 @@ def as_count(value: Any, name: str) -> int:
     if number < 1:
         raise ValueError(f"{name} must be {accepted}, got {number}")
     return number
+
+
+def as_pair(value: Any, name: str, least: int = 1) -> tuple[int, int]:
+    """Return ``value``, one integer or a pair (rows, columns), as a pair of at least ``least``."""
+    accepted = f"an integer of at least {least} or a pair of such integers"
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(f"{name} must be {accepted}, got {value!r}")
+    rows, columns = (as_int(number, name, accepted) for number in pair)
+    if min(rows, columns) < least:
+        raise ValueError(f"{name} must be {accepted}, got {value!r}")
+    return rows, columns
 
 
 def as_depth(depth: Any) -> int:

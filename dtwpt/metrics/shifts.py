@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from dtwpt.checks import as_count, as_int
+from dtwpt.checks import as_count, as_pair
 
 __all__ = ["random_shifts", "shifted_crops", "shifted_outputs"]
 
@@ -195,7 +195,7 @@ def _crops(images: Tensor, size: Any, shifts: Any) -> Iterator[Tensor]:
         raise ValueError(
             f"images must have shape (N, C, H, W), no axis empty, got {tuple(images.shape)}"
         )
-    height, width = _as_size(size)
+    height, width = as_pair(size, "size")
     room = torch.tensor([images.shape[-2] - height, images.shape[-1] - width])
     if room.min() < 0:
         raise ValueError(
@@ -218,17 +218,6 @@ def _crops(images: Tensor, size: Any, shifts: Any) -> Iterator[Tensor]:
                 for image, (top, left) in zip(images, places, strict=True)
             ]
         )
-
-
-def _as_size(size: Any) -> tuple[int, int]:
-    accepted = "an integer of at least 1 or a pair (height, width) of them"
-    pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    if len(pair) != 2:
-        raise ValueError(f"size must be {accepted}, got {size!r}")
-    height, width = (as_int(side, "size", accepted) for side in pair)
-    if min(height, width) < 1:
-        raise ValueError(f"size must be {accepted}, got {size!r}")
-    return height, width
 
 
 def _as_shifts(shifts: Any, count: int) -> Tensor:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dtwpt.borders import source_index
-from dtwpt.checks import as_int
+from dtwpt.checks import as_int, as_pair
 from dtwpt.nn.precision import full_dtype
 
 __all__ = ["MaxBlurPool2d"]
@@ -76,9 +75,9 @@ class MaxBlurPool2d(nn.Module):
         blur: int = 4,
     ) -> None:
         super().__init__()
-        self.kernel_size = _as_pair(kernel_size, "kernel_size", 1)
-        self.stride = _as_pair(stride, "stride", 1)
-        self.padding = _as_pair(padding, "padding", 0)
+        self.kernel_size = as_pair(kernel_size, "kernel_size")
+        self.stride = as_pair(stride, "stride")
+        self.padding = as_pair(padding, "padding", 0)
         if any(2 * p > k for p, k in zip(self.padding, self.kernel_size, strict=True)):
             raise ValueError(
                 f"padding must be at most half of kernel_size {kernel_size!r}, got {padding!r}"
@@ -163,14 +162,3 @@ class MaxBlurPool2d(nn.Module):
             f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
             f"ceil_mode={self.ceil_mode}, blur={self.blur}"
         )
-
-
-def _as_pair(value: Any, name: str, least: int) -> tuple[int, int]:
-    accepted = f"an integer of at least {least} or a pair of such integers"
-    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2:
-        raise ValueError(f"{name} must be {accepted}, got {value!r}")
-    rows, columns = (as_int(number, name, accepted) for number in pair)
-    if min(rows, columns) < least:
-        raise ValueError(f"{name} must be {accepted}, got {value!r}")
-    return rows, columns

@@ -9,6 +9,7 @@ import os
 import pickle
 import socket
 import warnings
+from collections import Counter
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from dtwpt.extract.decoding import WorkerError
+from dtwpt.extract.decoding import Task, WorkerError
 from dtwpt.extract.extractor import Row, check_device
 from dtwpt.extract.manifest import State
 from dtwpt.extract.pipeline import Outcome, Pipeline, Reading, stream
@@ -47,7 +48,8 @@ _BATCH = 64
 _MOST_BATCHES = 20_000
 # Batches for each actor, at least: so that all of them finish at about the same time.
 _BATCHES_PER_ACTOR = 8
-# How often an actor may die at a batch before Ray gives it up, and how many batches it may give up.
+# Ray has a batch done again, for ever, when its actor dies: how often it is begun, and how many
+# batches may be given up after that before the whole job is.
 _TRIES = 3
 _MOST_GIVEN_UP = 50
 # Actors that may die while they start, one after the other.
@@ -61,6 +63,22 @@ class _Failure(NamedTuple):
 
     node: str
     message: str
+
+
+class _GivenUp(NamedTuple):
+    """What comes of a batch at which actors have died, again and again."""
+
+
+class _Tries:
+    """Counts how often each batch is begun. An actor by itself, as it has to outlive others."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[int] = Counter()
+
+    def begin(self, batch: int) -> int:
+        """Return how often a batch has been begun, this time included."""
+        self._begun[batch] += 1
+        return self._begun[batch]
 
 
 def check_ray_device(device: str) -> None:
@@ -111,7 +129,7 @@ def stream_on_ray(
         yield from _round(writer, reading, actors, max(1, batch, left // _MOST_BATCHES))
         writer.flush()
         if writer.counts()[State.WAITING]:
-            # An actor died several times over these. Alone, only the one to blame is given up.
+            # Actors died at these. Alone, only the one to blame is given up.
             yield from _round(writer, reading, actors, 1)
             writer.flush()
             _check_complete(writer)
@@ -235,6 +253,9 @@ def _round(
     writer: StoreWriter, reading: Reading, actors: _Actors, batch: int
 ) -> Generator[Outcome, None, None]:
     """Send out all that waits, and yield what comes back; batches that are given up do not."""
+    counter: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Tries)
+    tries = counter.remote()
+    given_up = 0
     with contextlib.closing(writer.waiting()) as tasks, _options():
         # Into Ray's memory at once, which may be on the disk: the list may be long.
         batches = [ray.put(some) for some in iter(lambda: list(islice(tasks, batch)), [])]
@@ -243,22 +264,25 @@ def _round(
             [{"batch": number} for number in range(len(batches))], override_num_blocks=len(batches)
         ).map_batches(
             _Worker,
-            fn_constructor_args=(reading, actors.cpus, versions(reading.device), batches),
-            batch_size=None,
-            compute=ray.data.ActorPoolStrategy(
-                size=actors.number,
-                # What waits behind a batch that is given up may be given up with it.
-                max_tasks_in_flight_per_actor=1 if batch == 1 else 2,
-            ),
+            fn_constructor_args=(reading, actors.cpus, versions(reading.device), batches, tries),
+            batch_size=1,  # one of ours
+            compute=ray.data.ActorPoolStrategy(size=min(actors.number, len(batches))),
             num_cpus=actors.cpus,
             num_gpus=actors.gpus,
-            max_restarts=-1,
-            max_task_retries=_TRIES - 1,
         )
     try:
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             for pickled in table["outcome"]:
-                yield _checked(pickle.loads(pickled.as_py()))
+                outcome = pickle.loads(pickled.as_py())
+                if not isinstance(outcome, _GivenUp):
+                    yield _checked(outcome)
+                    continue
+                given_up += 1
+                if given_up > _MOST_GIVEN_UP:
+                    raise WorkerError(
+                        f"workers of Ray die all the time, {_TRIES} times at each of {given_up} "
+                        "batches, most likely for want of memory: use fewer workers"
+                    )
     except (ray.exceptions.RayError, RuntimeError) as error:
         raise WorkerError(f"Ray gave up: {_short(error)}") from error
 
@@ -270,7 +294,6 @@ def _options() -> Iterator[None]:
     ours = {
         "enable_progress_bars": False,
         "print_on_execution_start": False,
-        "max_errored_blocks": _MOST_GIVEN_UP,
         "max_consecutive_actor_init_deaths": _FALSE_STARTS,
     }
     before = {name: getattr(options, name) for name in ours if hasattr(options, name)}
@@ -301,24 +324,30 @@ class _Worker:
     """What an actor does: all that one process does on one machine, but write."""
 
     def __init__(
-        self, reading: Reading, cpus: int, made_by: dict[str, str], batches: list[Any]
+        self, reading: Reading, cpus: int, made_by: dict[str, str], batches: list[Any], tries: Any
     ) -> None:
         self._reading, self._cpus, self._made_by = reading, cpus, made_by
-        self._batches = batches
+        self._batches, self._tries = batches, tries
         self._pipeline: Pipeline | None = None
 
     def __call__(self, numbers: dict[str, NDArray[np.int64]]) -> pyarrow.Table:
         import pyarrow
 
-        outcomes: list[Outcome | _Failure]
+        outcomes: list[Outcome | _Failure | _GivenUp] = []
+        for number in numbers["batch"]:
+            if ray.get(self._tries.begin.remote(int(number))) > _TRIES:
+                outcomes.append(_GivenUp())
+            else:
+                outcomes += self._outcomes(ray.get(self._batches[number]))
+        return pyarrow.table({"outcome": [pickle.dumps(outcome) for outcome in outcomes]})
+
+    def _outcomes(self, tasks: list[Task]) -> list[Outcome] | list[_Failure]:
         try:
             if self._pipeline is None:
                 self._pipeline = self._start()
-            tasks = [task for number in numbers["batch"] for task in ray.get(self._batches[number])]
-            outcomes = list(self._pipeline.run(iter(tasks)))
+            return list(self._pipeline.run(iter(tasks)))
         except Exception as error:
-            outcomes = [_Failure(socket.gethostname(), f"{type(error).__name__}: {_short(error)}")]
-        return pyarrow.table({"outcome": [pickle.dumps(outcome) for outcome in outcomes]})
+            return [_Failure(socket.gethostname(), f"{type(error).__name__}: {_short(error)}")]
 
     def _start(self) -> Pipeline:
         here = versions(self._reading.device)

@@ -23,7 +23,7 @@ from skimage import data
 from dtwpt.extract import Settings, find_images
 from dtwpt.extract.decoding import Task
 from dtwpt.extract.extractor import image_of
-from dtwpt.extract.pipeline import stream
+from dtwpt.extract.pipeline import Reading, stream
 
 SIDE = 224
 SETTINGS = Settings()
@@ -59,7 +59,7 @@ def extraction_rate(files: list[str], workers: int) -> float:
     """Images a second with so many processes that decode, beside the one that transforms."""
     started = 0.0
     tasks = (Task(row, path) for row, path in enumerate(files))
-    for done, _ in enumerate(stream(tasks, SETTINGS, workers + 1)):
+    for done, _ in enumerate(stream(tasks, Reading(SETTINGS), workers + 1)):
         if done == WARM_UP:
             started = time.perf_counter()
     return (len(files) - 1 - WARM_UP) / (time.perf_counter() - started)

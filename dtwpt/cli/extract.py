@@ -91,6 +91,19 @@ __all__ = ["extract"]
     help="Where to transform: numpy, or by torch on cuda, cuda:1, cpu, ... (equal to 1e-5).",
 )
 @click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="What computes: this machine, or a cluster of Ray, with a worker for each core (.zarr).",
+)
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="The cluster for --engine ray; auto: the one of this machine.  [default: RAY_ADDRESS, or "
+    "a cluster on this machine, for this run]",
+)
+@click.option(
     "--on-error",
     type=click.Choice(["stop", "skip"]),
     help="What to do about a file that cannot be used.  [default: stop; for .zarr skip]",
@@ -133,6 +146,8 @@ def extract(
     output: str,
     workers: int | None,
     device: str,
+    engine: str,
+    address: str | None,
     on_error: str | None,
     restart: bool,
     retry_skipped: bool,
@@ -153,6 +168,7 @@ def extract(
       dtwpt extract 'scans/**/*.tif' -o features.npz --resize 256 --crop 224 --workers 4
       dtwpt extract new/ -o new.npz --settings-from features.npz
       dtwpt extract million/ -o features.zarr
+      dtwpt extract million/ -o features.zarr --engine ray --address auto
       dtwpt extract slide.tif -o maps.zarr --tile 2048
 
     .zarr is a store for large jobs. Whatever ends a run, the same command goes on where it
@@ -174,21 +190,25 @@ def extract(
     from dtwpt.extract.files import check_output, is_store_name
 
     is_store = is_store_name(output)
+    _check_usage(ctx, is_store)
     if not is_store:
-        for name in ("restart", "retry_skipped", "check"):
-            if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
-                raise click.UsageError(f"--{name.replace('_', '-')} is for .zarr outputs", ctx)
         check_output(output)
     settings = _settings(ctx, options, settings_from)
-    if workers is None:
-        workers = 0 if is_store else 1
+    if engine == "ray":
+        workers = workers or None  # as many as the cluster has room for
+    elif workers is None and not is_store:
+        workers = 1
+    else:
+        # A process of their own for the readers: a file that crashes one does not end the run.
+        workers = workers or max(cores(), 2 if is_store else 1)
     job = Job(
         paths=paths,
         output=output,
         settings=settings,
-        # A process of their own for the readers: a file that crashes one does not end the run.
-        workers=workers or max(cores(), 2 if is_store else 1),
+        workers=workers,
         device=device,
+        engine=engine,
+        address=address,
         on_error=on_error or ("skip" if is_store else "stop"),
         report=report,
     )
@@ -204,6 +224,20 @@ def extract(
     click.echo(one_line(f"{output}: {job.outcome(result)}"))
     if result.skipped:
         ctx.exit(SOME_SKIPPED)
+
+
+def _check_usage(ctx: click.Context, is_store: bool) -> None:
+    """Refuse options that would do nothing."""
+    given = {
+        name for name in ctx.params if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    if not is_store:
+        given -= {"engine"} if ctx.params["engine"] == "local" else set()
+        for name in ("restart", "retry_skipped", "check", "engine", "address"):
+            if name in given:
+                raise click.UsageError(f"--{name.replace('_', '-')} is for .zarr outputs", ctx)
+    if "address" in given and ctx.params["engine"] == "local":
+        raise click.UsageError("--address is for --engine ray", ctx)
 
 
 def _settings(ctx: click.Context, options: dict[str, Any], settings_from: str | None) -> Settings:

@@ -23,8 +23,10 @@ class Job:
     paths: tuple[str, ...]
     output: str
     settings: Settings
-    workers: int
+    workers: int | None
     device: str
+    engine: str
+    address: str | None
     on_error: str
     report: str | None
     started: float = field(default_factory=time.perf_counter)
@@ -90,6 +92,7 @@ class Job:
                 "seconds": round(seconds, 3),
                 "workers": self.workers,
                 "device": self.device,
+                "engine": self.engine,
                 "settings": self.settings.to_dict(),
             },
         )
@@ -109,7 +112,7 @@ def to_table(job: Job) -> FeatureTable:
         table = run(
             find_images(job.paths),
             job.settings,
-            workers=job.workers,
+            workers=job.workers or 1,
             device=job.device,
             on_error=job.on_error,
             progress=job.follow(show),
@@ -138,6 +141,8 @@ def to_store(job: Job, *, restart: bool, retry_skipped: bool, check: str) -> Fea
                 job.settings,
                 workers=job.workers,
                 device=job.device,
+                engine=job.engine,
+                address=job.address,
                 on_error=job.on_error,
                 check=check,
                 retry_skipped=retry_skipped,

@@ -314,10 +314,31 @@ class StoreWriter:
         self.commit_if_due()
         return result
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """The final size that the names of the features rest on; None until one is decided on."""
+        return self._size
+
+    def decide_size(self, size: tuple[int, int]) -> None:
+        """Say which size all images have, with ``pool="none"``, before one of them is added."""
+        if self._array is None:
+            self._create_array(size)
+
     def _another_size(self, row: int, size: tuple[int, int]) -> ImageError:
         with names_sqlite(self.path), Manifest(self._manifest_file) as manifest:
             path = manifest.path(row)
         return another_size(path, size, "the first one", self._size or (0, 0))
+
+    def flush(self) -> None:
+        """Write what has been added, and wait until it is on the disk.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        self._begin_commit()
+        self._settle()
 
     def commit_if_due(self) -> None:
         """Begin a commit if it is time to."""
@@ -398,8 +419,7 @@ class StoreWriter:
         """
         try:
             if commit:
-                self._begin_commit()
-                self._settle()
+                self.flush()
         finally:
             self._release()
 

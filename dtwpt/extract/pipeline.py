@@ -21,7 +21,7 @@ from dtwpt.extract.extractor import Row, Stamp, image_of, rows_of, stamp_of
 from dtwpt.extract.reading import ImageError
 from dtwpt.extract.settings import Settings
 
-__all__ = ["TIMEOUT", "Outcome", "stream"]
+__all__ = ["TIMEOUT", "Outcome", "Pipeline", "Reading", "stream"]
 
 #: Seconds that reading one image may take.
 TIMEOUT = 600.0
@@ -36,6 +36,15 @@ _LEAST_BYTES = 1 << 23
 _FILES = 64
 
 
+class Reading(NamedTuple):
+    """What to do with files, and how."""
+
+    settings: Settings
+    device: str = "numpy"
+    hashes: bool = False  # whether to take the hash of what is read
+    timeout: float = TIMEOUT  # of reading one image, in another process
+
+
 class Outcome(NamedTuple):
     """What came of a file."""
 
@@ -45,15 +54,7 @@ class Outcome(NamedTuple):
     stamp: Stamp
 
 
-def stream(
-    tasks: Iterable[Task],
-    settings: Settings,
-    workers: int,
-    *,
-    device: str = "numpy",
-    hashes: bool = False,
-    timeout: float = TIMEOUT,
-) -> Generator[Outcome, None, None]:
+def stream(tasks: Iterable[Task], reading: Reading, workers: int) -> Generator[Outcome, None, None]:
     """Yield what comes of files, in their order.
 
     Memory is bounded in bytes: by what is being transformed, an image a process, and results that
@@ -62,15 +63,14 @@ def stream(
     # One thread for each product, here too: how it is cut over threads shows in its last bits.
     with threadpool_limits(1, user_api="blas"):
         if workers == 1:
-            yield from _alone(tasks, settings, device, hashes)
+            yield from _alone(tasks, reading)
         else:
-            with _Pipeline(settings, workers, device, hashes, timeout) as pipeline:
+            with Pipeline(reading, workers) as pipeline:
                 yield from pipeline.run(iter(tasks))
 
 
-def _alone(
-    tasks: Iterable[Task], settings: Settings, device: str, hashes: bool
-) -> Generator[Outcome, None, None]:
+def _alone(tasks: Iterable[Task], reading: Reading) -> Generator[Outcome, None, None]:
+    settings, device, hashes, _ = reading
     for task in tasks:
         stamp = stamp_of(task.path, hashes)
         result: Row | ImageError
@@ -97,12 +97,14 @@ class _Batch:
         return self.images[: len(self.arrivals)].nbytes
 
 
-class _Pipeline:
-    """One run: this process transforms, the others decode."""
+class Pipeline:
+    """One process transforms, others decode. Close it, or use it in a ``with`` statement.
 
-    def __init__(
-        self, settings: Settings, workers: int, device: str, hashes: bool, timeout: float
-    ) -> None:
+    The products have to be limited to one thread, see :func:`stream`.
+    """
+
+    def __init__(self, reading: Reading, workers: int) -> None:
+        settings, device, hashes, timeout = reading
         self._settings, self._device = settings, device
         self._batch_bytes = _BATCH.get(device, _DEVICE_BATCH)
         # A thread a core, although the other processes need some of them too: whoever has work
@@ -124,13 +126,18 @@ class _Pipeline:
             stack.callback(self._pool.shutdown, cancel_futures=True)
             self._stack = stack.pop_all()
 
-    def __enter__(self) -> _Pipeline:
+    def __enter__(self) -> Pipeline:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all processes and threads."""
         self._stack.close()
 
     def run(self, tasks: Iterator[Task]) -> Generator[Outcome, None, None]:
+        """Yield what comes of files, in their order; once at its end, it may be called again."""
         more = True
         while more or self._order:
             while more and len(self._order) < self._most_files and self._decoders.has_room():

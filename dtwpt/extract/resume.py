@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING
 
 from dtwpt.checks import as_count
@@ -12,18 +12,21 @@ from dtwpt.extract.extractor import check_device
 from dtwpt.extract.files import is_store_name
 from dtwpt.extract.inputs import iterate_images
 from dtwpt.extract.manifest import State
-from dtwpt.extract.pipeline import TIMEOUT, stream
+from dtwpt.extract.pipeline import TIMEOUT, Outcome, Reading, stream
 from dtwpt.extract.reading import ImageError
 from dtwpt.extract.run import check_on_error
 from dtwpt.extract.settings import Settings
 
 if TYPE_CHECKING:
+    from dtwpt.extract.filling import StoreWriter
     from dtwpt.extract.store import FeatureStore
 
-__all__ = ["CHECKS", "extract_to_store"]
+__all__ = ["CHECKS", "ENGINES", "extract_to_store"]
 
 #: What tells that a file has changed.
 CHECKS = ("time", "hash")
+#: What computes: this machine, or a cluster of Ray.
+ENGINES = ("local", "ray")
 
 
 def extract_to_store(
@@ -31,8 +34,10 @@ def extract_to_store(
     output: str | os.PathLike[str],
     settings: Settings | None = None,
     *,
-    workers: int = 1,
+    workers: int | None = None,
     device: str = "numpy",
+    engine: str = "local",
+    address: str | None = None,
     on_error: str = "skip",
     check: str = "time",
     retry_skipped: bool = False,
@@ -45,7 +50,7 @@ def extract_to_store(
     Whatever ends a run, what it has finished is kept, and the same call goes on from there:
     files that are done and unchanged are not read again, those that have changed are done again,
     new ones are added, those no longer given stay. What the store holds in the end does not depend
-    on how often it was interrupted, nor on workers or the order of the paths, bit for bit.
+    on how often it was interrupted, nor on workers, engine or the order of the paths, bit for bit.
 
     Parameters
     ----------
@@ -55,10 +60,19 @@ def extract_to_store(
         The folder of the store, ends in ``.zarr``.
     settings : Settings, optional
         Default: ``Settings()``. Those of a store stay what they are.
-    workers : int, default: 1
-        As for :func:`extract`.
+    workers : int, optional
+        As for :func:`extract`, default: 1. With ``engine="ray"``, the number of actors, each with
+        a core or a GPU; default: as many as the cluster has of them.
     device : str, default: "numpy"
-        As for :func:`extract`. It stays what it is, too.
+        As for :func:`extract`. It stays what it is, too. With ``engine="ray"``, "cuda" stands for
+        the GPU that Ray gives to an actor.
+    engine : {"local", "ray"}
+        What reads and transforms: processes of this machine, or actors of a cluster of Ray, which
+        see the images at the same paths. This process alone writes the store.
+    address : str, optional
+        With ``engine="ray"``, the cluster, as for ``ray.init``: "auto", "host:port", ... Default:
+        the one that this process has joined, else the environment variable ``RAY_ADDRESS``, else
+        a cluster on this machine that lasts as long as the call.
     on_error : {"skip", "stop"}
         What to do about a file that cannot be used: write down the reason and go on, or raise.
     check : {"time", "hash"}
@@ -69,7 +83,7 @@ def extract_to_store(
     restart : bool
         Begin anew. The old store is deleted once the new one is planned.
     timeout : float, default: 600
-        Seconds that reading one image may take, with more than one worker.
+        Seconds that reading one image may take, with more than one worker or with Ray.
     progress : callable, optional
         Called with the numbers of files done and in all, first with those done by earlier runs.
 
@@ -90,9 +104,9 @@ def extract_to_store(
     OSError
         If the store cannot be written.
     WorkerError
-        If worker processes do not start.
+        If worker processes do not start, or actors die at the same images again and again.
     ImportError
-        If zarr is not installed, or the device needs torch.
+        If zarr or, for its engine, Ray is not installed, or the device needs torch.
 
     Examples
     --------
@@ -110,13 +124,8 @@ def extract_to_store(
     from dtwpt.extract.store import open_store
 
     settings = Settings() if settings is None else settings
-    workers = as_count(workers, "workers")
-    check_on_error(on_error)
-    if check not in CHECKS:
-        raise ValueError(f"unknown check {check!r}; known: {', '.join(CHECKS)}")
-    if not is_store_name(output):
-        raise ValueError(f"a store must be named *.zarr, got {os.fspath(output)!r}")
-    check_device(device)
+    workers = workers if workers is None else as_count(workers, "workers")
+    _check(output, device, engine, address, on_error, check)
     with StoreWriter(output, settings, device=device, restart=restart) as writer:
         writer.plan(iterate_images(paths), check=check, retry_skipped=retry_skipped)
         counts = writer.counts()
@@ -124,19 +133,14 @@ def extract_to_store(
         left = counts[State.WAITING]
         if progress is not None:
             progress(total - left, total)
-        with (
-            contextlib.closing(writer.waiting()) as tasks,
-            contextlib.closing(
-                stream(
-                    tasks,
-                    settings,
-                    min(workers, left + 1),
-                    device=device,
-                    hashes=check == "hash",
-                    timeout=timeout,
-                )
-            ) as outcomes,
-        ):
+        reading = Reading(settings, device, check == "hash", timeout)
+        if engine == "ray":
+            from dtwpt.extract.ray_engine import stream_on_ray
+
+            outcomes = stream_on_ray(writer, left, reading, workers, address)
+        else:
+            outcomes = _stream_here(writer, left, reading, workers or 1)
+        with contextlib.closing(outcomes):
             for done, outcome in enumerate(outcomes, total - left + 1):
                 if on_error == "stop" and isinstance(outcome.result, ImageError):
                     raise outcome.result
@@ -146,3 +150,37 @@ def extract_to_store(
                 if progress is not None:
                     progress(done, total)
     return open_store(output)
+
+
+def _stream_here(
+    writer: StoreWriter, left: int, reading: Reading, workers: int
+) -> Generator[Outcome, None, None]:
+    with (
+        contextlib.closing(writer.waiting()) as tasks,
+        contextlib.closing(stream(tasks, reading, min(workers, left + 1))) as outcomes,
+    ):
+        yield from outcomes
+
+
+def _check(
+    output: str | os.PathLike[str],
+    device: str,
+    engine: str,
+    address: str | None,
+    on_error: str,
+    check: str,
+) -> None:
+    check_on_error(on_error)
+    for name, value, known in (("check", check, CHECKS), ("engine", engine, ENGINES)):
+        if value not in known:
+            raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+    if not is_store_name(output):
+        raise ValueError(f"a store must be named *.zarr, got {os.fspath(output)!r}")
+    if engine == "ray":
+        from dtwpt.extract.ray_engine import check_ray_device
+
+        check_ray_device(device)
+    elif address is not None:
+        raise ValueError(f"address is for engine 'ray', got {address!r} with {engine!r}")
+    else:
+        check_device(device)

@@ -12,7 +12,7 @@ from dtwpt.checks import as_count
 from dtwpt.extract.decoding import Task
 from dtwpt.extract.extractor import Row, another_size, check_device
 from dtwpt.extract.inputs import find_images
-from dtwpt.extract.pipeline import Outcome, stream
+from dtwpt.extract.pipeline import Outcome, Reading, stream
 from dtwpt.extract.reading import ImageError
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.table import FeatureTable, Skipped
@@ -100,9 +100,8 @@ def extract(
     files = find_images(paths)
     outcomes = stream(
         (Task(row, file) for row, file in enumerate(files)),
-        settings,
+        Reading(settings, device),
         min(workers, len(files) + 1),
-        device=device,
     )
     # Closed at once where an exception leaves the loop: no process outlives the call.
     with contextlib.closing(outcomes):

@@ -1,0 +1,338 @@
+"""The engine on Ray: the same store as on one machine, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dtwpt
+from dtwpt.extract import (
+    FeatureStore,
+    ImageError,
+    Settings,
+    WorkerError,
+    extract_to_store,
+    find_images,
+    load,
+)
+
+pytest.importorskip("zarr", reason="feature stores need zarr, hence Python 3.11")
+pytest.importorskip("ray", reason="needs the extra ray")
+
+import ray
+
+from dtwpt.extract import ray_engine
+from dtwpt.extract.extractor import Stamp
+from dtwpt.extract.pipeline import Outcome
+
+pytestmark = [
+    # Ray leaves the sockets and log files of its processes to the garbage collector.
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+    # Copies of Ray Data's context set its own deprecated options.
+    pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning:ray"),
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc"),
+]
+
+RNG = np.random.default_rng(0)
+COMMAND = [sys.executable, "-m", "dtwpt.cli", "extract"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(dtwpt.__file__).parents[1])}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Images of three sizes, one file that is none, and a name that is not text."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(40):
+        pixels = RNG.integers(0, 256, (32 + number % 3, 36), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02}.png")
+    (folder / "00.bad.png").write_text("not a picture")
+    (folder / "07.png").rename(os.fsdecode(os.fsencode(folder) + b"/07 \xff.png"))
+    return folder
+
+
+def on_ray(paths: Any, output: Path, settings: Settings | None = None, **more: Any) -> FeatureStore:
+    return extract_to_store(paths, output, settings, engine="ray", **more)
+
+
+def check_same(store: FeatureStore, expected: FeatureStore) -> None:
+    assert store.files == expected.files
+    assert store.skipped == expected.skipped
+    assert store.waiting == []
+    assert store.feature_names == expected.feature_names
+    assert np.asarray(store.features).tobytes() == np.asarray(expected.features).tobytes()
+
+
+def children(of: int, name: str) -> list[int]:
+    """Return the processes below one whose command line begins so."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            parents[int(entry.name)] = int(fields[1])
+    found = []
+    for number in parents:
+        above = number
+        while above in parents and above != of:
+            above = parents[above]
+        with contextlib.suppress(OSError):
+            line = Path(f"/proc/{number}/cmdline").read_bytes()
+            if above == of and line.startswith(name.encode()):
+                found.append(number)
+    return found
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_same_store(folder: Path, tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    store = on_ray(
+        find_images(folder)[::-1],
+        tmp_path / "ray.zarr",
+        Settings(pool=2),
+        check="hash",
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    check_same(store, extract_to_store(folder, tmp_path / "local.zarr", Settings(pool=2)))
+    assert calls == [(done, 41) for done in range(42)]
+    assert [Path(name).name for name, _ in store.skipped] == ["00.bad.png"]
+    # What was written down about the files serves the other engine, and nothing is left to do.
+    calls.clear()
+    for engine in ("local", "ray"):
+        (folder / "03.png").touch()
+        extract_to_store(
+            folder,
+            store.path,
+            Settings(pool=2),
+            check="hash",
+            engine=engine,
+            progress=lambda done, total: calls.append((done, total)),
+        )
+    assert calls == [(41, 41)] * 2
+    assert ray.is_initialized()  # the one who has joined it leaves it
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_first_image_decides_on_the_size_of_whole_maps(folder: Path, tmp_path: Path) -> None:
+    settings = Settings(depth=1, pool="none")
+    store = on_ray(folder, tmp_path / "ray.zarr", settings, workers=2)
+    check_same(store, extract_to_store(folder, tmp_path / "local.zarr", settings))
+    assert len(store.files) == 14
+
+
+class _StopError(Exception):
+    pass
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("engines", [("local", "ray"), ("ray", "local")])
+def test_one_engine_goes_on_where_the_other_stopped(
+    folder: Path, tmp_path: Path, engines: tuple[str, str]
+) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 15:
+            raise _StopError
+
+    output = tmp_path / "a.zarr"
+    with pytest.raises(_StopError):
+        extract_to_store(folder, output, engine=engines[0], progress=stop)
+    store = load(output)
+    assert isinstance(store, FeatureStore)
+    assert len(store.files) + len(store.skipped) == 15
+    (folder / "01.png").write_bytes((folder / "02.png").read_bytes())  # changed meanwhile
+    starts: list[int] = []
+    store = extract_to_store(
+        folder, output, engine=engines[1], progress=lambda done, _: starts.append(done)
+    )
+    assert starts[0] in (14, 15)
+    check_same(store, extract_to_store(folder, tmp_path / "local.zarr"))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_actor_that_is_killed(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(60):
+        np.save(folder / f"{number:02}.npy", RNG.random((300, 300), dtype=np.float32))
+    killed: list[int] = []
+
+    def kill(done: int, total: int) -> None:
+        if done in (1, 20):
+            killed.append(children(os.getpid(), "ray::MapWorker")[0])
+            os.kill(killed[-1], signal.SIGKILL)
+
+    store = on_ray(folder, tmp_path / "ray.zarr", progress=kill)
+    assert len(set(killed)) == 2
+    check_same(store, extract_to_store(folder, tmp_path / "local.zarr"))
+
+
+class Deadly(ray_engine._Worker):
+    """Dies at some files, as one does that takes all memory."""
+
+    def _outcomes(self, tasks: Any) -> Any:
+        if any("deadly" in task.path for task in tasks):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super()._outcomes(tasks)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_file_that_kills_every_worker(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadly = folder / "20.deadly.png"
+    deadly.write_bytes((folder / "20.png").read_bytes())
+    output = tmp_path / "a.zarr"
+    monkeypatch.setattr(ray_engine, "_Worker", Deadly)
+    with pytest.raises(WorkerError, match=r"workers of Ray died 3 times at .*20\.deadly\.png, "):
+        on_ray(folder, output)
+    store = load(output)
+    assert isinstance(store, FeatureStore)
+    assert store.waiting == [str(deadly)]  # and of all others none is lost
+    assert (len(store.files), len(store.skipped)) == (40, 1)
+    monkeypatch.undo()
+    check_same(on_ray(folder, output), extract_to_store(folder, tmp_path / "local.zarr"))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a.zarr"
+    for more, message in [
+        ({"engine": "dask"}, "unknown engine 'dask'; known: local, ray"),
+        ({"address": "auto"}, "address is for engine 'ray'"),
+        ({"engine": "ray", "device": "cuda:1"}, "use 'cuda'"),
+        ({"engine": "ray", "address": "auto"}, "has joined a cluster already"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            extract_to_store(folder, output, **more)  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match=r"00\.bad\.png: not an image"):
+        on_ray(folder / "00.bad.png", tmp_path / "b.zarr", on_error="stop")
+
+
+def test_a_worker_that_does_not_see_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "a.png"
+    here.touch()
+    missing = ImageError(str(here), "No such file or directory")
+    outcome = Outcome(0, str(here), missing, Stamp())
+    with pytest.raises(WorkerError, match="same files at the same paths"):
+        ray_engine._checked(outcome)
+    here.unlink()
+    assert ray_engine._checked(outcome) is outcome
+
+
+# The command ------------------------------------------------------------------------------------
+
+
+def test_the_command(folder: Path, tmp_path: Path) -> None:
+    command = [*COMMAND, "images", "-o", "a.zarr", "--workers", "2", "--report", "report.json"]
+    done = subprocess.run(
+        [*command, "--engine", "ray"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert done.stderr == (
+        "skipped images/00.bad.png: not an image (PNG, JPEG, TIFF, WebP, BMP or .npy)\n"
+    )
+    assert done.stdout.startswith("a.zarr: 40 images x 32 features, 1 skipped, ")
+    summary = json.loads((tmp_path / "report.json").read_text().splitlines()[-1])["summary"]
+    assert (summary["engine"], summary["workers"], summary["finished"]) == ("ray", 2, 41)
+    for more, message in [
+        (["-o", "a.npz", "--engine", "ray"], "--engine is for .zarr outputs"),
+        (["-o", "b.zarr", "--address", "auto"], "--address is for --engine ray"),
+    ]:
+        said = subprocess.run(
+            [*COMMAND, "images", *more],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (said.returncode, message in said.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        # A cluster of its own takes long to begin and to end.
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
+def test_the_command_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "long").mkdir()
+    np.save(tmp_path / "image.npy", RNG.random((500, 500), dtype=np.float32))
+    for index in range(1000):
+        (tmp_path / "long" / f"{index:04}.npy").symlink_to(tmp_path / "image.npy")
+    with subprocess.Popen(
+        [*COMMAND, "long", "-o", "a.zarr", "--engine", "ray", "--workers", "2"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline:
+            with contextlib.suppress(FileNotFoundError):
+                if load(tmp_path / "a.zarr").files:
+                    break
+            time.sleep(0.05)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does, to every process
+        else:
+            process.send_signal(number)
+        _, said = process.communicate(timeout=180)
+    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    assert said == (
+        f"dtwpt: stopped by {name}, what is done is kept in a.zarr, the same command goes on from "
+        "there\n"
+    )
+    assert process.returncode == 128 + number
+    store = load(tmp_path / "a.zarr")
+    assert 0 < len(store.files) < 1000
+    assert len(store.files) + len(store.waiting) == 1000
+    features = np.asarray(store.features)
+    assert (features == features[0]).all()
+
+
+def test_the_example(tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    example = Path(__file__).parent.parent / "examples" / "ray_extract.py"
+    done = subprocess.run(
+        [sys.executable, example, "--output", "features"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "camera.png: 32 features, mean " in done.stdout
+    assert "missing.png: No such file or directory" in lines
+    assert list((tmp_path / "features").glob("*.parquet"))

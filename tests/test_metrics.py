@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchmetrics
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -135,7 +136,7 @@ def test_long_accumulation_loses_nothing() -> None:
     metric = FlipRate()
     classes = torch.zeros(2, 2**13, dtype=torch.int64)
     metric.update(classes)
-    metric.count += 2**24
+    metric.flips_previous_count = torch.tensor(2**24 + 2**13)
     classes[1, 0] = 1
     metric.update(classes)
     assert metric.compute() == 1 / (2**24 + 2**14)
@@ -347,3 +348,18 @@ def test_functions_do_without_torchmetrics() -> None:
     assert result.stderr.splitlines()[-1] == (
         'ImportError: the classes of dtwpt.metrics need torchmetrics: pip install "dtwpt[metrics]"'
     )
+
+
+def test_a_collection_keeps_its_metrics_apart() -> None:
+    """Metrics that agree on the first batch are not taken for one and the same."""
+    first, second = torch.tensor([[1, 1], [1, 1], [1, 1]]), torch.tensor([[1, 1], [2, 2], [1, 1]])
+    metrics = {"previous": FlipRate(), "first": FlipRate("first"), "consistency": Consistency()}
+    collection = torchmetrics.MetricCollection(dict(metrics))
+    for batch in (first, second):
+        collection.update(batch)
+    for name, metric in metrics.items():
+        alone = metric.clone()
+        alone.reset()
+        for batch in (first, second):
+            alone.update(batch)
+        assert collection.compute()[name] == alone.compute()

@@ -16,7 +16,15 @@ from torch.autograd import gradcheck
 
 import dtwpt
 import dtwpt.nn.analysis
-from dtwpt.nn import CMod2d, DTCWPT2d, EnergyNorm2d, IDTCWPT2d, RMax2d
+from dtwpt.nn import (
+    CMod2d,
+    DTCWPT2d,
+    EnergyNorm2d,
+    IDTCWPT2d,
+    MaxBlurPool2d,
+    RMax2d,
+    WaveletStem,
+)
 from dtwpt.nn.selection import octaves
 from tests.strategies import depths, modes, noise, relative_error, seeds, wavelets
 
@@ -127,8 +135,33 @@ def test_conversions_never_lose_digits_of_the_filters() -> None:
     expected = CMod2d().double()(x)
     tossed_about = CMod2d().half().bfloat16().float().double()
     assert torch.equal(tossed_about(x), expected)
-    emptied = CMod2d().to("meta").to_empty(device="cpu").double()
-    assert torch.equal(emptied(x), expected)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        CMod2d,
+        lambda: CMod2d(packets="gabor"),
+        lambda: RMax2d(packets=[3, 9]),
+        MaxBlurPool2d,
+        lambda: WaveletStem(colour="mix"),
+        lambda: WaveletStem(operator="rmax"),
+    ],
+)
+def test_made_without_memory(make: Any) -> None:
+    """Constants are there again once there is memory, and the rest can be set anew or loaded."""
+    x = torch.rand(1, 3, 40, 40)
+    original = make().eval()
+    with torch.device("meta"):
+        twin = make()
+    assert all(tensor.is_meta for tensor in [*twin.parameters(), *twin.buffers()])
+    twin = twin.to_empty(device="cpu").eval()
+    for module in twin.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    twin(x)
+    twin.load_state_dict(original.state_dict())
+    assert torch.equal(twin(x), original(x))
 
 
 @pytest.mark.parametrize("module", [*CLASSES, IDTCWPT2d])
@@ -182,11 +215,16 @@ def test_gradient_of_the_inverse() -> None:
     assert gradcheck(IDTCWPT2d(), (c,), fast_mode=True)
 
 
+# torch's own remark, on what it differentiates forwards with.
+@pytest.mark.filterwarnings("ignore:`torch.jit.*:DeprecationWarning")
 def test_the_modulus_of_nothing_has_derivative_zero() -> None:
     x = torch.zeros(1, 1, 16, 16, requires_grad=True)
     CMod2d()(x).sum().backward()
     assert x.grad is not None
     assert torch.equal(x.grad, torch.zeros_like(x))
+    x = torch.zeros(1, 1, 16, 16)
+    tangent = torch.func.jvp(CMod2d(), (x,), (torch.ones_like(x),))[1]
+    assert torch.isfinite(tangent).all()
 
 
 # Normalisation ----------------------------------------------------------------------------------
@@ -215,6 +253,16 @@ def test_energy_norm() -> None:
     average(x)
     average(2 * x)
     assert torch.allclose(average.running_energy, 2.5 * energy)
+
+
+def test_no_images() -> None:
+    norm = EnergyNorm2d(3)
+    norm(torch.zeros(0, 3, 4, 4))
+    assert torch.isfinite(norm.running_energy).all()
+    assert CMod2d()(torch.zeros(0, 3, 16, 16)).shape == (0, 96, 4, 4)
+    for operator in ("cmod", "rmax"):
+        stem = WaveletStem(operator=operator).eval()
+        assert stem(torch.zeros(0, 3, 16, 16)).shape == (0, 64, 4, 4)
 
 
 def test_energy_norm_is_batch_norm_of_the_real_part() -> None:

@@ -195,3 +195,37 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="packets"):
         replace_stem(model, packets=[32])
     assert copy.deepcopy(model).conv1.weight.shape == (64, 3, 7, 7)
+
+
+def test_synchronised_normalisation_stays_so() -> None:
+    convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
+    converted = convert(torchvision.models.resnet18())
+    stem = replace_stem(converted).conv1
+    assert stem.norm.sync
+    assert isinstance(stem.free[1], nn.SyncBatchNorm)
+    assert isinstance(replace_stem(converted, "rmax").conv1.norm, nn.SyncBatchNorm)
+    assert not replace_stem(torchvision.models.resnet18()).conv1.norm.sync
+
+
+def test_more_networks_that_are_refused() -> None:
+    features = timm.create_model("resnet18", features_only=True)
+    with pytest.raises(ValueError, match=r"returns the output of .*act1"):
+        replace_stem(features)
+
+    def block(channels: int) -> nn.Sequential:
+        conv = nn.Conv2d(channels, 8, 3, padding=1)
+        return nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+
+    with pytest.raises(ValueError, match="stride of 2 pixels, so depth 1"):
+        replace_stem(block(3))
+    later = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), block(8))
+    with pytest.raises(ValueError, match="no stem was recognised"):
+        replace_stem(later)
+
+
+def test_features_are_taken_with_the_stem_as_a_whole() -> None:
+    create = torchvision.models.feature_extraction.create_feature_extractor
+    model = replace_stem(torchvision.models.resnet18()).eval()
+    leaves = {"leaf_modules": [WaveletStem]}
+    features = create(model, {"layer2": "a"}, tracer_kwargs=leaves)
+    assert features(torch.rand(1, 3, 64, 64))["a"].shape == (1, 128, 8, 8)

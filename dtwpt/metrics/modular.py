@@ -31,10 +31,9 @@ class _Mean(Metric):
     full_state_update = False
     plot_lower_bound = 0.0
 
-    total: Tensor
-    count: Tensor
-
-    def __init__(self, dtype: torch.dtype, num_shifts: int | None, **kwargs: Any) -> None:
+    def __init__(
+        self, name: str, dtype: torch.dtype, num_shifts: int | None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         accepted = "None or an integer of at least 2"
         if num_shifts is not None:
@@ -43,27 +42,34 @@ class _Mean(Metric):
                 raise ValueError(f"num_shifts must be {accepted}, got {num_shifts}")
         self.num_shifts = num_shifts
         shape = () if num_shifts is None else (num_shifts - 1,)
-        self.add_state("total", torch.zeros(shape, dtype=dtype), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        # A collection takes metrics whose states have the same names and values for one and the
+        # same.
+        self._total, self._count = f"{name}_total", f"{name}_count"
+        self.add_state(self._total, torch.zeros(shape, dtype=dtype), dist_reduce_fx="sum")
+        self.add_state(self._count, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def _add(self, sums: Tensor, images: int) -> None:
         """Add the sums (S - 1,) over the images at each shift."""
         if self.num_shifts is None:
-            self.total += sums.sum()
-            self.count += images * len(sums)
+            self._accumulate(sums.sum(), images * len(sums))
         elif self.num_shifts != len(sums) + 1:
             raise ValueError(
                 f"outputs must have num_shifts = {self.num_shifts} shifts, got {len(sums) + 1}"
             )
         else:
-            self.total += sums
-            self.count += images
+            self._accumulate(sums, images)
+
+    def _accumulate(self, total: Any, count: int) -> None:
+        setattr(self, self._total, getattr(self, self._total) + total)
+        setattr(self, self._count, getattr(self, self._count) + count)
 
     def compute(self) -> Tensor:
         """Return the metric over all that has been seen since the last reset."""
-        if self.count == 0:
+        total, count = getattr(self, self._total), getattr(self, self._count)
+        if count == 0:
             raise RuntimeError(f"{type(self).__name__} has seen nothing yet: call update first")
-        return self.total.double() / self.count
+        mean: Tensor = total.double() / count
+        return mean
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Draw one value or several; see the ``plot`` of any torchmetrics metric."""
@@ -112,7 +118,7 @@ class FlipRate(_Mean):
     def __init__(
         self, reference: str = "previous", num_shifts: int | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(torch.int64, num_shifts, **kwargs)
+        super().__init__(f"flips_{reference}", torch.int64, num_shifts, **kwargs)
         self.reference = as_reference(reference)
 
     def update(self, outputs: Tensor) -> None:
@@ -151,13 +157,12 @@ class Consistency(_Mean):
     plot_upper_bound = 1.0
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(torch.int64, None, **kwargs)
+        super().__init__("agreements", torch.int64, None, **kwargs)
 
     def update(self, outputs: Tensor) -> None:
         """Add a batch: logits (S, N, K) or predicted classes (S, N), as in :func:`consistency`."""
         agreeing, pairs = count_agreements(outputs)
-        self.total += agreeing
-        self.count += pairs
+        self._accumulate(agreeing, pairs)
 
 
 class ShiftKLDivergence(_Mean):
@@ -199,7 +204,7 @@ class ShiftKLDivergence(_Mean):
     def __init__(
         self, reference: str = "first", num_shifts: int | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(torch.float64, num_shifts, **kwargs)
+        super().__init__(f"divergence_{reference}", torch.float64, num_shifts, **kwargs)
         self.reference = as_reference(reference)
 
     def update(self, outputs: Tensor) -> None:

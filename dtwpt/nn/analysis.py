@@ -6,6 +6,7 @@ borders and combinations go through two convolutions, of symbolic size if need b
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -75,10 +76,10 @@ class PacketAnalysis(ExactBuffers):
         count = rows.size * columns.size
         place = np.where(atoms["sign"] > 0, 0, count) + row * columns.size + column
         self._shape = rows.size, columns.size
-        whole = np.array_equal(place, np.arange(2 * count))
-        self.register_buffer(
-            "place", None if whole else torch.from_numpy(place.astype(np.int64)), persistent=False
-        )
+        if np.array_equal(place, np.arange(2 * count)):
+            self.register_buffer("place", None)
+        else:
+            self.register_exact("place", place.astype(np.int64))
         for name, chosen, gain in (("vertical", rows, PLANE_GAIN), ("horizontal", columns, 1.0)):
             taps = packet_taps(self.depth, self.bank.wavelet, gain)
             by_tree = taps.reshape(2, 2**self.depth, -1)[:, chosen]
@@ -110,7 +111,7 @@ class PacketAnalysis(ExactBuffers):
         with full_dtype(x):
             x = self._checked(x)
             trees = self._trees(x, self._counts(x, size))
-            return trees.reshape(*x.shape[:2], -1, *trees.shape[-2:])
+            return trees.reshape(*x.shape[:2], 4 * math.prod(self._shape), *trees.shape[-2:])
 
     def combination(self) -> NDArray[np.float64]:
         """Return the matrix from :meth:`trees` to real and imaginary part, (2, K, T)."""
@@ -133,6 +134,15 @@ class PacketAnalysis(ExactBuffers):
             f"stride={self.stride}, packets={describe_packets(self.packets, self.bank)}"
         )
 
+    def check_dtype(self, x: Tensor) -> None:
+        """Raise a TypeError if x is of another precision than the module, half precision aside."""
+        dtype = self.vertical.dtype
+        if x.dtype not in (torch.float16, torch.bfloat16, dtype):
+            raise TypeError(
+                f"x is {x.dtype} and the module {dtype}: convert one of them, "
+                f"module.to({x.dtype}) or x.to({dtype})"
+            )
+
     def macs(self, height: int, width: int, size: tuple[int, int], real: bool = False) -> int:
         """Return the multiply-accumulates of the filters on one channel of an image."""
         down, across = self.cells(size)
@@ -153,17 +163,10 @@ class PacketAnalysis(ExactBuffers):
             raise ValueError(f"x must have shape (N, C, H, W), got {tuple(x.shape)}")
         if 0 in x.shape[2:]:
             raise ValueError(f"x must not be empty, got shape {tuple(x.shape)}")
-        dtype = self.vertical.dtype
         if not x.is_floating_point():
             x = as_real_input(x, 2)
-        if x.dtype in (torch.float16, torch.bfloat16) or x.dtype == torch.float32 == dtype:
-            return x.to(dtype)
-        if x.dtype != dtype:
-            raise TypeError(
-                f"x is {x.dtype} and the module {dtype}: convert one of them, "
-                f"module.to({x.dtype}) or x.to({dtype})"
-            )
-        return x
+        self.check_dtype(x)
+        return x.to(self.vertical.dtype)
 
     def _counts(self, x: Tensor, size: tuple[int, int] | None) -> tuple[int, int]:
         if size is not None:
@@ -177,7 +180,7 @@ class PacketAnalysis(ExactBuffers):
         halfway = self._across(x, counts[1])
         rows, columns = self._shape
         out = self._down(halfway.flatten(0, 1), self.vertical, counts[0])
-        return out.reshape(-1, 2, columns, 2, rows, *out.shape[-2:])
+        return out.reshape(halfway.shape[0], 2, columns, 2, rows, *out.shape[-2:])
 
     def _real(self, x: Tensor, counts: tuple[int, int]) -> Tensor:
         halfway = self._across(x, counts[1])
@@ -185,7 +188,7 @@ class PacketAnalysis(ExactBuffers):
         # Two of the four outputs are enough.
         aa, bb = (
             self._down(part.flatten(0, 1), taps, counts[0])
-            .reshape(-1, columns, rows, *counts)
+            .reshape(halfway.shape[0], columns, rows, *counts)
             .transpose(1, 2)
             for part, taps in zip(halfway.chunk(2, 1), self.vertical.chunk(2), strict=True)
         )
@@ -194,7 +197,7 @@ class PacketAnalysis(ExactBuffers):
     def _choose(self, plus: Tensor, minus: Tensor, x: Tensor) -> Tensor:
         """Return the packets asked for, (N, C, K, H', W'), of those of both signs."""
         both = torch.stack((plus, minus), 1)
-        both = both.reshape(*x.shape[:2], -1, *plus.shape[-2:])
+        both = both.reshape(*x.shape[:2], 2 * math.prod(self._shape), *plus.shape[-2:])
         return both if self.place is None else both.index_select(2, self.place)
 
     def _across(self, x: Tensor, count: int) -> Tensor:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from dtwpt.borders import source_index
 from dtwpt.checks import as_int, as_pair
+from dtwpt.nn.buffers import ExactBuffers
 from dtwpt.nn.precision import full_dtype
 
 __all__ = ["MaxBlurPool2d"]
 
 
-class MaxBlurPool2d(nn.Module):
+class MaxBlurPool2d(ExactBuffers):
     """Anti-aliased max pooling: a maximum at every pixel, then a blur, then subsampling.
 
     Takes the place of :class:`torch.nn.MaxPool2d` with the same ``kernel_size``, ``stride``,
@@ -90,10 +92,10 @@ class MaxBlurPool2d(nn.Module):
         if not 1 <= self.blur <= 7:
             raise ValueError(f"blur must be {accepted}, got {blur}")
         # Whole numbers over a power of two: exact in every dtype down to bfloat16, and so are
-        # their products, so that .to(dtype) never rounds them.
+        # their products.
         order = self.blur - 1
         taps = [math.comb(order, k) / 2**order for k in range(self.blur)]
-        self.register_buffer("taps", torch.tensor(taps, dtype=torch.float32), persistent=False)
+        self.register_exact("taps", np.array(taps))
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool a batch of maps.

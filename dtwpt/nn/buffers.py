@@ -14,22 +14,22 @@ __all__ = ["ExactBuffers"]
 
 
 class ExactBuffers(nn.Module):
-    """A module whose constants are kept in float64 and rounded once, to the dtype of the module.
+    """A module whose constants are kept in NumPy and rounded once, to the dtype of the module.
 
     They are non-persistent buffers: a state dict holds only what was learned. A module in half
     precision keeps them in float32, as filters rounded further would let through what they
-    should stop.
+    should stop. Whatever becomes of the module's memory (``to_empty``), they are there again.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._exact: dict[str, NDArray[np.float64]] = {}
+        self._exact: dict[str, NDArray[Any]] = {}
 
-    def register_exact(self, name: str, values: NDArray[np.float64]) -> None:
-        """Add a buffer."""
+    def register_exact(self, name: str, values: NDArray[Any]) -> None:
+        """Add a buffer: floats in the dtype of the module, integers as they are."""
         self._exact[name] = values
-        default = torch.get_default_dtype()
-        self.register_buffer(name, _rounded(values, torch.device("cpu"), default), persistent=False)
+        device, dtype = torch.get_default_device(), torch.get_default_dtype()
+        self.register_buffer(name, _rounded(values, device, dtype), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -39,6 +39,8 @@ class ExactBuffers(nn.Module):
         return self
 
 
-def _rounded(values: NDArray[np.float64], device: torch.device, dtype: torch.dtype) -> Tensor:
+def _rounded(values: NDArray[Any], device: torch.device, dtype: torch.dtype) -> Tensor:
+    if np.issubdtype(values.dtype, np.integer):
+        return torch.from_numpy(values).to(device)
     dtype = torch.float64 if dtype == torch.float64 else torch.float32
     return torch.from_numpy(values).to(device, dtype)

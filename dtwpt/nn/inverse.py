@@ -25,7 +25,7 @@ def packet_synthesis(
     What it solves at the borders depends on the size in a way that no graph holds. While torch
     traces, it is therefore one operation.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or c.device.type == "meta":
         out: Tensor = _synthesis(c, height, width, depth, wavelet, mode)
         return out
     x: Tensor = idtcwpt2(c, (height, width), _wavelet(wavelet), mode)

@@ -172,9 +172,11 @@ def refuse_wrapper(model: nn.Module) -> None:
 
 
 def _recognised(model: nn.Module) -> Iterator[Stem]:
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     for prefix, parent in model.named_modules():
         for layout in _LAYOUTS:
-            if _fits(parent, layout):
+            # Numbers are no names: further on they may be of any block.
+            if _fits(parent, layout) and (layout[0] != "0" or _submodule(parent, "0") is first):
                 conv, norm, act, pool = (
                     name and (f"{prefix}.{name}" if prefix else name) for name in layout
                 )
@@ -183,7 +185,7 @@ def _recognised(model: nn.Module) -> Iterator[Stem]:
 
 def _fits(parent: nn.Module, layout: tuple[str | None, ...]) -> bool:
     conv, norm, act, pool = (name and _submodule(parent, name) for name in layout)
-    if layout[0] == "0":  # numbers are no names: look at the kinds
+    if layout[0] == "0":  # look at the kinds
         return (
             isinstance(parent, nn.Sequential)
             and isinstance(conv, nn.Conv2d)

@@ -50,13 +50,20 @@ class ColourMix(ExactBuffers):
             )
         self.in_channels, self.colour = in_channels, colour
         self.out_channels = in_channels if colour == "none" else 1
-        start = np.array(LUMA if in_channels == 3 else [1 / in_channels] * in_channels)
+        self._start = np.array(LUMA if in_channels == 3 else [1 / in_channels] * in_channels)
         if colour == "luma" and in_channels == 3:
-            self.register_exact("weight", start)
+            self.register_exact("weight", self._start)
         elif colour == "mix":
-            self.weight = nn.Parameter(torch.from_numpy(start).to(torch.get_default_dtype()))
+            self.weight = nn.Parameter(torch.empty(in_channels))
+            self.reset_parameters()
         else:
             self.weight = None
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set learned weights to those of luma, or of the mean."""
+        if isinstance(self.weight, nn.Parameter):
+            self.weight.copy_(torch.from_numpy(self._start))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the channels to transform: (N, in_channels, H, W) to (N, out_channels, H, W)."""
@@ -83,7 +90,7 @@ class ColourMix(ExactBuffers):
         return f"{self.in_channels}, {self.out_channels}, colour={self.colour!r}{learned}"
 
 
-class PacketMixing(nn.Module):
+class PacketMixing(ExactBuffers):
     """Channels that are each a combination of the packets of one scale.
 
     The weights are real and the same for real and imaginary part, so that what they make of
@@ -119,15 +126,25 @@ class PacketMixing(nn.Module):
         sizes = np.array([scale.size for scale in self.scales])
         self.channels = _shared_out(out_channels, sizes)
         self.in_channels, self.count, self.out_channels = in_channels, packets.size, out_channels
-        atoms = bank.atoms()[packets]
+        self._atoms = bank.atoms()[packets]
+        self._cell = np.pi / 2**bank.depth
         self.weight = nn.ParameterList(
-            _first_weights(atoms[scale], channels, in_channels, np.pi / 2**bank.depth)
+            nn.Parameter(torch.empty(channels, in_channels * scale.size))
             for scale, channels in zip(self.scales, self.channels, strict=True)
         )
+        self.reset_parameters()
         # Where the inputs stand in the scales one after another.
         offset = np.arange(in_channels)[:, None] * packets.size
         order = np.concatenate([(offset + scale).ravel() for scale in self.scales])
-        self.register_buffer("places", torch.from_numpy(np.argsort(order)), persistent=False)
+        self.register_exact("places", np.argsort(order).astype(np.int64))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the weights anew."""
+        for weight, scale in zip(self.weight, self.scales, strict=True):
+            weight.copy_(
+                _first_weights(self._atoms[scale], len(weight), self.in_channels, self._cell)
+            )
 
     def forward(self, z: Tensor) -> Tensor:
         """Combine (N, in_channels, K, H', W') to (N, out_channels, H', W')."""
@@ -149,7 +166,7 @@ class PacketMixing(nn.Module):
 
         Zero if each channel selects one packet.
         """
-        total = self.places.new_zeros((), dtype=self.weight[0].dtype)
+        total: Tensor = self.weight[0].new_zeros(())
         for weight in self.weight:
             size = weight.abs()
             largest = size.amax(1)
@@ -177,17 +194,17 @@ def _shared_out(total: int, sizes: NDArray[Any]) -> list[int]:
     return [int(share) for share in shares]
 
 
-def _first_weights(atoms: np.ndarray, channels: int, in_channels: int, cell: float) -> nn.Parameter:
+def _first_weights(atoms: np.ndarray, channels: int, in_channels: int, cell: float) -> Tensor:
     """Return weights of shape (channels, in_channels * packets), rows of unit norm."""
-    theta = torch.from_numpy(np.stack([atoms["theta_y"], atoms["theta_x"]], 1))
-    distance = torch.cdist(theta, theta) / cell
-    chosen = torch.arange(channels)
+    theta = np.stack([atoms["theta_y"], atoms["theta_x"]], 1)
+    distance = np.linalg.norm(theta[:, None] - theta, axis=2) / cell
+    chosen = np.arange(channels)
     # All of them in turn, or some of them, spread over the plane.
     chosen = chosen % len(atoms) if channels > len(atoms) else chosen * len(atoms) // channels
-    near = torch.exp(-2 * distance[chosen].square()).repeat(1, in_channels)
-    weight = 0.3 * torch.randn(near.shape, dtype=torch.float64) * near
-    # The chosen packet prevails, of all colours alike.
-    own = (distance[chosen] == 0).to(torch.float64).repeat(1, in_channels)
-    weight = weight * (1 - own) + own
-    weight = weight / torch.linalg.vector_norm(weight, dim=1, keepdim=True).clamp(min=1e-12)
-    return nn.Parameter(weight.to(torch.get_default_dtype()))
+    distance = np.tile(distance[chosen], in_channels)
+    # The chosen packet prevails, of all colours alike; its neighbours have small random shares.
+    own, near = torch.from_numpy(distance == 0), torch.from_numpy(np.exp(-2 * distance**2))
+    weight = 0.3 * torch.randn(near.shape, dtype=torch.float64, device="cpu") * near
+    weight[own] = 1.0
+    norm: Tensor = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
+    return weight / norm

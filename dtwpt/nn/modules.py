@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dtwpt.checks import as_depth, as_mode, as_pool, as_stride, as_wavelet
 from dtwpt.nn.analysis import PacketAnalysis
+from dtwpt.nn.buffers import ExactBuffers
 from dtwpt.nn.inverse import packet_synthesis, wavelet_text
 from dtwpt.nn.modulus import modulus
 from dtwpt.nn.selection import Packets, as_packets, describe_packets
@@ -75,7 +77,7 @@ class DTCWPT2d(nn.Module):
         return torch.complex(real, imaginary).flatten(1, 2)
 
 
-class IDTCWPT2d(nn.Module):
+class IDTCWPT2d(ExactBuffers):
     """:func:`dtwpt.idtcwpt2` as a module, the inverse of :class:`DTCWPT2d`.
 
     Parameters
@@ -112,9 +114,10 @@ class IDTCWPT2d(nn.Module):
         self._wavelet = wavelet_text(self.bank.wavelet)
         self.packets = as_packets(packets, self.bank)
         whole = self.packets.size == 2 * 4**self.bank.depth
-        index = torch.from_numpy(self.packets)
-        ordered = whole and bool((index[1:] > index[:-1]).all())
-        self.register_buffer("place", None if ordered else index, persistent=False)
+        if whole and (np.diff(self.packets) > 0).all():
+            self.register_buffer("place", None)
+        else:
+            self.register_exact("place", self.packets.astype(np.int64))
 
     def forward(self, c: Tensor, shape: tuple[int, int] | None = None) -> Tensor:
         """Return the images."""

@@ -15,10 +15,8 @@ def modulus(real: Tensor, imaginary: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         # A compiler makes one pass of it; not everything that graphs are exported to knows hypot.
         return torch.addcmul(real * real, imaginary, imaginary).add(_tiny(real)).sqrt()
-    if torch.is_grad_enabled() and (real.requires_grad or imaginary.requires_grad):
-        out: Tensor = _Modulus.apply(real, imaginary)  # type: ignore[no-untyped-call]
-        return out
-    return torch.hypot(real, imaginary)
+    out: Tensor = _Modulus.apply(real, imaginary)  # type: ignore[no-untyped-call]
+    return out
 
 
 def _tiny(x: Tensor) -> float:
@@ -38,9 +36,17 @@ class _Modulus(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs, output)
+        ctx.save_for_forward(*inputs, output)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         real, imaginary, size = ctx.saved_tensors
         grad = grad / (size + _tiny(size))
         return grad * real, grad * imaginary
+
+    @staticmethod
+    def jvp(ctx: Any, real_tangent: Tensor, imaginary_tangent: Tensor) -> Tensor:
+        real, imaginary, size = ctx.saved_tensors
+        moved: Tensor = real * real_tangent + imaginary * imaginary_tangent
+        moved = moved / (size + _tiny(size))
+        return moved

@@ -69,11 +69,24 @@ class EnergyNorm2d(nn.Module):
         super().__init__()
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.sync = affine, sync
-        for name, start in (("weight", torch.ones), ("bias", torch.zeros)):
-            parameter = nn.Parameter(start(num_features)) if affine else None
+        for name in ("weight", "bias"):
+            parameter = nn.Parameter(torch.empty(num_features)) if affine else None
             self.register_parameter(name, parameter)
-        self.register_buffer("running_energy", torch.ones(num_features))
-        self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
+        self.register_buffer("running_energy", torch.empty(num_features))
+        self.register_buffer("num_batches_tracked", torch.empty((), dtype=torch.long))
+        self.reset_parameters()
+
+    def reset_running_stats(self) -> None:
+        """Forget what was seen."""
+        self.running_energy.fill_(1)
+        self.num_batches_tracked.zero_()
+
+    def reset_parameters(self) -> None:
+        """Set everything to how it began."""
+        self.reset_running_stats()
+        if self.weight is not None and self.bias is not None:
+            nn.init.ones_(self.weight)
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised maps."""
@@ -81,7 +94,8 @@ class EnergyNorm2d(nn.Module):
             raise ValueError(
                 f"x must have shape (N, {self.num_features}, H, W), got {tuple(x.shape)}"
             )
-        energy = self._energy(x) if self.training else self.running_energy
+        # As in batch normalisation, nothing is learned from no images.
+        energy = self._energy(x) if self.training and x.numel() else self.running_energy
         scale = (energy + self.eps).rsqrt()
         if self.weight is not None:
             scale = scale * self.weight.abs()

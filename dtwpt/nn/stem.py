@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,6 +23,8 @@ from dtwpt.wavelets import Wavelet
 
 __all__ = ["WaveletStem"]
 
+# Beyond it filters are longer than most images, and the matrix of all packets is very large.
+_DEEPEST = 5
 _OPERATORS = ("cmod", "rmax")
 _POOLS = {"max": nn.MaxPool2d, "blur": MaxBlurPool2d}
 
@@ -132,6 +136,8 @@ class WaveletStem(nn.Module):
         self.in_channels = as_count(in_channels, "in_channels")
         self.out_channels = as_count(out_channels, "out_channels")
         self.depth = as_depth(depth)
+        if self.depth > _DEEPEST:
+            raise ValueError(f"depth of a stem must be at most {_DEEPEST}, got {depth}")
         if operator not in _OPERATORS:
             raise ValueError(f"unknown operator {operator!r}; known: {', '.join(_OPERATORS)}")
         if pool not in _POOLS:
@@ -146,8 +152,11 @@ class WaveletStem(nn.Module):
         if kernel_size is None:
             kernel_size = 7 if self.depth <= 2 else 11
         self.kernel_size = as_count(kernel_size, "kernel_size")
-        self.padding: int = self.kernel_size // 2 if padding is None else padding
-        self.pool_kernel, self.pool_padding = as_count(pool_kernel, "pool_kernel"), pool_padding
+        self.padding = self.kernel_size // 2 if padding is None else _between(padding, "padding")
+        self.pool_kernel = as_count(pool_kernel, "pool_kernel")
+        self.pool_padding = _between(pool_padding, "pool_padding", self.pool_kernel // 2)
+        if not isinstance(ceil_mode, bool):
+            raise TypeError(f"ceil_mode must be True or False, got {ceil_mode!r}")
         self.ceil_mode = ceil_mode
 
         channels = out_channels - free_channels
@@ -198,7 +207,7 @@ class WaveletStem(nn.Module):
             weight = self.combination(self.mixing.matrix().to(trees.dtype), trees.shape[1])
             flat = trees.flatten(1, 2).flatten(2)
             both = torch.bmm(weight.expand(flat.shape[0], -1, -1), flat)
-        both = both.reshape(both.shape[0], 2, -1, *trees.shape[-2:])
+        both = both.reshape(both.shape[0], 2, self.mixing.out_channels, *trees.shape[-2:])
         real, imaginary = both[:, 0], both[:, 1]
         normed: Tensor = self.norm(modulus(real, imaginary))
         return normed.relu()
@@ -231,6 +240,7 @@ class WaveletStem(nn.Module):
             L is the length of the packets, more if the ordinary kernels reach beyond.
         """
         weight = self.mixing.matrix()
+        weight = weight.to(torch.promote_types(weight.dtype, torch.float32))  # complex ones, too
         weight = weight.reshape(self.mixing.out_channels, self.colour_mix.out_channels, -1)
         bank = self.analysis.bank
         atoms = bank.atoms()[self.analysis.packets]
@@ -291,6 +301,9 @@ class WaveletStem(nn.Module):
         return (n + 2 * self.padding - self.kernel_size) // self.stride + 1
 
     def _check(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"x must be a tensor of floating-point numbers, got {kind}")
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(
                 f"x must have shape (N, {self.in_channels}, H, W), got {tuple(x.shape)}"
@@ -301,6 +314,13 @@ class WaveletStem(nn.Module):
                 f"x must be at least as large as the stride of the stem, {2**self.depth} pixels, "
                 f"got {tuple(x.shape[2:])}"
             )
+        if not torch.compiler.is_compiling() and min(self.output_size(*x.shape[2:])) < 1:
+            raise ValueError(
+                f"x must be larger than {tuple(x.shape[2:])} pixels for a kernel of "
+                f"{self.kernel_size} with padding {self.padding} and pooling over "
+                f"{self.pool_kernel} with padding {self.pool_padding}"
+            )
+        self.analysis.check_dtype(x)
 
 
 class _Combination(ExactBuffers):
@@ -316,6 +336,14 @@ class _Combination(ExactBuffers):
         """(out, channels * K) to (2 * out, channels * T), real parts before imaginary ones."""
         weight = weight.reshape(1, weight.shape[0], channels, -1)
         return (weight @ self.matrix[:, None]).reshape(2 * weight.shape[1], -1)
+
+
+def _between(value: Any, name: str, most: int | None = None) -> int:
+    accepted = "an integer of at least 0" if most is None else f"an integer from 0 to {most}"
+    number = as_int(value, name, accepted)
+    if number < 0 or (most is not None and number > most):
+        raise ValueError(f"{name} must be {accepted}, got {number}")
+    return number
 
 
 def _pooled(n: int, kernel: int, padding: int, ceil_mode: bool) -> int:

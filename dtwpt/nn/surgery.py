@@ -119,6 +119,15 @@ def replace_stem(
     if free_channels is None:
         free_channels = min(round(_FREE_SHARE * channels), channels - 1)
     options["pool"] = options.pop("free_pool", "max")
+    synchronised = isinstance(found.module(found.norm), nn.SyncBatchNorm)
+    options.setdefault("sync", synchronised)
+    if depth == 1 and packets == "gabor":
+        raise ValueError(
+            f"the stem {', '.join(found.names)} has a stride of 2 pixels, so depth 1, at which "
+            'there are no "gabor" packets: give packets="all", or name the modules of a stem with '
+            "a larger stride"
+        )
+    _check_not_asked_for(model, found)
     attempts: list[WaveletStem] = []
     first = found.convolution
     for window in _windows(found, options):
@@ -142,6 +151,8 @@ def replace_stem(
     if not inplace:
         model = copy.deepcopy(model)
         found = Stem(model, found.conv, found.norm, found.act, found.pool)
+    if synchronised:
+        stem = nn.SyncBatchNorm.convert_sync_batchnorm(stem)  # type: ignore[no-untyped-call]
     stem.to(first.weight.device, first.weight.dtype).train(first.training)
     found.put(stem)
     return model
@@ -210,6 +221,17 @@ def stem_cost(
     return StemCost(sum(_parameters(module) for module in modules), macs)
 
 
+def _check_not_asked_for(model: nn.Module, stem: Stem) -> None:
+    """Refuse a network that gives away what lies between the stem's modules (timm's features)."""
+    asked_for = getattr(model, "return_layers", None) or {}
+    inside = [name for name in stem.names[:-1] if name in asked_for]
+    if inside:
+        raise ValueError(
+            f"the network returns the output of {', '.join(inside)}, which would not be there any "
+            "more: leave it out of what it returns (timm: out_indices=(1, 2, 3, 4))"
+        )
+
+
 def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -231,9 +253,9 @@ def _depth(stem: Stem, depth: Any) -> int:
         if 2**given != strides[0]:
             raise ValueError(f"depth={given} has stride 2**depth = {2**given}, and {named}")
         return given
-    fitting: int | None = next((j for j in range(1, 8) if 2**j == strides[0]), None)
+    fitting: int | None = next((j for j in range(1, 6) if 2**j == strides[0]), None)
     if fitting is None:
-        raise ValueError(f"{named}, which is no power of two from 2 to 128; was a module left out?")
+        raise ValueError(f"{named}, which is no power of two from 2 to 32; was a module left out?")
     return fitting
 
 

@@ -52,7 +52,7 @@ def test_photographs(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
     (moduli,), (stable,), (conv,) = (rows[name] for name in ("antialias", "cmod", "conv"))
     assert moduli["changed"] > 0
     assert moduli["parameters"] == conv["parameters"] > stable["parameters"]
-    picture = tmp_path / "pictures" / "narrow-conv-0.png"
+    picture = tmp_path / "pictures" / "small-conv-0.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert all(f"\n{name:22}" in printed for name in STEMS)

@@ -19,7 +19,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 def antialias_stem(
     model: Model,
-    threshold: float = 0.8,
+    threshold: float = 0.6,
     calibrate: Any = None,
     *,
     colour_threshold: float = 0.8,
@@ -41,19 +41,21 @@ def antialias_stem(
     model : torch.nn.Module
         As for :func:`replace_stem`, with a single convolution before normalisation and
         ``MaxPool2d``.
-    threshold : float, default: 0.8
+    threshold : float, default: 0.6
         Least ``gabor_likeness`` of a filter that is changed, 0 to 1: the share of its energy
         within a square window of the frequency plane as wide as the band that its stride keeps.
         The response within the window is one wave under an envelope that changes little over a
-        pooling window; what lies outside makes the modulus and the maximum differ. At 0.8 that is
-        the smaller part by far, and some departure from a clean Gabor filter, as training leaves
-        it, is still let pass. Lower values change more channels, and the network's output more.
+        pooling window; what lies outside makes the modulus and the maximum differ. At 0.6 that is
+        the smaller part, and the departures from a clean Gabor filter that training leaves are
+        let pass. Lower values change more channels, and the network's output more.
     calibrate : Tensor (N, C, H, W) or iterable of batches, optional
         Images as the network is given them, a few dozen; a ``DataLoader``, say. Of a batch that
         is a tuple or list the first item counts, of a mapping "pixel_values". Gain and offset of
-        each modulus are then those with which it comes closest to the maximum, by least squares.
-        No labels, no gradients. The normalisation's own statistics stay: they are of the
-        convolution's output, which is what it was.
+        each modulus are then those that give it mean and standard deviation of the maximum, which
+        the layers after it have learned to expect. Worth its while: without it, the average
+        modulus of a wide-band filter is smaller than the maximum. No labels, no gradients. The
+        normalisation's own statistics stay: they are of the convolution's output, which is what
+        it was.
     colour_threshold : float, default: 0.8
         Least share of a filter's energy in its main colour, the first singular vector of the
         filter as a matrix (in_channels, h w). Its direction across that colour is what the
@@ -83,10 +85,12 @@ def antialias_stem(
 
     Notes
     -----
-    Not changed, whatever their likeness, are filters whose window holds the frequency zero or the
-    highest one: there no half-plane of frequencies is a filter's own. Of waves so slow, less than
-    half a period lies within a pooling window of three samples, so that the maximum finds a crest
-    in some windows only, and is no modulus.
+    Not changed, whatever their likeness, are filters whose mean has more than a tenth of their
+    energy: it does not go through the modulus. Nor are filters whose window holds the highest
+    frequency: there no half-plane of frequencies is a filter's own.
+
+    Of filters that pass, 0.1 to 0.3 of the change under a shift is left. How much of the network's
+    flips this takes away depends on how many there are, and on the layers that follow.
 
     Examples
     --------
@@ -100,7 +104,7 @@ def antialias_stem(
     >>> _ = model[0].weight.data[1].fill_(0.02)
     >>> stable = antialias_stem(model)
     >>> [(c.changed, c.reason) for c in stable[0].channels]
-    [(True, 'Gabor-like'), (False, 'low-pass: frequency zero is within its window')]
+    [(True, 'Gabor-like'), (False, 'low-pass: its mean has 1.00 of its energy')]
     """
     found = find_stem(model, conv, norm, act, pool)
     if not inplace:

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dtwpt.nn.geometry import as_activation, as_axes, as_convolution, as_norm, as_pooling
+from dtwpt.nn.geometry import (
+    as_activation,
+    as_convolution,
+    as_norm,
+    as_pooling,
+    window_average,
+)
 from dtwpt.nn.hilbert import impulse_responses, needed_reach
 from dtwpt.nn.judgement import ChannelReport, Rule, judge
 from dtwpt.nn.modulus import modulus
@@ -61,10 +67,13 @@ class AntialiasedStem(nn.Module):
     the wave's crests are, is the modulus of :math:`(V_0 + i H V_0) * x`, H being the Hilbert
     transform. The minimum is its negative, so that for either sign of s
 
-    .. math:: M\,s(V * x) \approx s\,\bar V * x + |s|\,|(V_0 + i H V_0) * x|,
+    .. math:: M\,s(V * x) \approx A\,(s\,\bar V * x + |s|\,|(V_0 + i H V_0) * x|),
 
-    taken amid the window. Without the split the mean would go through the modulus, too, and
-    photographs are mostly mean.
+    A being the average over the window with binomial weights, [1 2 1]/4 along either axis of a
+    window of three. Where the envelope is smooth, one sample amid the window would do. Learned
+    filters of a few pixels have a wide band, and so has their envelope: sampled as coarsely as
+    windows stand, it would be aliased itself. Without the split the mean would go through the
+    modulus, too, and photographs are mostly mean.
 
     In training, statistics are those of the convolution's output, as in the original network
     (with ``SyncBatchNorm`` the changed channels use those of their own process).
@@ -88,14 +97,13 @@ class AntialiasedStem(nn.Module):
         norm: nn.Module | None,
         act: nn.Module | None,
         pool: nn.Module | None,
-        threshold: float = 0.8,
+        threshold: float = 0.6,
         colour_threshold: float = 0.8,
     ) -> None:
         super().__init__()
         self.conv, self.pool = as_convolution(conv), as_pooling(pool)
         self.norm, self.act = as_norm(norm), as_activation(act, self.conv)
-        self._rows, self._columns = as_axes(self.conv, self.pool)
-        self._rule = Rule(threshold, colour_threshold, self._rows.stride)
+        self._rule = Rule(threshold, colour_threshold, self.conv.stride[0])
         self.names: tuple[str | None, ...] = ()
         weight = self.conv.weight
         out, height, width = len(weight), *self.conv.kernel_size
@@ -148,7 +156,7 @@ class AntialiasedStem(nn.Module):
         Returns
         -------
         constant, wave : Tensor, shape (N, changed channels, H', W')
-            :math:`\bar V * x + b`, and gain times modulus plus offset.
+            :math:`\bar V * x + b`, and gain times modulus plus offset, averaged over windows.
         """
         constant, envelope = self._constant_and_envelope(x)
         gain, offset = (
@@ -182,15 +190,13 @@ class AntialiasedStem(nn.Module):
     def macs(self, size: tuple[int, int]) -> int:
         """Return the multiply-accumulates of all filters on an image (H, W), in eval mode."""
         conv, changed = self.conv, self.changed.numel()
-        cells, places = 1, 1
-        for axis, n in zip((self._rows, self._columns), size, strict=True):
-            cells *= axis.count(n)
-            places *= (n + 2 * axis.padding - axis.kernel) // axis.stride + 1
-        taps = conv.weight[0].numel()
+        places = 1
+        for axis, n in enumerate(size):
+            room = n + 2 * int(conv.padding[axis]) - conv.kernel_size[axis]
+            places *= room // conv.stride[axis] + 1
         imaginary = conv.in_channels * self._side(0) * self._side(1)
-        return places * taps * self.others.numel() + cells * changed * (
-            taps + imaginary + conv.in_channels
-        )
+        more = changed * (imaginary + conv.in_channels)
+        return places * (conv.weight.numel() + more)
 
     def extra_repr(self) -> str:
         """Return what matters for reading a printed model."""
@@ -203,7 +209,7 @@ class AntialiasedStem(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, images: Iterable[Tensor]) -> None:
-        """Fit gain and offset to batches of images by least squares.
+        """Give the moduli mean and standard deviation of the maxima that they stand for.
 
         Parameters
         ----------
@@ -220,44 +226,41 @@ class AntialiasedStem(nn.Module):
             low, envelope = self._constant_and_envelope(x, bias=False)
             target = self.pool(sign * y) - sign * low
             a, m = (v.double().transpose(0, 1).flatten(1).cpu() for v in (envelope, target))
-            sums += torch.stack([(v).sum(1) for v in (torch.ones_like(a), a, m, a * a, a * m)])
+            sums += torch.stack([v.sum(1) for v in (torch.ones_like(a), a, m, a * a, m * m)])
             seen += len(x)
         if seen == 0:
             raise ValueError("calibrate must hold at least one image, got none")
-        mean_a, mean_m, mean_aa, mean_am = sums[1:] / sums[0]
-        variance = mean_aa - mean_a**2
-        slope = ((mean_am - mean_a * mean_m) / variance).clamp(min=0)
+        mean_a, mean_m, mean_aa, mean_mm = sums[1:] / sums[0]
+        var_a, var_m = mean_aa - mean_a**2, (mean_mm - mean_m**2).clamp(min=0)
         # Nothing is known about a channel that all images leave alike.
-        known = variance > 1e-12 * mean_aa
-        slope = torch.where(known, slope, 1.0)
-        offset = torch.where(known, mean_m - slope * mean_a, 0.0)
-        self.gain[changed] = slope.to(self.gain)
+        known = var_a > 1e-12 * mean_aa
+        gain = torch.where(known, (var_m / var_a).sqrt(), 1.0)
+        offset = torch.where(known, mean_m - gain * mean_a, 0.0)
+        self.gain[changed] = gain.to(self.gain)
         self.offset[changed] = offset.to(self.offset)
 
     def _constant_and_envelope(self, x: Tensor, bias: bool = True) -> tuple[Tensor, Tensor]:
-        conv, (rows, columns) = self.conv, (self._rows, self._columns)
-        step = rows.step, columns.step
-        pads: list[int] = []
-        for axis, n, beyond in (
-            (columns, x.shape[3], self._reach(1)),
-            (rows, x.shape[2], self._reach(0)),
-        ):
-            end = (axis.count(n) - 1) * axis.step + axis.kernel - axis.before
-            pads += [axis.before + beyond, end - n + beyond]  # cut off where negative
-        x = functional.pad(x, pads)
-        down, across = self._reach(0), self._reach(1)
-        near = x[:, :, down : x.shape[2] - down, across : x.shape[3] - across]
-        weight = conv.weight.index_select(0, self.changed)
+        """Return averages over pooling windows of both parts of the changed channels."""
+        conv = self.conv
+        down, across = (int(n) for n in conv.padding)
         real_kernels, imaginary_kernels = self._kernels()
-        real = functional.conv2d(near, real_kernels, stride=step)
-        imaginary = functional.conv2d(x, imaginary_kernels, stride=step)
-        local_mean = functional.avg_pool2d(near, conv.kernel_size, step)
+        real = functional.conv2d(x, real_kernels, stride=conv.stride, padding=conv.padding)
+        imaginary = functional.conv2d(
+            x,
+            imaginary_kernels,
+            stride=conv.stride,
+            padding=(down + self._reach(0), across + self._reach(1)),
+        )
+        local_mean = functional.avg_pool2d(
+            functional.pad(x, (across, across, down, down)), conv.kernel_size, conv.stride
+        )
         constant = functional.conv2d(
             local_mean,
-            weight.sum((2, 3), keepdim=True),
+            conv.weight.index_select(0, self.changed).sum((2, 3), keepdim=True),
             conv.bias.index_select(0, self.changed) if bias and conv.bias is not None else None,
         )
-        return constant, modulus(_promoted(real), _promoted(imaginary))
+        envelope = modulus(_promoted(real), _promoted(imaginary))
+        return window_average(constant, self.pool), window_average(envelope, self.pool)
 
     def _kernels(self) -> tuple[Tensor, Tensor]:
         """Return V_0, and H V_0 where it is not negligible."""

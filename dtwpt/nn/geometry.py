@@ -1,47 +1,18 @@
-"""Convolutions and poolings that a modulus can stand in for, and where its samples lie."""
+"""Convolutions and poolings that a modulus can stand in for, and averages over its windows."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple
+import math
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
-__all__ = ["Axis", "as_activation", "as_axes", "as_convolution", "as_norm", "as_pooling"]
+from dtwpt.nn.precision import full_dtype
 
-
-class Axis(NamedTuple):
-    """One axis: convolution of ``kernel`` taps, then windows of ``window`` of its outputs."""
-
-    kernel: int
-    stride: int
-    padding: int
-    window: int
-    hop: int
-    margin: int
-    ceil_mode: bool
-
-    @property
-    def step(self) -> int:
-        """Pixels between pooling windows."""
-        return self.stride * self.hop
-
-    @property
-    def before(self) -> int:
-        """Pixels from the first tap, with the kernel amid the first window, to the image."""
-        return self.padding + self.stride * self.margin - self.stride * (self.window - 1) // 2
-
-    def count(self, n: int) -> int:
-        """Return the number of pooling windows on n pixels."""
-        inner = (n + 2 * self.padding - self.kernel) // self.stride + 1
-        room = inner + 2 * self.margin - self.window
-        if not self.ceil_mode:
-            return room // self.hop + 1
-        # A last window that would begin beyond the padding is left out.
-        whole, within = -(room // -self.hop) + 1, -((inner + self.margin) // -self.hop)
-        count: int = torch.sym_min(whole, within)  # type: ignore[no-untyped-call]
-        return count
+__all__ = ["as_activation", "as_convolution", "as_norm", "as_pooling", "window_average"]
 
 
 def as_convolution(conv: nn.Module) -> nn.Conv2d:
@@ -68,8 +39,6 @@ def as_pooling(pool: nn.Module | None) -> nn.MaxPool2d:
         )
     if _pair(pool.dilation) != (1, 1) or pool.return_indices:
         raise ValueError("pool must have dilation=1 and return_indices=False")
-    if len(set(_pair(pool.stride))) > 1:
-        raise ValueError(f"pool must have one stride for both axes, got {pool.stride}")
     return pool
 
 
@@ -105,27 +74,48 @@ def as_activation(act: nn.Module | None, conv: nn.Conv2d) -> nn.Module | None:
     return act
 
 
-def as_axes(conv: nn.Conv2d, pool: nn.MaxPool2d) -> tuple[Axis, Axis]:
-    """Return rows and columns of a convolution and the pooling after it."""
-    rows, columns = (
-        Axis(
-            conv.kernel_size[axis],
-            conv.stride[axis],
-            int(conv.padding[axis]),
-            _pair(pool.kernel_size)[axis],
-            _pair(pool.stride)[axis],
-            _pair(pool.padding)[axis],
-            pool.ceil_mode,
-        )
-        for axis in (0, 1)
-    )
-    for axis in (rows, columns):
-        if axis.stride * (axis.window - 1) % 2:
-            raise ValueError(
-                f"the middle of a pooling window of {axis.window} samples, {axis.stride} pixels "
-                "apart, lies between pixels, where no sample can be taken"
+def window_average(x: Tensor, pool: nn.MaxPool2d) -> Tensor:
+    """Average over the windows of a max pooling with binomial weights.
+
+    As for the maximum, positions outside of x do not exist: the weights of the others sum to one.
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, C, H, W)
+    pool : torch.nn.MaxPool2d
+
+    Returns
+    -------
+    Tensor, shape (N, C, H', W')
+        Of the shape that the pooling gives.
+    """
+    window, hop, padding = (_pair(v) for v in (pool.kernel_size, pool.stride, pool.padding))
+    channels = x.shape[1]
+    with full_dtype(x):
+        inside = torch.ones_like(x[:1, :1])
+        if pool.ceil_mode:
+            down, across = (
+                _beyond(x.shape[axis + 2], window[axis], hop[axis], padding[axis])
+                for axis in (0, 1)
             )
-    return rows, columns
+            x, inside = (functional.pad(v, (0, across, 0, down)) for v in (x, inside))
+        rows, columns = (x.new_tensor([math.comb(n - 1, k) for k in range(n)]) for n in window)
+        taps = torch.outer(rows, columns)[None, None]
+        total = functional.conv2d(
+            x, taps.expand(channels, 1, -1, -1), stride=hop, padding=padding, groups=channels
+        )
+        return total / functional.conv2d(inside, taps, stride=hop, padding=padding)
+
+
+def _beyond(n: int, window: int, hop: int, padding: int) -> int:
+    """Return the positions beyond the padding of n that the last window reaches in ceil_mode."""
+    whole, within = -((n + 2 * padding - window) // -hop) + 1, -((n + padding) // -hop)
+    # A last window that would begin beyond the padding is left out.
+    count = torch.sym_min(whole, within)  # type: ignore[no-untyped-call]
+    missing: int = torch.sym_max(  # type: ignore[no-untyped-call]
+        (count - 1) * hop + window - n - 2 * padding, 0
+    )
+    return missing
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -12,6 +12,9 @@ from dtwpt.invariance.kernels import characterize
 
 __all__ = ["ChannelReport", "Rule", "judge"]
 
+# Share of a filter's energy that its mean may have, which does not go through the modulus.
+_LARGEST_MEAN = 0.1
+
 
 @dataclass(frozen=True)
 class ChannelReport:
@@ -72,7 +75,6 @@ class Rule:
 
     def objection(self, row: Any, share: float, sign: int) -> str | None:
         """Return why a channel is to stay as it is, or None."""
-        half = np.pi / (2 * self.stride)
         largest = max(abs(row["theta_y"]), abs(row["theta_x"]))
         if sign == 0:
             return "the scale of the normalisation is zero"
@@ -80,9 +82,9 @@ class Rule:
             return f"of no one colour: its main one has {share:.2f} of the energy"
         if row["gabor_likeness"] < self.threshold:
             return f"not Gabor-like: {row['gabor_likeness']:.2f}"
-        if largest < half:
-            return "low-pass: frequency zero is within its window"
-        if self.stride > 1 and largest > np.pi - half:
+        if row["dc_share"] > _LARGEST_MEAN:
+            return f"low-pass: its mean has {row['dc_share']:.2f} of its energy"
+        if self.stride > 1 and largest > np.pi - np.pi / (2 * self.stride):
             return "high-pass: the highest frequency is within its window"
         return None
 

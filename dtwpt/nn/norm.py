@@ -49,7 +49,7 @@ class EnergyNorm2d(nn.Module):
     >>> import torch
     >>> from dtwpt.nn import EnergyNorm2d
     >>> y = EnergyNorm2d(2)(3 * torch.ones(1, 2, 4, 4))
-    >>> round(float(y.square().mean()), 3)
+    >>> round(float(y.detach().square().mean()), 3)
     2.0
     """
 

@@ -410,6 +410,7 @@ def draw_filters(model: nn.Module, path: Path) -> None:
         axis.imshow(kernel, cmap="gray", vmin=-largest, vmax=largest)
         axis.set_title(f"{value:.2f}", fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
+    figure.suptitle("Learned kernels of the first layer, with their Gabor-likeness (0 to 1)")
     figure.savefig(path)
 
 

@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,8 +42,10 @@ from dtwpt.extract import (
 zarr = pytest.importorskip("zarr", reason="feature stores need zarr, hence Python 3.11")
 
 from dtwpt.extract import FeatureStore, StoreWriter, filling  # noqa: E402
+from dtwpt.extract import store as opening  # noqa: E402
 from dtwpt.extract.chunks import DurableStore, SteadyStore  # noqa: E402
 from dtwpt.extract.extractor import Stamp, features_of, image_of  # noqa: E402
+from dtwpt.extract.manifest import StoreWarning  # noqa: E402
 
 RNG = np.random.default_rng(0)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(dtwpt.__file__).parents[1])}
@@ -134,8 +137,20 @@ def test_lazy_features_are_indexed_like_an_array(
         np.testing.assert_array_equal(features[index], array[index])
     np.testing.assert_array_equal(list(features), array)
     assert np.asarray(features, dtype=np.float64).dtype == np.float64
-    for index in (40, [0, 40], "a"):
+    indices = [
+        *(([7, 1, 1], [2, 0, 31]), ([3, 9], [4]), (mask, np.flatnonzero(mask) % 32), (..., 3)),
+        *((2, [1, 2]), (slice(2, 9), [5, 1]), (..., [3], [4]), (slice(5, 5), 3), ([], 3)),
+        *((3, ..., 4), (), (np.int64(3), np.arange(32) % 2 == 0)),
+    ]
+    copy = pickle.loads(pickle.dumps(features))
+    for index in indices:
+        np.testing.assert_array_equal(features[index], array[index])
+        np.testing.assert_array_equal(copy[index], array[index])
+    for index in (40, [0, 40], "a", None, (3, None), True, 1.0, (0, 0, 0), (0, 32), mask[:9]):
         with pytest.raises(IndexError):
+            features[index]
+    for index in (np.ix_([0, 1], [2, 3]), np.array([[0, 1]]), array > 1, ([0, 1, 2], [0, 1])):
+        with pytest.raises(IndexError, match=r"one axis|index the rows, then the columns"):
             features[index]
 
 
@@ -254,12 +269,66 @@ def test_restart_replaces_the_old_store_once_the_new_one_has_begun(
     with pytest.raises(OSError, match="replaced by another one"):
         old.features[0]
     # Killed between the two steps of the exchange: the next run puts the old one back.
-    output.rename(tmp_path / ".a.zarr.0123.old")
+    output.rename(tmp_path / ".a.zarr.01234567.old")
+    # Names that are not what a run gives are somebody's own.
+    for name in (".a.zarr.before-paper.old", ".a.zarr.0123.new", ".a.zarr.89abcdef.gone"):
+        (tmp_path / name / "manifest").mkdir(parents=True)
+        (tmp_path / name / "manifest" / "lock").touch()
+        (tmp_path / name / "thesis.txt").touch()
     assert len(extract_to_store(folder / "00.png", output, Settings(depth=1)).files) == 40
+    # Half deleted, it is never taken for a store again.
+    shutil.copytree(output, tmp_path / ".a.zarr.01234567.gone")
+    (tmp_path / ".a.zarr.01234567.gone" / "zarr.json").unlink()
+    extract_to_store(folder, output, Settings(depth=1))
+    assert not (tmp_path / ".a.zarr.01234567.gone").exists()
+    theirs = sorted(path for path in tmp_path.iterdir() if path.name.startswith("."))
+    assert len(theirs) == 3
+    for path in theirs:
+        assert (path / "thesis.txt").exists()
+        shutil.rmtree(path)
     (output / "thesis.txt").touch()
     with pytest.raises(ValueError, match=r"also holds 'thesis\.txt'"):
         extract_to_store(folder, output, restart=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "images"]
+
+
+def test_a_loaded_store_never_shows_another_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "a.zarr"
+    files = find_images(folder)
+    extract_to_store(files[:8], output)
+    lazy, copied = load(output), load(output)
+    assert copied.files == files[:8]
+    monkeypatch.chdir(tmp_path)
+    relative = load("a.zarr")
+    monkeypatch.chdir("/")
+    assert relative.features[:].shape == (8, 32)
+
+    # Replaced between the manifest and the array.
+    real = opening._stored_size
+    swaps = [files[20:23]]
+
+    def swap(path: str) -> tuple[int, int]:
+        if swaps:
+            extract_to_store(swaps.pop(), output, restart=True)
+        return real(path)
+
+    monkeypatch.setattr(opening, "_stored_size", swap)
+    store = load(output)
+    assert isinstance(store, FeatureStore)
+    assert store.files == files[20:23]
+    np.testing.assert_array_equal(store.features[:], expected(files[20:23]))
+    for stale in (lambda: lazy.files, lambda: lazy.features[0], lambda: copied.features[:]):
+        with pytest.raises(OSError, match="replaced by another one: load it again"):
+            stale()
+    # Between the two steps of the exchange there is none.
+    away = tmp_path / ".a.zarr.00000000.old"
+    output.rename(away)
+    later = threading.Timer(0.1, away.rename, (output,))
+    later.start()
+    assert len(load(output).files) == 3
+    later.join()
 
 
 # What is not ours, and what is damaged -----------------------------------------------------------
@@ -298,6 +367,79 @@ def test_damage_is_refused_until_it_begins_anew(
     with pytest.raises((OSError, ValueError), match=message):
         extract_to_store(folder, output)
     assert len(extract_to_store(folder, output, restart=True).files) == 40
+
+
+def test_rows_that_are_lost_are_computed_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[str]
+) -> None:
+    monkeypatch.setattr(filling, "_SHARD_BYTES", 4 * 8 * 32)  # 8 rows
+    output = tmp_path / "a.zarr"
+    whole = np.asarray(extract_to_store(folder, output).features)
+    shard = output / "features" / "c" / "1" / "0"
+
+    def flip() -> None:
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 3] ^= 255
+        shard.write_bytes(content)
+
+    def flip_and_touch() -> None:
+        flip()
+        os.utime(folder / "10.png", (0, 0))
+
+    cases: list[tuple[Callable[[], Any], str, int, dict[str, Any]]] = [
+        (shard.unlink, r"features/c/1/0 lacks rows", 8, {}),
+        (lambda: shutil.rmtree(output / "features" / "c"), "features/c/0/0 lacks", 40, {}),
+        (lambda: shutil.rmtree(output / "features"), "features/zarr.json is missing", 40, {}),
+        ((output / "features" / "zarr.json").unlink, "features/zarr.json is missing", 40, {}),
+        (flip, "features/c/1/0: ", 8, {"check": "hash"}),
+        (lambda: shard.write_bytes(b""), "features/c/1/0", 8, {"check": "hash"}),
+        # Found anyway, as the shard has to be written to.
+        (flip_and_touch, "features/c/1/0: ", 8, {}),
+    ]
+    for spoil, message, count, options in cases:
+        spoil()
+        with pytest.raises(ValueError, match=rf"a\.zarr' is damaged: {message}.*--check hash"):
+            load(output).features[:]
+        decoded.clear()
+        with pytest.warns(StoreWarning, match="are done again"):
+            extract_to_store(folder, output, **options)
+        assert len(decoded) == count
+        np.testing.assert_array_equal(load(output).features[:], whole)
+        extract_to_store(folder, output, check="hash")
+    (output / "features" / "zarr.json").write_text("{")
+    for use in (load, lambda path: extract_to_store(folder, path)):
+        with pytest.raises(ValueError, match=r"a\.zarr' is damaged: features/zarr\.json"):
+            use(output)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes pipes and links")
+def test_files_are_known_by_where_they_are(folder: Path, tmp_path: Path) -> None:
+    # The same name before ".." is another folder through the link.
+    (tmp_path / "other" / "deep").mkdir(parents=True)
+    shutil.copy(folder / "01.bmp", tmp_path / "other" / "00.png")
+    (folder / "link").symlink_to(tmp_path / "other" / "deep")
+    through = str(folder / "link" / ".." / "00.png")
+    assert find_images([through, folder / "00.png", tmp_path / "other" / "00.png"]) == [
+        through,
+        str(folder / "00.png"),
+    ]
+    store = extract_to_store([through, folder / "00.png"], tmp_path / "a.zarr")
+    assert store.files == [str(folder / "00.png"), through]
+    for file, features in zip(store.files, store.features[:], strict=True):
+        np.testing.assert_array_equal(features, features_of(file, Settings()).features)
+    # Order and names do not depend on what was given before, nor how.
+    names = [str(folder / "02.png"), str(folder / "." / "01.bmp")]
+    for some in ([through], [os.path.join(folder, "link", "..", "..", "images", "01.bmp")]):
+        extract_to_store(some, tmp_path / "b.zarr")
+    assert extract_to_store(names, tmp_path / "b.zarr").files == [*reversed(names), through]
+    # What has no end is not read for a hash either.
+    os.mkfifo(folder / "pipe")
+    (folder / "pipe.png").symlink_to("pipe")
+    (folder / "endless.png").symlink_to("/dev/zero")
+    bad = [folder / "pipe.png", folder / "endless.png"]
+    for _ in range(2):
+        store = extract_to_store(bad, tmp_path / "c.zarr", check="hash")
+        assert [reason for _, reason in store.skipped] == ["is not a regular file"] * 2
 
 
 def test_other_folders_are_left_alone(folder: Path, tmp_path: Path) -> None:

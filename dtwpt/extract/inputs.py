@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator
 
 __all__ = ["SUFFIXES", "find_images", "iterate_images", "with_keys"]
@@ -56,13 +57,18 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 def with_keys(files: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Yield files with their absolute paths, by which they are known.
 
-    Links on the way to a file are followed, as ``link/..`` is not where it seems; a file that is
-    itself a link keeps its name.
+    Folders that are links keep their names, as in what a folder stands for, but for paths with
+    "..": ``link/..`` is where the link leads, not where it seems.
     """
-    real = functools.lru_cache(maxsize=1024)(os.path.realpath)  # files come folder by folder
+
+    @functools.lru_cache(maxsize=1024)  # files come folder by folder
+    def absolute(folder: str) -> str:
+        above = os.pardir in re.split(r"[\\/]" if os.name == "nt" else "/", folder)
+        return os.path.realpath(folder) if above else os.path.abspath(folder)
+
     for file in files:
         folder, name = os.path.split(file)
-        yield os.path.join(real(folder), name), file
+        yield os.path.join(absolute(folder), name), file
 
 
 def iterate_images(

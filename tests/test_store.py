@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import dtwpt
+from dtwpt.cli import cli
 from dtwpt.extract import (
     FeatureExtractor,
     FeatureTable,
@@ -466,6 +467,34 @@ def test_other_folders_are_left_alone(folder: Path, tmp_path: Path) -> None:
         extract_to_store(folder, output, check="name")
     with pytest.raises(FileNotFoundError, match="no such feature store"):
         load(tmp_path / "b.zarr")
+
+
+def test_what_is_read_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("in")
+    for name in ("in.npy", "in2.npy", "in/0.npy", "in/1.npy"):
+        np.save(name, RNG.random((32, 32)))
+    os.symlink("in.npy", "link.npy")
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    for line, message in (
+        ("in.npy -o in.npy", "'in.npy' is one of the images"),
+        ("in.npy -o link.npy", "'link.npy' is one of the images"),
+        ("in -o in/1.npy", "among the images in"),
+        ("in -o in/new.npy", "among the images in"),
+        ("in.npy in2.npy -o f.npz --report in2.npy", "'in2.npy' is one of the images"),
+        ("in.npy in2.npy -o f.zarr --report in2.npy", "'in2.npy' is one of the images"),
+        ("in.npy -o f.npz --report ./f.npz", "would be written twice"),
+        ("in.npy -o f.npy --report f.npy.json", "would be written twice"),
+        ("in.npy -o f.zarr --report f.zarr/report.json", "would be in the output"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cli.main(["extract", *line.split()], standalone_mode=False)
+        files = sorted(tmp_path.rglob("*"))
+        assert {path: path.read_bytes() for path in files if path.is_file()} == before
+    os.mkdir("empty")
+    with pytest.raises(FileNotFoundError, match=r"^no images in folder 'empty'"):
+        extract_to_store("empty", "e.zarr")
+    assert not os.path.exists("e.zarr")
 
 
 # Several processes ------------------------------------------------------------------------------

@@ -227,6 +227,21 @@ def test_nothing_is_done_twice(folder: Path, tmp_path: Path, decoded: list[str])
     assert decoded == ["20.bad.png"] * 2
 
 
+def test_other_versions_that_go_on_are_written_down(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "a.zarr"
+    first = extract_to_store(folder, output)
+    assert first.continued_by == []
+    now = {**first.made_by, "numpy": "99"}
+    monkeypatch.setattr(filling, "versions", lambda device: now)
+    with pytest.warns(StoreWarning, match=r"begun with numpy .*, now 99"):
+        extract_to_store(folder, output)
+    store = extract_to_store(folder, output)  # told once
+    assert (store.made_by, store.continued_by) == (first.made_by, [now])
+    np.testing.assert_array_equal(first.features[:], store.features[:])
+
+
 def test_contents_tell_where_times_do_not(folder: Path, tmp_path: Path, decoded: list[str]) -> None:
     path = folder / "06.png"
     for check, again in (("time", []), ("hash", ["06.png"])):

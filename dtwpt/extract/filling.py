@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -149,9 +150,27 @@ class StoreWriter:
             if not restart and header is not None:
                 _check_same(self.path, header, settings, device)
                 self._open(self._target)
+                self._continued_by(header, versions(device))
                 return
             _check_nothing_else(self.path)
         self._create(settings, device)
+
+    def _continued_by(self, header: Header, now: dict[str, str]) -> None:
+        """Write down that other versions go on with a store: their features may differ a little."""
+        if now in (header.made_by, *header.continued_by):
+            return
+        others = [
+            f"{name} {header.made_by.get(name)}, now {version}"
+            for name, version in now.items()
+            if header.made_by.get(name) != version
+        ]
+        warnings.warn(
+            f"{self.path!r} was begun with {'; '.join(others)}", StoreWarning, stacklevel=4
+        )
+        with self._naming_the_disk():
+            self._group.update_attributes(
+                replace(header, continued_by=(*header.continued_by, now)).attributes()
+            )
 
     def _lock(self, folder: str) -> None:
         before = os.stat(folder).st_ino

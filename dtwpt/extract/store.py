@@ -56,6 +56,8 @@ class Header:
     settings: Settings
     device: str
     made_by: dict[str, str] = field(default_factory=dict)
+    #: Other versions that have gone on with it since.
+    continued_by: tuple[dict[str, str], ...] = ()
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the group."""
@@ -66,6 +68,7 @@ class Header:
             "settings": self.settings.to_dict(),
             "device": self.device,
             "made_by": self.made_by,
+            "continued_by": list(self.continued_by),
         }
 
 
@@ -101,6 +104,7 @@ def read_header(path: str) -> Header:
             Settings.from_dict(attributes["settings"]),  # type: ignore[arg-type]
             str(attributes["device"]),
             dict(attributes["made_by"]),  # type: ignore[arg-type]
+            tuple(dict(other) for other in attributes.get("continued_by", ())),  # type: ignore
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"the feature store {path!r} is damaged: {error}") from error
@@ -306,13 +310,16 @@ class FeatureStore:
     waiting : list of str
         Files that have not been worked on yet, in the same order.
     made_by : dict
-        Versions of dtwpt and of the packages that read the images.
+        Versions of dtwpt and of the packages that read the images, when it was begun.
+    continued_by : list of dict
+        Other versions that have gone on with it.
     path : str
     """
 
     def __init__(self, path: str, header: Header) -> None:
         self.path = path
-        self.settings, self.device, self.made_by = header.settings, header.device, header.made_by
+        self.settings, self.device = header.settings, header.device
+        self.made_by, self.continued_by = header.made_by, list(header.continued_by)
         self._where, self._identity = os.path.realpath(path), header.identity
         with names_sqlite(path), Manifest(os.path.join(self._where, MANIFEST_FILE)) as manifest:
             self._rows, self._states, self._reasons = manifest.states()

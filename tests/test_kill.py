@@ -24,7 +24,7 @@ COUNT = 2000
 
 # Loads the store all the time, and says so when what it sees is not a part of the truth.
 READER = """
-import glob, sys, time
+import glob, os, sys, time
 import numpy as np
 from dtwpt.extract import load
 truth = np.load(sys.argv[2])
@@ -43,8 +43,9 @@ while True:
         print("lost or twice", flush=True)
     loads += 1
     partial += 0 < len(rows) < len(truth)
-    with open(sys.argv[4], "w") as file:  # for the test to count
+    with open(sys.argv[4] + ".new", "w") as file:  # for the test to count
         file.write(f"{loads} {partial}")
+    os.replace(sys.argv[4] + ".new", sys.argv[4])
 """
 
 

@@ -12,6 +12,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import dtwpt
+from dtwpt.cli import cli
 from dtwpt.extract import (
     FeatureExtractor,
     FeatureTable,
@@ -41,8 +44,10 @@ from dtwpt.extract import (
 zarr = pytest.importorskip("zarr", reason="feature stores need zarr, hence Python 3.11")
 
 from dtwpt.extract import FeatureStore, StoreWriter, filling  # noqa: E402
+from dtwpt.extract import store as opening  # noqa: E402
 from dtwpt.extract.chunks import DurableStore, SteadyStore  # noqa: E402
 from dtwpt.extract.extractor import Stamp, features_of, image_of  # noqa: E402
+from dtwpt.extract.manifest import StoreWarning  # noqa: E402
 
 RNG = np.random.default_rng(0)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(dtwpt.__file__).parents[1])}
@@ -134,8 +139,20 @@ def test_lazy_features_are_indexed_like_an_array(
         np.testing.assert_array_equal(features[index], array[index])
     np.testing.assert_array_equal(list(features), array)
     assert np.asarray(features, dtype=np.float64).dtype == np.float64
-    for index in (40, [0, 40], "a"):
+    indices = [
+        *(([7, 1, 1], [2, 0, 31]), ([3, 9], [4]), (mask, np.flatnonzero(mask) % 32), (..., 3)),
+        *((2, [1, 2]), (slice(2, 9), [5, 1]), (..., [3], [4]), (slice(5, 5), 3), ([], 3)),
+        *((3, ..., 4), (), (np.int64(3), np.arange(32) % 2 == 0)),
+    ]
+    copy = pickle.loads(pickle.dumps(features))
+    for index in indices:
+        np.testing.assert_array_equal(features[index], array[index])
+        np.testing.assert_array_equal(copy[index], array[index])
+    for index in (40, [0, 40], "a", None, (3, None), True, 1.0, (0, 0, 0), (0, 32), mask[:9]):
         with pytest.raises(IndexError):
+            features[index]
+    for index in (np.ix_([0, 1], [2, 3]), np.array([[0, 1]]), array > 1, ([0, 1, 2], [0, 1])):
+        with pytest.raises(IndexError, match=r"one axis|index the rows, then the columns"):
             features[index]
 
 
@@ -210,6 +227,21 @@ def test_nothing_is_done_twice(folder: Path, tmp_path: Path, decoded: list[str])
     assert decoded == ["20.bad.png"] * 2
 
 
+def test_other_versions_that_go_on_are_written_down(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "a.zarr"
+    first = extract_to_store(folder, output)
+    assert first.continued_by == []
+    now = {**first.made_by, "numpy": "99"}
+    monkeypatch.setattr(filling, "versions", lambda device: now)
+    with pytest.warns(StoreWarning, match=r"begun with numpy .*, now 99"):
+        extract_to_store(folder, output)
+    store = extract_to_store(folder, output)  # told once
+    assert (store.made_by, store.continued_by) == (first.made_by, [now])
+    np.testing.assert_array_equal(first.features[:], store.features[:])
+
+
 def test_contents_tell_where_times_do_not(folder: Path, tmp_path: Path, decoded: list[str]) -> None:
     path = folder / "06.png"
     for check, again in (("time", []), ("hash", ["06.png"])):
@@ -254,12 +286,66 @@ def test_restart_replaces_the_old_store_once_the_new_one_has_begun(
     with pytest.raises(OSError, match="replaced by another one"):
         old.features[0]
     # Killed between the two steps of the exchange: the next run puts the old one back.
-    output.rename(tmp_path / ".a.zarr.0123.old")
+    output.rename(tmp_path / ".a.zarr.01234567.old")
+    # Names that are not what a run gives are somebody's own.
+    for name in (".a.zarr.before-paper.old", ".a.zarr.0123.new", ".a.zarr.89abcdef.gone"):
+        (tmp_path / name / "manifest").mkdir(parents=True)
+        (tmp_path / name / "manifest" / "lock").touch()
+        (tmp_path / name / "thesis.txt").touch()
     assert len(extract_to_store(folder / "00.png", output, Settings(depth=1)).files) == 40
+    # Half deleted, it is never taken for a store again.
+    shutil.copytree(output, tmp_path / ".a.zarr.01234567.gone")
+    (tmp_path / ".a.zarr.01234567.gone" / "zarr.json").unlink()
+    extract_to_store(folder, output, Settings(depth=1))
+    assert not (tmp_path / ".a.zarr.01234567.gone").exists()
+    theirs = sorted(path for path in tmp_path.iterdir() if path.name.startswith("."))
+    assert len(theirs) == 3
+    for path in theirs:
+        assert (path / "thesis.txt").exists()
+        shutil.rmtree(path)
     (output / "thesis.txt").touch()
     with pytest.raises(ValueError, match=r"also holds 'thesis\.txt'"):
         extract_to_store(folder, output, restart=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "images"]
+
+
+def test_a_loaded_store_never_shows_another_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "a.zarr"
+    files = find_images(folder)
+    extract_to_store(files[:8], output)
+    lazy, copied = load(output), load(output)
+    assert copied.files == files[:8]
+    monkeypatch.chdir(tmp_path)
+    relative = load("a.zarr")
+    monkeypatch.chdir("/")
+    assert relative.features[:].shape == (8, 32)
+
+    # Replaced between the manifest and the array.
+    real = opening._stored_size
+    swaps = [files[20:23]]
+
+    def swap(path: str) -> tuple[int, int]:
+        if swaps:
+            extract_to_store(swaps.pop(), output, restart=True)
+        return real(path)
+
+    monkeypatch.setattr(opening, "_stored_size", swap)
+    store = load(output)
+    assert isinstance(store, FeatureStore)
+    assert store.files == files[20:23]
+    np.testing.assert_array_equal(store.features[:], expected(files[20:23]))
+    for stale in (lambda: lazy.files, lambda: lazy.features[0], lambda: copied.features[:]):
+        with pytest.raises(OSError, match="replaced by another one: load it again"):
+            stale()
+    # Between the two steps of the exchange there is none.
+    away = tmp_path / ".a.zarr.00000000.old"
+    output.rename(away)
+    later = threading.Timer(0.1, away.rename, (output,))
+    later.start()
+    assert len(load(output).files) == 3
+    later.join()
 
 
 # What is not ours, and what is damaged -----------------------------------------------------------
@@ -300,6 +386,79 @@ def test_damage_is_refused_until_it_begins_anew(
     assert len(extract_to_store(folder, output, restart=True).files) == 40
 
 
+def test_rows_that_are_lost_are_computed_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[str]
+) -> None:
+    monkeypatch.setattr(filling, "_SHARD_BYTES", 4 * 8 * 32)  # 8 rows
+    output = tmp_path / "a.zarr"
+    whole = np.asarray(extract_to_store(folder, output).features)
+    shard = output / "features" / "c" / "1" / "0"
+
+    def flip() -> None:
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 3] ^= 255
+        shard.write_bytes(content)
+
+    def flip_and_touch() -> None:
+        flip()
+        os.utime(folder / "10.png", (0, 0))
+
+    cases: list[tuple[Callable[[], Any], str, int, dict[str, Any]]] = [
+        (shard.unlink, r"features/c/1/0 lacks rows", 8, {}),
+        (lambda: shutil.rmtree(output / "features" / "c"), "features/c/0/0 lacks", 40, {}),
+        (lambda: shutil.rmtree(output / "features"), "features/zarr.json is missing", 40, {}),
+        ((output / "features" / "zarr.json").unlink, "features/zarr.json is missing", 40, {}),
+        (flip, "features/c/1/0: ", 8, {"check": "hash"}),
+        (lambda: shard.write_bytes(b""), "features/c/1/0", 8, {"check": "hash"}),
+        # Found anyway, as the shard has to be written to.
+        (flip_and_touch, "features/c/1/0: ", 8, {}),
+    ]
+    for spoil, message, count, options in cases:
+        spoil()
+        with pytest.raises(ValueError, match=rf"a\.zarr' is damaged: {message}.*--check hash"):
+            load(output).features[:]
+        decoded.clear()
+        with pytest.warns(StoreWarning, match="are done again"):
+            extract_to_store(folder, output, **options)
+        assert len(decoded) == count
+        np.testing.assert_array_equal(load(output).features[:], whole)
+        extract_to_store(folder, output, check="hash")
+    (output / "features" / "zarr.json").write_text("{")
+    for use in (load, lambda path: extract_to_store(folder, path)):
+        with pytest.raises(ValueError, match=r"a\.zarr' is damaged: features/zarr\.json"):
+            use(output)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes pipes and links")
+def test_files_are_known_by_where_they_are(folder: Path, tmp_path: Path) -> None:
+    # The same name before ".." is another folder through the link.
+    (tmp_path / "other" / "deep").mkdir(parents=True)
+    shutil.copy(folder / "01.bmp", tmp_path / "other" / "00.png")
+    (folder / "link").symlink_to(tmp_path / "other" / "deep")
+    through = str(folder / "link" / ".." / "00.png")
+    assert find_images([through, folder / "00.png", tmp_path / "other" / "00.png"]) == [
+        through,
+        str(folder / "00.png"),
+    ]
+    store = extract_to_store([through, folder / "00.png"], tmp_path / "a.zarr")
+    assert store.files == [str(folder / "00.png"), through]
+    for file, features in zip(store.files, store.features[:], strict=True):
+        np.testing.assert_array_equal(features, features_of(file, Settings()).features)
+    # Order and names do not depend on what was given before, nor how.
+    names = [str(folder / "02.png"), str(folder / "." / "01.bmp")]
+    for some in ([through], [os.path.join(folder, "link", "..", "..", "images", "01.bmp")]):
+        extract_to_store(some, tmp_path / "b.zarr")
+    assert extract_to_store(names, tmp_path / "b.zarr").files == [*reversed(names), through]
+    # What has no end is not read for a hash either.
+    os.mkfifo(folder / "pipe")
+    (folder / "pipe.png").symlink_to("pipe")
+    (folder / "endless.png").symlink_to("/dev/zero")
+    bad = [folder / "pipe.png", folder / "endless.png"]
+    for _ in range(2):
+        store = extract_to_store(bad, tmp_path / "c.zarr", check="hash")
+        assert [reason for _, reason in store.skipped] == ["is not a regular file"] * 2
+
+
 def test_other_folders_are_left_alone(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "a.zarr"
     makers: list[Callable[[], Any]] = [
@@ -324,6 +483,34 @@ def test_other_folders_are_left_alone(folder: Path, tmp_path: Path) -> None:
         extract_to_store(folder, output, check="name")
     with pytest.raises(FileNotFoundError, match="no such feature store"):
         load(tmp_path / "b.zarr")
+
+
+def test_what_is_read_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("in")
+    for name in ("in.npy", "in2.npy", "in/0.npy", "in/1.npy"):
+        np.save(name, RNG.random((32, 32)))
+    os.symlink("in.npy", "link.npy")
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    for line, message in (
+        ("in.npy -o in.npy", "'in.npy' is one of the images"),
+        ("in.npy -o link.npy", "'link.npy' is one of the images"),
+        ("in -o in/1.npy", "among the images in"),
+        ("in -o in/new.npy", "among the images in"),
+        ("in.npy in2.npy -o f.npz --report in2.npy", "'in2.npy' is one of the images"),
+        ("in.npy in2.npy -o f.zarr --report in2.npy", "'in2.npy' is one of the images"),
+        ("in.npy -o f.npz --report ./f.npz", "would be written twice"),
+        ("in.npy -o f.npy --report f.npy.json", "would be written twice"),
+        ("in.npy -o f.zarr --report f.zarr/report.json", "would be in the output"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cli.main(["extract", *line.split()], standalone_mode=False)
+        files = sorted(tmp_path.rglob("*"))
+        assert {path: path.read_bytes() for path in files if path.is_file()} == before
+    os.mkdir("empty")
+    with pytest.raises(FileNotFoundError, match=r"^no images in folder 'empty'"):
+        extract_to_store("empty", "e.zarr")
+    assert not os.path.exists("e.zarr")
 
 
 # Several processes ------------------------------------------------------------------------------
@@ -397,8 +584,8 @@ def image_of(path, settings):
         os.kill(os.getpid(), signal.SIGSEGV)
     if "killed" in name:
         os.kill(os.getpid(), signal.SIGKILL)
-    if "once" in name and not os.path.exists(path + ".seen"):
-        open(path + ".seen", "w").close()
+    if "twice" in name and not os.path.exists(path + ".2"):
+        open(path + (".2" if os.path.exists(path + ".1") else ".1"), "w").close()
         os.abort()
     if "hang" in name:
         time.sleep(1000)
@@ -411,29 +598,41 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("workers", [2, 4])
-def test_files_that_kill_or_hang_their_reader(folder: Path, tmp_path: Path, workers: int) -> None:
+def test_files_that_kill_or_hang_their_reader(
+    folder: Path, tmp_path: Path, workers: int, decoded: list[str]
+) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    for name in ("02.crash.png", "07.hang.png", "07.once.png", "12.killed.png", "12.crash.png"):
+    for name in ("02.crash.png", "07.hang.png", "07.twice.png", "12.killed.png", "12.crash.png"):
         shutil.copy(folder / "00.png", folder / name)
     good = [path for path in find_images(folder) if not path.endswith(("sh.png", "g.png", "d.png"))]
-    subprocess.run(
-        [sys.executable, tmp_path / "script.py", folder, tmp_path / "a.zarr", str(workers)],
-        env=ENVIRONMENT,
-        check=True,
-        timeout=60,
-    )
-    store = load(tmp_path / "a.zarr")
+    output = tmp_path / "a.zarr"
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "script.py", folder, output, str(workers)], env=ENVIRONMENT
+    ) as process:
+        # One that hangs holds up what its process has got, and no other.
+        held_up = 5 if workers > 2 else 40
+        while process.poll() is None and workers > 2:
+            with contextlib.suppress(FileNotFoundError):
+                if len(load(output).files) >= len(good) - held_up:
+                    break
+            time.sleep(0.1)
+        assert process.poll() is None
+        assert process.wait(60) == 0
+    store = load(output)
     assert store.files == good
     np.testing.assert_array_equal(store.features[:], expected(good))
     assert [(Path(name).name, reason) for name, reason in store.skipped] == [
-        ("02.crash.png", "the decoder crashed twice (SIGSEGV)"),
+        ("02.crash.png", "the decoder crashed 3 times (SIGSEGV)"),
         ("07.hang.png", "reading it took more than 8 s"),
-        ("12.crash.png", "the decoder crashed twice (SIGSEGV)"),
+        ("12.crash.png", "the decoder crashed 3 times (SIGSEGV)"),
         (
             "12.killed.png",
-            "the decoder crashed twice (SIGKILL, most likely for want of memory)",
+            "the decoder crashed 3 times (SIGKILL, most likely for want of memory)",
         ),
     ]
+    decoded.clear()
+    extract_to_store(folder, output)  # they are not tried again
+    assert decoded == []
 
 
 def test_a_script_without_a_guard_is_told_so(folder: Path, tmp_path: Path) -> None:

@@ -425,12 +425,29 @@ def test_two_processes_do_not_write_one_output(tmp_path: Path) -> None:
         first.start()
         assert inside.wait(60)
         try:
-            with pytest.raises(OSError, match="another process is writing"):
-                tiles(path, output)
+            for overwrite in (False, True):
+                with pytest.raises(OSError, match="another process is writing"):
+                    tiles(path, output, overwrite=overwrite)
         finally:
             leave.set()
             first.join()
         np.testing.assert_array_equal(zarr.open_array(output)[...], whole(read_image(path)))
+
+
+@pytest.mark.parametrize("kind", ["npy", "tiled", "zarr"])
+def test_an_image_that_changes_meanwhile_gives_nothing(tmp_path: Path, kind: str) -> None:
+    path = save(tmp_path / "image", COLOUR, kind)
+
+    def change(done: int, total: int) -> None:
+        if done == 3:
+            for file in [path, *path.rglob("*")]:
+                os.utime(file, (0, 0))
+
+    with parts_of(64, 64):
+        with pytest.raises(ImageError, match="changed while it was read"):
+            tiles(path, tmp_path / "maps.zarr", tile=64, progress=change)
+        assert os.listdir(tmp_path) == [path.name]
+        assert tiles(path, tmp_path / "maps.zarr", tile=64).shape[-2:] == (75, 33)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")

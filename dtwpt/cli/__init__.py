@@ -6,6 +6,7 @@ import math
 import signal
 import sys
 import time
+import warnings
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -68,6 +69,8 @@ def main(args: list[str] | None = None) -> NoReturn:
         Default: those of the process.
     """
     _on_stop_signals(_Stop())
+    # What a signal has broken off in the middle of Zarr.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     sys.exit(_run(args))
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dtwpt.cli.terminal import Stopped, one_line, plural, quiet_libraries, show_progress
+from dtwpt.cli.terminal import Stopped, note, one_line, plural, quiet_libraries, show_progress
 
 if TYPE_CHECKING:
     from dtwpt.extract import FeatureStore, FeatureTable, Settings
@@ -33,6 +35,15 @@ class Job:
     before: int | None = None  # images that earlier runs have finished; None: not begun
     done: int = 0
     total: int = 0
+
+    def outputs(self) -> list[str]:
+        """Return what will be written, once it is known to do no harm to what is read."""
+        from dtwpt.extract.apart import check_outputs
+        from dtwpt.extract.files import files_of
+
+        outputs = files_of(self.output) + ([self.report] if self.report is not None else [])
+        check_outputs(outputs, self.paths)
+        return outputs
 
     def follow(self, show: Callable[[int, int], None] | None) -> Callable[[int, int], None]:
         """Return what keeps count of the images, and shows it."""
@@ -98,6 +109,25 @@ class Job:
         )
 
 
+@contextmanager
+def warnings_as_notes() -> Iterator[None]:
+    """Say on the terminal what a store warns of."""
+    from dtwpt.extract.manifest import StoreWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", StoreWarning)
+        show = warnings.showwarning
+
+        def tell(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if issubclass(category, StoreWarning):
+                note(f"note: {message}")
+            else:
+                show(message, category, *rest, **more)
+
+        warnings.showwarning = tell
+        yield
+
+
 def _told(error: BaseException) -> str:
     return f"signal {error.number}" if isinstance(error, Stopped) else one_line(str(error))
 
@@ -106,11 +136,14 @@ def to_table(job: Job) -> FeatureTable:
     """Extract into a table in memory, and save it."""
     from dtwpt.extract import Skipped, find_images, save
     from dtwpt.extract import extract as run
+    from dtwpt.extract.apart import sparing
 
+    # Before the report, which may be the one to do harm.
+    files = list(sparing(job.outputs(), find_images(job.paths)))
     failures: list[Skipped] = []
     with job.reported(lambda: failures), quiet_libraries(), show_progress() as show:
         table = run(
-            find_images(job.paths),
+            files,
             job.settings,
             workers=job.workers or 1,
             device=job.device,
@@ -125,7 +158,13 @@ def to_table(job: Job) -> FeatureTable:
 def to_store(job: Job, *, restart: bool, retry_skipped: bool, check: str) -> FeatureStore:
     """Extract into a store, or go on with it."""
     from dtwpt.extract import extract_to_store
+    from dtwpt.extract.apart import sparing
+    from dtwpt.extract.inputs import iterate_images
 
+    outputs = job.outputs()
+    if any(os.path.isfile(output) for output in outputs):  # a report of an earlier run, mostly
+        for _ in sparing(outputs, iterate_images(job.paths)):
+            pass
     kept = f"what is done is kept in {job.output}, the same command goes on from there"
 
     def failures() -> Iterator[tuple[str, str]]:
@@ -134,7 +173,12 @@ def to_store(job: Job, *, restart: bool, retry_skipped: bool, check: str) -> Fea
         return skipped_of(job.output) if job.before is not None else iter(())
 
     try:
-        with job.reported(failures), quiet_libraries(), show_progress() as show:
+        with (
+            job.reported(failures),
+            quiet_libraries(),
+            warnings_as_notes(),
+            show_progress() as show,
+        ):
             return extract_to_store(
                 job.paths,
                 job.output,

@@ -26,6 +26,8 @@ __all__ = ["Arrival", "Decoders", "Task", "WorkerError"]
 _AHEAD = 4
 # Processes in a row that may end before they have started.
 _FALSE_STARTS = 3
+# Processes that may end at one file: more than one, as they may be killed for others' sake.
+_TRIES = 3
 # What a pipe is enlarged to where the system allows it: an image goes through in fewer steps.
 _PIPE_BYTES = 1 << 20
 
@@ -73,7 +75,10 @@ class Decoders:
         self._arguments = (settings, hashes, self._watched)
         self._timeout = timeout
         self._false_starts = 0
-        self._suspects: set[int] = set()
+        self._deaths: dict[int, int] = {}  # processes that have ended at a file
+        self._put_off: deque[Task] = deque()
+        #: Whether a file at which two processes have ended is put off until all others are done.
+        self.may_put_off = False
         #: Files at which a process died or hung, for the caller to take away.
         self.blamed: list[tuple[Task, ImageError]] = []
         self._decoders: list[_Decoder] = []
@@ -103,13 +108,24 @@ class Decoders:
 
     def has_room(self) -> bool:
         """Whether a task may be put."""
+        if self._deaths and any(
+            self.may_put_off and self._deaths.get(decoder.queue[0].row, 0) == _TRIES - 1
+            for decoder in self._decoders
+            if decoder.queue
+        ):
+            return False  # one that was put off is tried alone
         return any(len(decoder.queue) < _AHEAD for decoder in self._decoders)
 
     def put(self, task: Task) -> None:
         """Give a task to the process that has the fewest."""
         min(self._decoders, key=lambda decoder: len(decoder.queue)).put(task)
 
-    def waitables(self, all_of_them: bool, row: int) -> list[Connection]:
+    def try_alone(self) -> None:
+        """Try a file that was put off, if there is nothing else to do."""
+        if self._put_off and not any(decoder.queue for decoder in self._decoders):
+            self._decoders[0].put(self._put_off.popleft())
+
+    def waitables(self, all_of_them: bool, row: int | None) -> list[Connection]:
         """Return what to wait for: all processes, or only the one that has a task's number."""
         return [
             decoder.results
@@ -168,7 +184,7 @@ class Decoders:
         return next(decoder for decoder in self._decoders if decoder.results is connection)
 
     def _died(self, decoder: _Decoder) -> None:
-        """Start another process; the file it was at is to blame if it is the second time."""
+        """Start another process; the file it was at is to blame once it has had its tries."""
         decoder.process.join()
         how = _how(decoder.process)
         if not decoder.ready:
@@ -180,11 +196,12 @@ class Decoders:
                 )
         elif decoder.queue:
             row = decoder.queue[0].row
-            if row in self._suspects:
-                self._suspects.remove(row)
-                self._blame(decoder, f"the decoder crashed twice ({how})")
-            else:
-                self._suspects.add(row)
+            self._deaths[row] = deaths = self._deaths.get(row, 0) + 1
+            if deaths == _TRIES:
+                del self._deaths[row]
+                self._blame(decoder, f"the decoder crashed {_TRIES} times ({how})")
+            elif deaths == _TRIES - 1 and self.may_put_off:
+                self._put_off.append(decoder.queue.popleft())
         self._replace(decoder)
 
     def _blame(self, decoder: _Decoder, reason: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -49,15 +51,17 @@ def stamp_of(path: str, contents: bool = False) -> Stamp:
     """Return size and modification time of a file and, if asked for, the hash of its contents."""
     try:
         status = os.stat(path)
-        digest = None
-        if contents:
-            with open(path, "rb") as file:
-                digest = hashlib.sha256()
-                while block := file.read(1 << 20):
-                    digest.update(block)
     except OSError:
         return Stamp()
-    return Stamp(status.st_size, status.st_mtime_ns, digest.digest() if digest else None)
+    digest = None
+    # A pipe or a device may have no end, or nothing to say for ever.
+    if contents and stat.S_ISREG(status.st_mode):
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            digesting = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digesting.update(block)
+            digest = digesting.digest()
+    return Stamp(status.st_size, status.st_mtime_ns, digest)
 
 
 def image_of(path: str, settings: Settings) -> NDArray[np.float32]:

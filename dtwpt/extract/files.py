@@ -16,7 +16,7 @@ from dtwpt.extract.table import FeatureTable
 if TYPE_CHECKING:
     from dtwpt.extract.store import FeatureStore
 
-__all__ = ["TABLES", "check_output", "is_store_name", "load", "load_settings", "save"]
+__all__ = ["TABLES", "check_output", "files_of", "is_store_name", "load", "load_settings", "save"]
 
 #: The suffixes of tables.
 TABLES = (".npz", ".npy", ".parquet")
@@ -43,6 +43,11 @@ def check_output(path: str | os.PathLike[str]) -> None:
         check_writable(_beside(path))
     if suffix == ".parquet":
         _pyarrow()
+
+
+def files_of(path: str | os.PathLike[str]) -> list[str]:
+    """Return what an output of that name consists of."""
+    return [os.fspath(path), *([_beside(path)] if _suffix(path) == ".npy" else [])]
 
 
 def _beside(path: str | os.PathLike[str]) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import os
 import secrets
 import shutil
 import sqlite3
 import time
+import warnings
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -29,10 +30,20 @@ from dtwpt.extract.chunks import (
 )
 from dtwpt.extract.decoding import Task
 from dtwpt.extract.extractor import Row, Stamp, another_size
-from dtwpt.extract.manifest import Manifest, Plan, State, StoreBusyError
+from dtwpt.extract.manifest import Manifest, Plan, State, StoreBusyError, StoreWarning
 from dtwpt.extract.reading import ImageError
 from dtwpt.extract.settings import Settings
-from dtwpt.extract.store import FEATURES, MANIFEST, MANIFEST_FILE, Header, names_sqlite, read_header
+from dtwpt.extract.store import (
+    FEATURES,
+    MANIFEST,
+    MANIFEST_FILE,
+    Header,
+    beside,
+    names_damage,
+    names_sqlite,
+    read_header,
+    shard_name,
+)
 from dtwpt.extract.table import versions
 
 __all__ = ["StoreWriter"]
@@ -139,9 +150,27 @@ class StoreWriter:
             if not restart and header is not None:
                 _check_same(self.path, header, settings, device)
                 self._open(self._target)
+                self._continued_by(header, versions(device))
                 return
             _check_nothing_else(self.path)
         self._create(settings, device)
+
+    def _continued_by(self, header: Header, now: dict[str, str]) -> None:
+        """Write down that other versions go on with a store: their features may differ a little."""
+        if now in (header.made_by, *header.continued_by):
+            return
+        others = [
+            f"{name} {header.made_by.get(name)}, now {version}"
+            for name, version in now.items()
+            if header.made_by.get(name) != version
+        ]
+        warnings.warn(
+            f"{self.path!r} was begun with {'; '.join(others)}", StoreWarning, stacklevel=4
+        )
+        with self._naming_the_disk():
+            self._group.update_attributes(
+                replace(header, continued_by=(*header.continued_by, now)).attributes()
+            )
 
     def _lock(self, folder: str) -> None:
         before = os.stat(folder).st_ino
@@ -167,11 +196,17 @@ class StoreWriter:
         with names_sqlite(self.path):
             self._manifest = Manifest(manifest_file)
             self._manifest.check()
-        self._group = zarr.open_group(DurableStore(folder), mode="r+", zarr_format=3)
-        if FEATURES in self._group:
-            self._array = self._group[FEATURES]
-            height, width = self._array.attrs["size"]
-            self._size = (height, width)
+        features = os.path.join(folder, FEATURES)
+        with names_damage(self.path, f"{FEATURES}/zarr.json"):
+            self._group = zarr.open_group(DurableStore(folder), mode="r+", zarr_format=3)
+            if os.path.exists(os.path.join(features, "zarr.json")):
+                self._array = self._group[FEATURES]
+                height, width = self._array.attrs["size"]
+                self._size = (height, width)
+        if self._array is None and os.path.isdir(features):
+            # Shards without what says how to read them.
+            with self._naming_the_disk():
+                shutil.rmtree(features)
 
     def _create(self, settings: Settings, device: str) -> None:
         folder, name = os.path.split(self._target)
@@ -211,18 +246,64 @@ class StoreWriter:
         retry_skipped : bool
             Take up again what was skipped.
         """
-        with names_sqlite(self.path), self._naming_the_disk():
-            plan = self._open_manifest.plan(
-                paths,
-                hashes=check == "hash",
-                retry_skipped=retry_skipped,
-                resize=self._resize,
-            )
+        try:
+            with names_sqlite(self.path), self._naming_the_disk():
+                plan = self._open_manifest.plan(
+                    _listed(paths),
+                    hashes=check == "hash",
+                    retry_skipped=retry_skipped,
+                    resize=self._resize,
+                )
+        except _InputError as error:
+            raise error.cause from None
+        if not self._fresh:
+            with names_sqlite(self.path), self._naming_the_disk():
+                self._mend(thoroughly=check == "hash")
         if self._array is None and self._settings.final_size() is not None:
             self._create_array(self._settings.final_size() or (1, 1))
         if self._fresh:
             self._put_in_place()
         return plan
+
+    def _mend(self, thoroughly: bool) -> None:
+        """Take up rows again that are marked done and are not there.
+
+        Shards that will be written to are read, and with ``thoroughly`` all; of the others it only
+        counts that they are there.
+        """
+        manifest = self._open_manifest
+        size = self._array.shards[0] if self._array is not None else self._rows or 1
+        for shard, waits in manifest.shards(size):
+            done = manifest.done(shard * size, (shard + 1) * size)
+            file = os.path.join(self._target, *shard_name(shard).split("/"))
+            there = self._array is not None and os.path.isfile(file)
+            if there and (waits or thoroughly):
+                lost = [
+                    row for row, whole in zip(done, self._whole(done), strict=True) if not whole
+                ]
+            else:
+                lost = [] if there else done
+            if not lost:
+                continue
+            manifest.wait_again(lost)
+            if there and len(lost) == len(done):
+                os.unlink(file)  # nothing in it can be read
+            name = shard_name(shard) if self._array is not None else FEATURES
+            warnings.warn(
+                f"{self.path!r}: {name} is {'damaged' if there else 'missing'}: "
+                f"{len(lost)} images that were done are done again",
+                StoreWarning,
+                stacklevel=4,
+            )
+
+    def _whole(self, rows: list[int]) -> list[bool]:
+        """Return for rows of one shard whether they can be read; features are finite."""
+        try:
+            with names_damage(self.path, ""):
+                block = self._array[rows[0] : rows[-1] + 1]
+        except ValueError:
+            return [False] * len(rows)
+        return [bool(np.isfinite(block[row - rows[0]]).all()) for row in rows]
 
     @property
     def _open_manifest(self) -> Manifest:
@@ -257,7 +338,8 @@ class StoreWriter:
         size = self._size
         self._open(self._target)
         self._size = size
-        shutil.rmtree(old, ignore_errors=True)
+        if os.path.lexists(old):
+            _discard(old)
 
     def _create_array(self, size: tuple[int, int]) -> None:
         names = self._settings.names(size)
@@ -391,7 +473,8 @@ class StoreWriter:
         for places in np.split(order, np.flatnonzero(np.diff(shards)) + 1):
             start = int(rows[places[0]]) // shard * shard
             stop = min(start + shard, self._array.shape[0])
-            block = self._array[start:stop]
+            with names_damage(self.path, shard_name(start // shard)):
+                block = self._array[start:stop]
             for place in places:
                 block[rows[place] - start] = done[place].features
             self._array[start:stop] = block
@@ -432,7 +515,8 @@ class StoreWriter:
             lock.release()
         self._locks = []
         if self._fresh:
-            shutil.rmtree(self._fresh, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                _discard(self._fresh)
             self._fresh = ""
 
 
@@ -458,6 +542,21 @@ def _check_same(path: str, header: Header, settings: Settings, device: str) -> N
         )
 
 
+class _InputError(Exception):
+    """What finding the inputs has raised, and not writing them down."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def _listed(paths: Iterable[str]) -> Iterator[str]:
+    try:
+        yield from paths
+    except OSError as error:
+        raise _InputError(error) from error
+
+
 def _is_ours(folder: str) -> bool:
     """Whether a folder is a store, if a damaged one or one of a newer version."""
     try:
@@ -469,26 +568,39 @@ def _is_ours(folder: str) -> bool:
 
 def _check_nothing_else(path: str) -> None:
     """Refuse to replace a store into whose folder somebody has put other things."""
-    others = sorted(set(os.listdir(path)) - {"zarr.json", FEATURES, MANIFEST})
+    others = _others(path)
     if others:
         raise ValueError(
             f"{path!r} also holds {others[0]!r}, which is not the store's: move it away first"
         )
 
 
+def _others(path: str) -> list[str]:
+    return sorted(set(os.listdir(path)) - {"zarr.json", FEATURES, MANIFEST})
+
+
 def _clear_up(target: str) -> None:
     """Put right what a process that was killed while it began a store left behind."""
-    folder, name = os.path.split(target)
-    beginning = os.path.join(glob.escape(folder), glob.escape(f".{name}."))
-    for old in glob.glob(f"{beginning}*.old"):
-        with contextlib.suppress(OSError):
-            if not os.path.lexists(target):
-                os.rename(old, target)
-            else:
-                shutil.rmtree(old)
-    for fresh in glob.glob(f"{beginning}*.new"):
-        lock_file = os.path.join(fresh, _LOCK_FILE)
-        if not os.path.exists(lock_file):
-            continue  # just being made
-        with contextlib.suppress(OSError, Timeout), FileLock(lock_file, timeout=0):
-            shutil.rmtree(fresh)
+    for kind, path in list(beside(target)):
+        with contextlib.suppress(OSError, Timeout):
+            lock_file = os.path.join(path, _LOCK_FILE)
+            if kind == "gone":
+                if not _others(path):
+                    shutil.rmtree(path, ignore_errors=True)
+            elif os.path.exists(lock_file):  # else it is just being made
+                # Whoever is at work on it holds its lock.
+                with FileLock(lock_file, timeout=0):
+                    if kind == "new" and not _others(path):
+                        _discard(path)
+                    elif kind == "old" and _is_ours(path):
+                        if not os.path.lexists(target):
+                            os.rename(path, target)
+                        elif _is_ours(target) and not _others(path):
+                            _discard(path)
+
+
+def _discard(folder: str) -> None:
+    """Delete a store under a name that nobody takes for that of a whole one."""
+    gone = f"{os.path.splitext(folder)[0]}.gone"
+    os.rename(folder, gone)
+    shutil.rmtree(gone, ignore_errors=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator
 
-__all__ = ["SUFFIXES", "find_images", "iterate_images"]
+__all__ = ["SUFFIXES", "find_images", "iterate_images", "with_keys"]
 
 #: What an image in a folder is recognised by, in lower or upper case.
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
@@ -47,9 +49,26 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     ['A.JPG', 'b.png']
     """
     found: dict[str, str] = {}
-    for file in iterate_images(paths):
-        found.setdefault(os.path.abspath(file), file)
+    for key, file in with_keys(iterate_images(paths)):
+        found.setdefault(key, file)
     return list(found.values())
+
+
+def with_keys(files: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield files with their absolute paths, by which they are known.
+
+    Folders that are links keep their names, as in what a folder stands for, but for paths with
+    "..": ``link/..`` is where the link leads, not where it seems.
+    """
+
+    @functools.lru_cache(maxsize=1024)  # files come folder by folder
+    def absolute(folder: str) -> str:
+        above = os.pardir in re.split(r"[\\/]" if os.name == "nt" else "/", folder)
+        return os.path.realpath(folder) if above else os.path.abspath(folder)
+
+    for file in files:
+        folder, name = os.path.split(file)
+        yield os.path.join(absolute(folder), name), file
 
 
 def iterate_images(
@@ -98,19 +117,22 @@ def _folder(path: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
     if here in above:  # a link back up, which would go round for ever
         return
     with os.scandir(path) as entries:
-        listing = sorted(entries, key=lambda entry: entry.name)
-    for entry in listing:
-        if entry.name.startswith("."):
-            continue
-        if _leads_to_folder(entry):
-            yield from _folder(entry.path, (*above, here))
-        # A dangling link is passed on, so that it is reported and not silently missing.
-        elif entry.name.lower().endswith(SUFFIXES) and (entry.is_symlink() or entry.is_file()):
-            yield entry.path
+        listing = sorted(
+            (entry.name, _kind(entry)) for entry in entries if not entry.name.startswith(".")
+        )
+    for name, kind in listing:
+        if kind == "folder":
+            yield from _folder(os.path.join(path, name), (*above, here))
+        elif kind == "file":
+            yield os.path.join(path, name)
 
 
-def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+def _kind(entry: os.DirEntry[str]) -> str:
     try:
-        return entry.is_dir()
+        if entry.is_dir():
+            return "folder"
     except OSError:  # a link to itself
-        return False
+        pass
+    # A dangling link is passed on, so that it is reported and not silently missing.
+    is_image = entry.name.lower().endswith(SUFFIXES) and (entry.is_symlink() or entry.is_file())
+    return "file" if is_image else ""

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtwpt.extract.extractor import Stamp, stamp_of
+from dtwpt.extract.inputs import with_keys
 
-__all__ = ["Manifest", "Plan", "State", "StoreBusyError"]
+__all__ = ["Manifest", "Plan", "State", "StoreBusyError", "StoreWarning"]
 
 # Seconds to wait for another process that reads or writes at this moment.
 _PATIENCE = 60.0
@@ -25,7 +26,7 @@ _SCHEMA = """
 CREATE TABLE inputs (
     row INTEGER PRIMARY KEY,
     key BLOB NOT NULL UNIQUE,  -- absolute path
-    path BLOB NOT NULL,        -- as it was found
+    path BLOB NOT NULL,        -- as it was last found
     state INTEGER NOT NULL,    -- 0 waiting, 1 done, 2 skipped
     reason TEXT,
     size INTEGER,
@@ -37,6 +38,10 @@ CREATE TABLE inputs (
 
 class StoreBusyError(OSError):
     """Another process writes to the store."""
+
+
+class StoreWarning(UserWarning):
+    """Something about a store that is put right, and that its owner should know of."""
 
 
 class State(IntEnum):
@@ -125,7 +130,7 @@ class Manifest:
         retry_skipped: bool,
         resize: Callable[[int], None],
     ) -> Plan:
-        """Take up inputs: the new ones after the others, sorted by path; the changed ones anew.
+        """Take up inputs: the new ones after the others, by absolute path; the changed ones anew.
 
         Parameters
         ----------
@@ -142,8 +147,14 @@ class Manifest:
             execute("CREATE TEMP TABLE IF NOT EXISTS found (key BLOB PRIMARY KEY, path BLOB)")
             execute("DELETE FROM found")
             self._database.executemany(
-                "INSERT OR IGNORE INTO found VALUES (?, ?)",
-                ((os.fsencode(os.path.abspath(path)), os.fsencode(path)) for path in paths),
+                # Of several names of one file, the same one in whatever order they come.
+                "INSERT INTO found VALUES (?, ?) "
+                "ON CONFLICT (key) DO UPDATE SET path = min(path, excluded.path)",
+                ((os.fsencode(key), os.fsencode(path)) for key, path in with_keys(paths)),
+            )
+            execute(
+                "UPDATE inputs SET path = found.path FROM found "
+                "WHERE inputs.key = found.key AND inputs.path != found.path"
             )
             (last,) = execute("SELECT coalesce(max(row), -1) FROM inputs").fetchone()
             changed = sum(
@@ -157,7 +168,7 @@ class Manifest:
                 ).rowcount
             new = execute(
                 "INSERT INTO inputs (row, key, path, state) "
-                "SELECT ? + row_number() OVER (ORDER BY path, key), key, path, 0 FROM found "
+                "SELECT ? + row_number() OVER (ORDER BY key), key, path, 0 FROM found "
                 "WHERE key NOT IN (SELECT key FROM inputs)",
                 (last,),
             ).rowcount
@@ -194,6 +205,13 @@ class Manifest:
             return False
         self._database.execute("UPDATE inputs SET state = 0, reason = NULL WHERE row = ?", (row,))
         return True
+
+    def wait_again(self, rows: Iterable[int]) -> None:
+        """Take up rows again, all of them or none."""
+        with self._transaction():
+            self._database.executemany(
+                "UPDATE inputs SET state = 0 WHERE row = ?", ((row,) for row in rows)
+            )
 
     def finish(self, results: Iterable[tuple[int, str | None, Stamp]]) -> None:
         """Write down rows that are done (reason None) or skipped, all of them or none."""
@@ -237,17 +255,36 @@ class Manifest:
                 yield row, os.fsdecode(key)
             start = page[-1][0]
 
+    def done(self, start: int, stop: int) -> list[int]:
+        """Return the rows that are done, of those from one to before another."""
+        return [
+            row
+            for (row,) in self._database.execute(
+                "SELECT row FROM inputs WHERE row >= ? AND row < ? AND state = 1 ORDER BY row",
+                (start, stop),
+            )
+        ]
+
+    def shards(self, size: int) -> list[tuple[int, bool]]:
+        """Return the shards, of ``size`` rows each, with a row that is done, and if one waits."""
+        return [
+            (shard, bool(waits))
+            for shard, waits in self._database.execute(
+                "SELECT row / ? AS shard, max(state = 0) FROM inputs GROUP BY shard "
+                "HAVING max(state = 1) ORDER BY shard",
+                (size,),
+            )
+        ]
+
     def states(self) -> tuple[NDArray[np.int64], NDArray[np.int8], list[tuple[int, str]]]:
-        """Return rows and states, in order of the paths, and the reasons, at one moment."""
+        """Return rows and states, in order of the keys, and the reasons, at one moment."""
         self._database.execute("BEGIN")
         try:
             (count,) = self._database.execute("SELECT count(*) FROM inputs").fetchone()
             flat = np.fromiter(
                 (
                     number
-                    for pair in self._database.execute(
-                        "SELECT row, state FROM inputs ORDER BY path, row"
-                    )
+                    for pair in self._database.execute("SELECT row, state FROM inputs ORDER BY key")
                     for number in pair
                 ),
                 np.int64,

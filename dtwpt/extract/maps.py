@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -15,7 +16,7 @@ import numpy as np
 import dtwpt
 from dtwpt.checks import as_count
 from dtwpt.extract.reading import ImageError
-from dtwpt.extract.sources import Source, import_zarr, open_source
+from dtwpt.extract.sources import Source, SourceChangedError, import_zarr, open_source
 from dtwpt.extract.tiling import Tiling, as_workers, maps_settings, threads
 
 __all__ = ["partial_path", "tiles"]
@@ -82,7 +83,8 @@ def tiles(
     Raises
     ------
     ImageError
-        If the image cannot be read, not in parts, or its values are too large for float32.
+        If the image cannot be read, not in parts, or its values are too large for float32; or if
+        it has changed while it was read.
     FileExistsError
         If there is an output already, or an unfinished one of other settings, another version or
         another or a changed image.
@@ -124,21 +126,31 @@ def tiles(
     with open_source(source) as opened:
         tiling = Tiling.of(opened, settings, tile)
         attributes = _attributes(tiling, opened)
-        if os.path.exists(partial):
-            _check_partial(partial, opened, attributes, overwrite)
-        if not os.path.exists(partial):
-            _create(partial, tiling, attributes)
-        try:
-            with _locked(os.path.join(partial, _DONE)) as done:
+        with contextlib.ExitStack() as stack:
+            if os.path.lexists(partial):
+                # Whoever is at work on it has the lock: before anything is removed.
+                done = stack.enter_context(_lock_partial(partial))
+                if not _goes_on(partial, opened, attributes, overwrite):
+                    stack.close()
+            if not os.path.lexists(partial):
+                _create(partial, tiling, attributes)
+                done = stack.enter_context(_lock_partial(partial))
+            try:
                 _write(tiling, partial, done, workers, progress)
-        except ImageError:
-            _discard_if_empty(partial)
-            raise
-        except OSError as error:  # such as a full disk, of which Zarr does not say where
-            if error.errno is None or error.filename is not None:
+                opened.check_unchanged()
+            except SourceChangedError:
+                shutil.rmtree(partial, ignore_errors=True)  # tiles of two images
                 raise
-            raise type(error)(error.errno, error.strerror, partial) from error
-        _put_in_place(partial, target)
+            except ImageError:
+                _discard_if_empty(partial)
+                raise
+            except OSError as error:  # such as a full disk, of which Zarr does not say where
+                if error.errno is None or error.filename is not None:
+                    raise
+                raise type(error)(error.errno, error.strerror, partial) from error
+            if os.name == "nt":  # where a folder with an open file cannot be moved
+                done.close()
+            _put_in_place(partial, target)
     return zarr.open_array(target, mode="r")
 
 
@@ -194,16 +206,25 @@ def _attributes_of(path: str) -> dict[str, Any] | None:
     return attributes if ours else None
 
 
-def _check_partial(
-    partial: str, source: Source, attributes: dict[str, Any], overwrite: bool
-) -> None:
-    """Leave unfinished maps that can be gone on with, and remove others if that is wished."""
-    there = _attributes_of(partial)
-    if there is None and os.listdir(partial):
+@contextlib.contextmanager
+def _lock_partial(partial: str) -> Iterator[TextIO]:
+    """Take the lock of unfinished maps, and open their list of tiles."""
+    if not os.path.isdir(partial) or (_attributes_of(partial) is None and os.listdir(partial)):
         raise FileExistsError(f"{partial!r} is in the way and is not an array of maps")
+    with _locked(os.path.join(partial, _DONE)) as done:
+        yield done
+
+
+def _goes_on(partial: str, source: Source, attributes: dict[str, Any], overwrite: bool) -> bool:
+    """Whether unfinished maps, which are locked, can be gone on with; remove them if wished."""
+    there = _attributes_of(partial)
     if there is None or overwrite:
-        shutil.rmtree(partial)
-    elif source.identity is None:
+        # Out of the way first: what is half removed is never taken for something to go on with.
+        gone = _beside(partial)
+        os.rename(partial, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+        return False
+    if source.identity is None:
         raise FileExistsError(
             f"{partial!r} is unfinished; of an image in memory it cannot be told whether it is the "
             "same one: remove it (in Python: overwrite=True)"
@@ -215,6 +236,7 @@ def _check_partial(
                 f"{partial!r} is unfinished and was begun with another {', '.join(other)}: repeat "
                 "that call, or remove it (in Python: overwrite=True)"
             )
+    return True
 
 
 def _create(partial: str, tiling: Tiling, attributes: dict[str, Any]) -> None:
@@ -235,7 +257,13 @@ def _create(partial: str, tiling: Tiling, attributes: dict[str, Any]) -> None:
         dimension_names=_AXES[-len(shard) :],
         attributes=attributes,
     )
-    os.rename(new, partial)
+    try:
+        os.rename(new, partial)
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise _busy(os.path.join(partial, _DONE)) from None
+        raise
 
 
 def _beside(path: str) -> str:
@@ -268,8 +296,18 @@ def _locked(path: str) -> Iterator[TextIO]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise OSError(f"another process is writing {os.path.dirname(path)!r}") from None
+                raise _busy(path) from None
+            try:
+                same = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+            except FileNotFoundError:
+                same = False
+            if not same:  # replaced, or put in place, while this one was about to take it
+                raise _busy(path)
         yield file
+
+
+def _busy(path: str) -> OSError:
+    return OSError(f"another process is writing {os.path.dirname(path)!r}")
 
 
 def _discard_if_empty(partial: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
@@ -54,11 +54,34 @@ class Outcome(NamedTuple):
     stamp: Stamp
 
 
-def stream(tasks: Iterable[Task], reading: Reading, workers: int) -> Generator[Outcome, None, None]:
-    """Yield what comes of files, in their order.
+def always() -> bool:
+    """Have outcomes come in the order of the files."""
+    return True
+
+
+def stream(
+    tasks: Iterable[Task],
+    reading: Reading,
+    workers: int,
+    *,
+    in_order: Callable[[], bool] = always,
+    on_idle: Callable[[], None] | None = None,
+) -> Generator[Outcome, None, None]:
+    """Yield what comes of files.
 
     Memory is bounded in bytes: by what is being transformed, an image a process, and results that
     wait for an earlier file. The tasks are read as they are needed.
+
+    Parameters
+    ----------
+    tasks : iterable of Task
+    reading : Reading
+    workers : int
+    in_order : callable
+        Whether outcomes have to come in the order of the files, where a slow one holds up the
+        others. Once false, it stays so.
+    on_idle : callable, optional
+        Called about once a second while nothing comes.
     """
     # One thread for each product, here too: how it is cut over threads shows in its last bits.
     with threadpool_limits(1, user_api="blas"):
@@ -66,7 +89,7 @@ def stream(tasks: Iterable[Task], reading: Reading, workers: int) -> Generator[O
             yield from _alone(tasks, reading)
         else:
             with Pipeline(reading, workers) as pipeline:
-                yield from pipeline.run(iter(tasks))
+                yield from pipeline.run(iter(tasks), in_order, on_idle)
 
 
 def _alone(tasks: Iterable[Task], reading: Reading) -> Generator[Outcome, None, None]:
@@ -112,7 +135,8 @@ class Pipeline:
         self._threads = workers if device == "numpy" else 1
         self._most_bytes = max(_LEAST_BYTES, 3 * self._threads * self._batch_bytes)
         self._most_files = _FILES * workers
-        self._order: deque[Task] = deque()
+        self._order: deque[Task] = deque()  # while it matters
+        self._count = 0  # of files on their way
         self._outcomes: dict[int, Outcome] = {}
         self._open: dict[tuple[int, ...], _Batch] = {}
         self._running: dict[Future[list[Row | ImageError]], _Batch] = {}
@@ -136,31 +160,57 @@ class Pipeline:
         """End all processes and threads."""
         self._stack.close()
 
-    def run(self, tasks: Iterator[Task]) -> Generator[Outcome, None, None]:
-        """Yield what comes of files, in their order; once at its end, it may be called again."""
+    def run(
+        self,
+        tasks: Iterator[Task],
+        in_order: Callable[[], bool] = always,
+        on_idle: Callable[[], None] | None = None,
+    ) -> Generator[Outcome, None, None]:
+        """Yield what comes of files, see :func:`stream`; at its end, it may be called again."""
         more = True
-        while more or self._order:
-            while more and len(self._order) < self._most_files and self._decoders.has_room():
+        while more or self._count:
+            self._keep_order(in_order())
+            while more and self._count < self._most_files and self._decoders.has_room():
                 task = next(tasks, None)
                 if task is None:
                     more = False
                     break
-                self._order.append(task)
+                self._count += 1
+                if in_order():
+                    self._order.append(task)
                 self._decoders.put(task)
-            while self._order and self._order[0].row in self._outcomes:
-                outcome = self._outcomes.pop(self._order.popleft().row)
-                if isinstance(outcome.result, Row):
-                    self._bytes -= outcome.result.features.nbytes
+            while (outcome := self._next()) is not None:
                 yield outcome
-            if self._order:
-                self._step()
+                self._keep_order(in_order())
+            if self._count:
+                self._step(on_idle)
 
-    def _step(self) -> None:
+    def _keep_order(self, keep: bool) -> None:
+        if not keep:
+            self._order.clear()
+        # Only then may a file be put off until all others are done.
+        self._decoders.may_put_off = not keep
+
+    def _next(self) -> Outcome | None:
+        if self._order:
+            outcome = self._outcomes.pop(self._order[0].row, None)
+            if outcome is not None:
+                self._order.popleft()
+        else:
+            outcome = self._outcomes.popitem()[1] if self._outcomes else None
+        if outcome is not None:
+            self._count -= 1
+            if isinstance(outcome.result, Row):
+                self._bytes -= outcome.result.features.nbytes
+        return outcome
+
+    def _step(self, on_idle: Callable[[], None] | None) -> None:
         """Wait for something to happen, and act on it."""
-        # With the pixels at their limit, only the image that everything else waits for is read:
-        # it is the next one of its process, as each takes them in order.
+        self._decoders.try_alone()
+        # With the pixels at their limit, only the image that everything else waits for is read, if
+        # there is one: it is the next one of its process, as each takes them in order.
         room = self._bytes < self._most_bytes
-        waitables = self._decoders.waitables(room, self._order[0].row)
+        waitables = self._decoders.waitables(room, self._order[0].row if self._order else None)
         ready = wait([*waitables, self._woken], 0)
         if not ready:
             # Nothing more to be had at once: better a small batch than an idle thread.
@@ -173,9 +223,12 @@ class Pipeline:
                 self._read(connection)
         if not ready:
             self._decoders.end_hanging()
+            if on_idle is not None:
+                on_idle()
         while self._decoders.blamed:
             task, error = self._decoders.blamed.pop()
-            self._outcomes[task.row] = Outcome(*task, error, Stamp())
+            # Not its contents, which may be what nobody can read.
+            self._outcomes[task.row] = Outcome(*task, error, stamp_of(task.path))
 
     def _read(self, connection: Any) -> None:
         arrival = self._decoders.arrival(connection)

@@ -345,7 +345,7 @@ class _Worker:
         try:
             if self._pipeline is None:
                 self._pipeline = self._start()
-            return list(self._pipeline.run(iter(tasks)))
+            return list(self._pipeline.run(iter(tasks), in_order=lambda: False))
         except Exception as error:
             return [_Failure(socket.gethostname(), f"{type(error).__name__}: {_short(error)}")]
 

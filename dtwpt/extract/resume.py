@@ -139,7 +139,7 @@ def extract_to_store(
 
             outcomes = stream_on_ray(writer, left, reading, workers, address)
         else:
-            outcomes = _stream_here(writer, left, reading, workers or 1)
+            outcomes = _stream_here(writer, left, reading, workers or 1, on_error)
         with contextlib.closing(outcomes):
             for done, outcome in enumerate(outcomes, total - left + 1):
                 if on_error == "stop" and isinstance(outcome.result, ImageError):
@@ -153,11 +153,24 @@ def extract_to_store(
 
 
 def _stream_here(
-    writer: StoreWriter, left: int, reading: Reading, workers: int
+    writer: StoreWriter, left: int, reading: Reading, workers: int, on_error: str
 ) -> Generator[Outcome, None, None]:
+    def in_order() -> bool:
+        # The first image by path is the one that decides on the size, or that is raised.
+        undecided = writer.size is None and reading.settings.final_size() is None
+        return on_error == "stop" or undecided
+
     with (
         contextlib.closing(writer.waiting()) as tasks,
-        contextlib.closing(stream(tasks, reading, min(workers, left + 1))) as outcomes,
+        contextlib.closing(
+            stream(
+                tasks,
+                reading,
+                min(workers, left + 1),
+                in_order=in_order,
+                on_idle=writer.commit_if_due,
+            )
+        ) as outcomes,
     ):
         yield from outcomes
 

@@ -26,13 +26,17 @@ from dtwpt.extract.reading import (
     naming,
 )
 
-__all__ = ["Source", "import_zarr", "open_source"]
+__all__ = ["Source", "SourceChangedError", "import_zarr", "open_source"]
 
 # What a source stores in one piece has to be decoded in one piece.
 _MOST_CHUNK_BYTES = 2**29
 # Bands of rows kept: those that tiles still being read need, and, with a periodic extension, a
 # narrow one from the far side.
 _BANDS = 3
+
+
+class SourceChangedError(ImageError):
+    """A file has changed while it was read."""
 
 
 class Source:
@@ -80,6 +84,17 @@ class Source:
         self._array = array
         self._rows = _Bands(array, len(self._before)) if _wide_chunks(array) else None
         self._lock = threading.Lock()
+
+    def check_unchanged(self) -> None:
+        """Raise a :class:`SourceChangedError` if the file is not what it was when it was opened."""
+        if self.identity is None:
+            return
+        try:
+            now = _identity(self.identity["path"])
+        except OSError:
+            now = {}
+        if now != self.identity:
+            raise SourceChangedError(self.name, "changed while it was read")
 
     def read(
         self, rows: NDArray[np.intp], columns: NDArray[np.intp], colour: str
@@ -219,11 +234,7 @@ def _open(path: str, on_exit: Callable[[Callable[[], None]], Any]) -> Source:
     status = os.stat(path)
     if status.st_size == 0:
         raise ImageError(path, "the file is empty")
-    identity = {
-        "path": os.path.abspath(path),
-        "bytes": status.st_size,
-        "modified_ns": status.st_mtime_ns,
-    }
+    identity = _identity(path)
     if path.lower().endswith(".npy"):
         return Source(map_npy(path), path, identity=identity)
     with open(path, "rb") as file:
@@ -258,14 +269,20 @@ def _open_zarr(path: str) -> Source:
         raise ImageError(
             path, "is a folder, but not a Zarr array; of a Zarr group, name an array in it"
         ) from None
-    files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+    return Source(array, path, identity=_identity(path))
+
+
+def _identity(path: str) -> dict[str, Any]:
+    """Return what tells a file, or the files of a folder, from others and from earlier states."""
+    files = [path]
+    if os.path.isdir(path):
+        files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
     changes = [os.stat(file) for file in files]
-    identity = {
+    return {
         "path": os.path.abspath(path),
         "bytes": sum(status.st_size for status in changes),
-        "modified_ns": max(status.st_mtime_ns for status in changes),
+        "modified_ns": max((status.st_mtime_ns for status in changes), default=0),
     }
-    return Source(array, path, identity=identity)
 
 
 def import_zarr() -> Any:

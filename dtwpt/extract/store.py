@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -27,9 +30,13 @@ __all__ = [
     "FeatureStore",
     "Header",
     "StoredFeatures",
+    "beside",
+    "damaged",
+    "names_damage",
     "names_sqlite",
     "open_store",
     "read_header",
+    "shard_name",
     "skipped_of",
 ]
 
@@ -49,6 +56,8 @@ class Header:
     settings: Settings
     device: str
     made_by: dict[str, str] = field(default_factory=dict)
+    #: Other versions that have gone on with it since.
+    continued_by: tuple[dict[str, str], ...] = ()
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the group."""
@@ -59,6 +68,7 @@ class Header:
             "settings": self.settings.to_dict(),
             "device": self.device,
             "made_by": self.made_by,
+            "continued_by": list(self.continued_by),
         }
 
 
@@ -94,6 +104,7 @@ def read_header(path: str) -> Header:
             Settings.from_dict(attributes["settings"]),  # type: ignore[arg-type]
             str(attributes["device"]),
             dict(attributes["made_by"]),  # type: ignore[arg-type]
+            tuple(dict(other) for other in attributes.get("continued_by", ())),  # type: ignore
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"the feature store {path!r} is damaged: {error}") from error
@@ -110,11 +121,50 @@ def names_sqlite(path: str) -> Iterator[None]:
         raise ValueError(f"the manifest of {path!r} is damaged: {error}") from error
 
 
+@contextmanager
+def names_damage(path: str, part: str) -> Iterator[None]:
+    """Turn what Zarr says of a damaged file into a ValueError that names store and file."""
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # each codec has its own
+        raise damaged(path, f"{part}: {error}") from error
+
+
+def damaged(path: str, what: str) -> ValueError:
+    """Return the error of a store whose features cannot be read, with the way out."""
+    return ValueError(
+        f"the feature store {path!r} is damaged: {what} (extract again with --check hash, which "
+        "computes anew what is missing, or with --restart)"
+    )
+
+
+def shard_name(shard: int) -> str:
+    """Return the file of a shard in the folder of a store."""
+    return f"{FEATURES}/c/{shard}/0"
+
+
+def _identity_of(path: str) -> str | None:
+    """Return the identity of the store that is there now; None if there is none."""
+    try:
+        with open(os.path.join(path, "zarr.json"), "rb") as file:
+            return str(json.load(file)["attributes"]["identity"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _check_same(path: str, identity: str) -> None:
+    if _identity_of(path) != identity:
+        raise OSError(f"the store {path!r} was replaced by another one: load it again")
+
+
 class StoredFeatures:
     """The features of a store, read from the disk when they are indexed.
 
-    It takes the indices of a NumPy array for its rows: an integer, a slice, an array of integers
-    or of bool; what comes is an array. ``np.asarray`` reads everything.
+    It takes the indices of a NumPy array: for each axis an integer, a slice, an array of integers
+    or of bool with one axis; what comes is an array. ``np.asarray`` reads everything. It can be
+    pickled, and sent to other processes that see the same disk.
 
     Attributes
     ----------
@@ -122,18 +172,30 @@ class StoredFeatures:
     dtype : dtype
     """
 
-    def __init__(self, path: str, rows: NDArray[np.int64], length: int) -> None:
+    def __init__(self, path: str, identity: str, rows: NDArray[np.int64], length: int) -> None:
         self.dtype = np.dtype(np.float32)
         self.shape = (len(rows), length)
         self.ndim = 2
-        self._path = path
-        self._folder = _identity(path)
+        self._path = os.path.realpath(path)  # which stays, wherever this process goes
+        self._identity = identity
         self._rows = rows
-        self._store = SteadyStore(path)
+        self._open()
+
+    def _open(self) -> None:
+        self._store = SteadyStore(self._path)
         self._array: Any = None
-        if len(rows):
-            with self._store.steady():
+        if len(self._rows):
+            _check_same(self._path, self._identity)
+            with self._store.steady(), names_damage(self._path, f"{FEATURES}/zarr.json"):
                 self._array = zarr.open_array(self._store, path=FEATURES, mode="r")
+            _check_same(self._path, self._identity)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in _OPEN}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open()
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -152,18 +214,23 @@ class StoredFeatures:
         return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
 
     def __getitem__(self, index: Any) -> NDArray[np.float32]:
-        more: tuple[Any, ...] = ()
-        if isinstance(index, tuple):
-            index, *rest = index if index else (slice(None),)
-            more = tuple(rest)
-        if index is Ellipsis:
-            index, more = slice(None), ((Ellipsis, *more) if more else ())
-        rows = self._rows[index]
-        values = self._read(np.atleast_1d(rows))
-        if np.ndim(rows) == 0:
-            first: NDArray[np.float32] = values[0]
-            return first[more] if more else first
-        return values[(slice(None), *more)] if more else values
+        rows, columns = _both(index)
+        chosen = self._rows[rows]
+        if isinstance(rows, np.ndarray) and isinstance(columns, np.ndarray):
+            # Pairs, as NumPy takes two arrays: of row and column of each value.
+            columns = np.arange(self.shape[1])[columns]
+            try:
+                chosen, columns = np.broadcast_arrays(chosen, columns)
+            except ValueError:
+                raise IndexError(
+                    f"indices of {len(chosen)} rows and {len(columns)} columns are not pairs: "
+                    "index the rows, then the columns of what comes"
+                ) from None
+            pairs: NDArray[np.float32] = self._read(chosen)[np.arange(len(chosen)), columns]
+            return pairs
+        values = self._read(np.atleast_1d(chosen))
+        found: NDArray[np.float32] = (values[0] if np.ndim(chosen) == 0 else values)[..., columns]
+        return found
 
     def _read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         out = np.empty((len(rows), self.shape[1]), np.float32)
@@ -175,57 +242,93 @@ class StoredFeatures:
         for places in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
             wanted = rows[places]
             first, last = int(wanted.min()), int(wanted.max())
+            name = shard_name(int(shards[places[0]]))
             with self._store.steady():
-                self._check_same_store()
-                block = self._array[first : last + 1]
-                self._check_same_store()
-            out[places] = block[wanted - first]
+                _check_same(self._path, self._identity)
+                with names_damage(self._path, name):
+                    block = self._array[first : last + 1][wanted - first]
+                _check_same(self._path, self._identity)
+            if np.isnan(block).any():  # features are finite
+                raise damaged(self._path, f"{name} lacks rows that are done")
+            out[places] = block
         return out
 
-    def _check_same_store(self) -> None:
-        if _identity(self._path) != self._folder:
-            raise OSError(f"the store {self._path!r} was replaced by another one: load it again")
+
+# What is opened anew in another process.
+_OPEN = ("_store", "_array")
 
 
-def _identity(path: str) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
+def _both(index: Any) -> tuple[Any, Any]:
+    """Return the indices of rows and columns: integers, slices and arrays with one axis."""
+    given = index if isinstance(index, tuple) else (index,)
+    dots = sum(part is Ellipsis for part in given)
+    if len(given) - dots > 2 or dots > 1:
+        raise IndexError(f"too many indices: features have 2 axes, {len(given)} were indexed")
+    if dots:
+        place = next(place for place, part in enumerate(given) if part is Ellipsis)
+        fill = (slice(None),) * (3 - len(given))
+        given = (*given[:place], *fill, *given[place + 1 :])
+    rows, columns = (_axis(part) for part in (*given, slice(None), slice(None))[:2])
+    return rows, columns
+
+
+def _axis(index: Any) -> Any:
+    if isinstance(index, slice):
+        return index
+    array = np.asarray(index)
+    if isinstance(index, (list, tuple)) and not array.size:
+        array = array.astype(np.intp)
+    if array.ndim == 0 and array.dtype.kind in "iu":
+        return int(array)
+    if array.ndim == 1 and array.dtype.kind in "iub":
+        return array
+    shown = f"an array of {array.dtype} with {array.ndim} axes" if array.ndim else repr(index)
+    raise IndexError(
+        "features are indexed by integers, slices and arrays of integers or bool with one axis, "
+        f"got {shown}"
+    )
 
 
 class FeatureStore:
     """A store of features, for reading; :func:`load` opens it.
 
-    It is the state at the moment of loading: what a run that goes on adds later is not in it.
+    It is the state at the moment of loading: what a run that goes on adds later is not in it. Once
+    another store is in its place, it says so instead of reading that.
 
     Attributes
     ----------
     features : StoredFeatures, shape (n, F)
-        Read when indexed. One row an image that is done, in order of the paths.
+        Read when indexed. One row an image that is done, in order of the absolute paths.
     feature_names : list of str, length F
     files : list of str, length n
-        The paths as they were found.
+        The paths as they were last found.
     settings : Settings
     device : str
         Where the transform ran.
     skipped : list of Skipped
-        Files that could not be used, with the reason, in order of the paths.
+        Files that could not be used, with the reason, in the same order.
     waiting : list of str
-        Files that have not been worked on yet, in order of the paths.
+        Files that have not been worked on yet, in the same order.
     made_by : dict
-        Versions of dtwpt and of the packages that read the images.
+        Versions of dtwpt and of the packages that read the images, when it was begun.
+    continued_by : list of dict
+        Other versions that have gone on with it.
     path : str
     """
 
     def __init__(self, path: str, header: Header) -> None:
         self.path = path
-        self.settings, self.device, self.made_by = header.settings, header.device, header.made_by
-        with names_sqlite(path), Manifest(os.path.join(path, MANIFEST_FILE)) as manifest:
+        self.settings, self.device = header.settings, header.device
+        self.made_by, self.continued_by = header.made_by, list(header.continued_by)
+        self._where, self._identity = os.path.realpath(path), header.identity
+        with names_sqlite(path), Manifest(os.path.join(self._where, MANIFEST_FILE)) as manifest:
             self._rows, self._states, self._reasons = manifest.states()
         done = self._rows[self._states == State.DONE]
-        size = _stored_size(path) if len(done) else None
+        size = _stored_size(self._where) if len(done) else None
         size = size or self.settings.final_size()
         self.feature_names: list[str] = [] if size is None else self.settings.names(size)
-        self.features = StoredFeatures(path, done, len(self.feature_names))
+        self.features = StoredFeatures(self._where, header.identity, done, len(self.feature_names))
+        _check_same(self._where, header.identity)
 
     def __repr__(self) -> str:
         counts = {state: int((self._states == state).sum()) for state in State}
@@ -237,8 +340,12 @@ class FeatureStore:
 
     @cached_property
     def _paths(self) -> list[str]:
-        with names_sqlite(self.path), Manifest(os.path.join(self.path, MANIFEST_FILE)) as manifest:
-            return manifest.paths()  # of a row, it never changes
+        manifest_file = os.path.join(self._where, MANIFEST_FILE)
+        _check_same(self._where, self._identity)
+        with names_sqlite(self.path), Manifest(manifest_file) as manifest:
+            paths = manifest.paths()  # a row stays that of its file
+        _check_same(self._where, self._identity)
+        return paths
 
     def _in_state(self, state: State) -> list[str]:
         return [self._paths[row] for row in self._rows[self._states == state]]
@@ -263,10 +370,13 @@ class FeatureStore:
 
 def _stored_size(path: str) -> tuple[int, int]:
     store = SteadyStore(path)
-    with store.steady():
-        size: Any = zarr.open_array(store, path=FEATURES, mode="r").attrs["size"]
-    height, width = size
-    return int(height), int(width)
+    with store.steady(), names_damage(path, f"{FEATURES}/zarr.json"):
+        try:
+            size: Any = zarr.open_array(store, path=FEATURES, mode="r").attrs["size"]
+        except FileNotFoundError:
+            raise damaged(path, f"{FEATURES}/zarr.json is missing") from None
+        height, width = size
+        return int(height), int(width)
 
 
 def skipped_of(path: str) -> Iterator[tuple[str, str]]:
@@ -278,4 +388,39 @@ def skipped_of(path: str) -> Iterator[tuple[str, str]]:
 def open_store(path: str | os.PathLike[str]) -> FeatureStore:
     """Return a store for reading; see :func:`load`."""
     name = os.fspath(path)
+    for pause in _PAUSES:
+        before = _identity_of(name)
+        try:
+            return FeatureStore(name, read_header(name))
+        except (OSError, ValueError):
+            # Another run may be putting another store in its place.
+            if _identity_of(name) == before and not _is_being_replaced(name):
+                raise
+        time.sleep(pause)
     return FeatureStore(name, read_header(name))
+
+
+# Seconds between tries to open a store that is being replaced, which takes milliseconds.
+_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+
+
+def _is_being_replaced(path: str) -> bool:
+    target = os.path.realpath(path)
+    with suppress(OSError):
+        return not os.path.lexists(target) and any(kind == "old" for kind, _ in beside(target))
+    return False
+
+
+def beside(target: str) -> Iterator[tuple[str, str]]:
+    """Yield kind and path of the folders that runs make beside a store while they begin it anew.
+
+    "new" is a store that is not in its place yet, "old" one that has just left it, "gone" one that
+    is being deleted.
+    """
+    folder, name = os.path.split(target)
+    ours = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}\.(new|old|gone)")
+    for entry in sorted(os.listdir(folder)):
+        match = ours.fullmatch(entry)
+        path = os.path.join(folder, entry)
+        if match and os.path.isdir(path) and not os.path.islink(path):
+            yield match[1], path

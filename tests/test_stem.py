@@ -288,6 +288,8 @@ def _step(rank: int, folder: str, world: int) -> None:
         optimizer.step()
         if rank == 0:
             torch.save(model.state_dict(), f"{folder}/after.pt")
+        # Who leaves while the other still talks takes it down with it.
+        torch.distributed.barrier()
     finally:
         torch.distributed.destroy_process_group()
 

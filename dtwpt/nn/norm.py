@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -116,9 +118,7 @@ class EnergyNorm2d(nn.Module):
         exact = torch.promote_types(x.dtype, torch.float32)  # squares need range
         energy = x.to(exact).square().mean((0, 2, 3)) / 2
         if self.sync and torch.distributed.is_available() and torch.distributed.is_initialized():
-            import torch.distributed.nn.functional as collective
-
-            total = collective.all_reduce(energy)  # type: ignore[no-untyped-call]
+            total: Tensor = _SumOverProcesses.apply(energy)  # type: ignore[no-untyped-call]
             energy = total / torch.distributed.get_world_size()
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
@@ -128,3 +128,19 @@ class EnergyNorm2d(nn.Module):
             else:
                 self.running_energy.lerp_(newest, self.momentum)
         return energy
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """A sum over all processes, whose derivative is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.clone()
+        torch.distributed.all_reduce(total)
+        return total

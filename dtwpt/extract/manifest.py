@@ -309,13 +309,6 @@ class Manifest:
         (path,) = self._database.execute("SELECT path FROM inputs WHERE row = ?", (row,)).fetchone()
         return os.fsdecode(path)
 
-    def first_done(self) -> str | None:
-        """Return the path of the first row that is done."""
-        found = self._database.execute(
-            "SELECT path FROM inputs WHERE state = 1 ORDER BY row LIMIT 1"
-        ).fetchone()
-        return None if found is None else os.fsdecode(found[0])
-
     def skipped(self) -> Iterator[tuple[str, str]]:
         """Yield path and reason of what is skipped, by row."""
         start = -1

@@ -447,7 +447,7 @@ def many(tmp_path: Path) -> Path:
     folder = tmp_path / "long"
     folder.mkdir()
     np.save(tmp_path / "image.npy", RNG.random((500, 500), dtype=np.float32))
-    for number in range(150):
+    for number in range(300):
         (folder / f"{number:04}.npy").symlink_to(tmp_path / "image.npy")
     return folder
 
@@ -471,10 +471,12 @@ def test_a_store_is_gone_on_with(tmp_path: Path, number: signal.Signals, workers
                 if load(tmp_path / "a.zarr").files:
                     break
             time.sleep(0.02)
+        process.send_signal(signal.SIGSTOP)  # or it may be done before the other has begun
         busy = run(*command, cwd=tmp_path)
         assert busy.returncode == 1
         assert busy.stderr == "dtwpt: another process is writing to 'a.zarr'\n"
         process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
         _, said = process.communicate(timeout=60)
     name = "Ctrl-C" if number == signal.SIGINT else number.name
     assert process.returncode == 128 + number
@@ -484,13 +486,13 @@ def test_a_store_is_gone_on_with(tmp_path: Path, number: signal.Signals, workers
     )
     store = load(tmp_path / "a.zarr")
     done = len(store.files)
-    assert 0 < done < 150
-    assert len(store.waiting) == 150 - done
+    assert 0 < done < 300
+    assert len(store.waiting) == 300 - done
     summary = json.loads((tmp_path / "report.json").read_text())["summary"]
-    assert (summary["status"], summary["images"]) == ("stopped", 150)
+    assert (summary["status"], summary["images"]) == ("stopped", 300)
     again = run(*command, cwd=tmp_path)
     assert (again.returncode, again.stderr) == (0, "")
-    assert re.match(rf"a\.zarr: 150 images x 32 features, {done} of them earlier, ", again.stdout)
+    assert re.match(rf"a\.zarr: 300 images x 32 features, {done} of them earlier, ", again.stdout)
     assert "nothing new" in run(*command, cwd=tmp_path).stdout
     features = np.asarray(load(tmp_path / "a.zarr").features)
     assert (features == features[0]).all()

@@ -7,9 +7,11 @@ here unless the caller already holds a tensor.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -19,9 +21,14 @@ from numpy.typing import NDArray
 
 #: A NumPy array or a torch tensor.
 Array: TypeAlias = Any
+#: What gives an array to write to, of a shape and of the kind, dtype and device of another array.
+Allocate: TypeAlias = Callable[[tuple[int, ...], Array], Array]
 
 __all__ = [
+    "Allocate",
     "Array",
+    "Layout",
+    "Scratch",
     "as_complex_input",
     "as_real_input",
     "complex_empty",
@@ -43,6 +50,8 @@ __all__ = [
     "take",
 ]
 
+# Numbers in an array that is kept, at most.
+_SCRATCH_NUMBERS = 2**22
 _NUMPY_COMPLEX = {"float32": np.complex64, "float64": np.complex128}
 
 
@@ -130,6 +139,38 @@ def empty(shape: tuple[int, ...], like: Array) -> Array:
     return like.new_empty(shape) if is_tensor(like) else np.empty(shape, like.dtype)
 
 
+class Scratch:
+    """Memory for the arrays in between, which are written anew for each piece of the work.
+
+    The system hands out memory a page at a time, at the first touch: arrays of a megabyte that
+    are new each time take longer to get than to fill. Large ones are not kept; not for two
+    threads at a time.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, Array] = {}
+
+    def named(self, name: str) -> Allocate:
+        """Return what allocates arrays that overwrite the last one of that name."""
+
+        def allocate(shape: tuple[int, ...], like: Array) -> Array:
+            size = math.prod(shape)
+            if size > _SCRATCH_NUMBERS:
+                return empty(shape, like)
+            kept = self._arrays.get(name)
+            if kept is None or kept.shape[0] < size or not _alike(kept, like):
+                kept = self._arrays[name] = empty((size,), like)
+            return kept[:size].reshape(shape)
+
+        return allocate
+
+
+def _alike(a: Array, b: Array) -> bool:
+    if is_tensor(a) or is_tensor(b):
+        return is_tensor(a) and is_tensor(b) and (a.dtype, a.device) == (b.dtype, b.device)
+    return bool(a.dtype == b.dtype)
+
+
 def complex_empty(shape: tuple[int, ...], like: Array) -> Array:
     """Return an uninitialised complex array of the precision and device of the real ``like``."""
     if is_tensor(like):
@@ -184,30 +225,50 @@ def take(x: Array, index: NDArray[np.intp], axis: int) -> Array:
     return taken
 
 
-def lay_out(x: Array, index: NDArray[np.intp]) -> Array:
-    """Return ``x[:, index]`` in C order, zeros where the index is -1.
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Places along an axis of which copies are taken, -1 for a zero; see :func:`lay_out`.
 
-    For an index that goes up one by one for the most part: that block is copied at once.
+    They go up one by one for the most part: from ``start`` to ``stop``, that block begins at place
+    ``first``. The rest is ``wanted``, as counted in what is being laid out if all of it is in
+    the block (``within``), which lies better in memory than where it came from.
     """
-    start, stop = _longest_run(index)
-    first = int(index[start]) if stop > start else 0
-    block = x[:, first : first + stop - start]
-    if stop - start == index.size:
-        return contiguous(block)
-    planes, length = x.shape[0], index.size
-    out = empty((planes, length, *x.shape[2:]), x)
-    out[:, start:stop] = block
-    wanted = np.concatenate([index[:start], index[stop:]])
-    inside = (wanted >= first) & (wanted < first + stop - start)
-    if (inside | (wanted < 0)).all():
-        # What has been copied already lies better in memory than where it came from: rows of all
-        # planes after one another.
-        rows = out.reshape(planes * length, -1)
-        at = length * np.arange(planes)[:, None] + wanted - first + start
-        taken = take(rows, np.where(wanted < 0, -1, at).ravel(), 0)
-        taken = taken.reshape(planes, wanted.size, *x.shape[2:])
+
+    size: int
+    start: int
+    stop: int
+    first: int
+    wanted: NDArray[np.intp]
+    within: bool
+
+    @classmethod
+    def of(cls, index: NDArray[np.intp]) -> Layout:
+        """Return the layout that takes the places ``index``."""
+        start, stop = _longest_run(index)
+        first = int(index[start]) if stop > start else 0
+        wanted = np.concatenate([index[:start], index[stop:]])
+        inside = (wanted >= first) & (wanted < first + stop - start)
+        within = bool((inside | (wanted < 0)).all())
+        if within:
+            wanted = np.where(wanted < 0, -1, wanted - first + start)
+        return cls(index.size, start, stop, first, wanted, within)
+
+
+def lay_out(x: Array, layout: Layout, allocate: Allocate = empty) -> Array:
+    """Return copies of rows of each plane, (B, R, ...) to (B, layout.size, ...), in C order."""
+    start, stop, length = layout.start, layout.stop, layout.size
+    planes = x.shape[0]
+    out = allocate((planes, length, *x.shape[2:]), x)
+    out[:, start:stop] = x[:, layout.first : layout.first + stop - start]
+    if layout.wanted.size == 0:
+        return out
+    if layout.within:  # rows of all planes after one another
+        at = length * np.arange(planes)[:, None] + layout.wanted
+        at = np.where(layout.wanted < 0, -1, at)
+        taken = take(out.reshape(planes * length, -1), at.ravel(), 0)
+        taken = taken.reshape(planes, layout.wanted.size, *x.shape[2:])
     else:
-        taken = take(x, wanted, 1)
+        taken = take(x, layout.wanted, 1)
     out[:, :start] = taken[:, :start]
     out[:, stop:] = taken[:, start:]
     return out
@@ -230,18 +291,21 @@ def constant(values: NDArray[np.float64], like: Array) -> Array:
     return values
 
 
-def planes_product(x: Array, matrix: NDArray[np.float64]) -> Array:
+def planes_product(x: Array, matrix: NDArray[np.float64], allocate: Allocate = empty) -> Array:
     """Multiply each plane with a matrix, ``out[b] = x[b] @ matrix``, each in a product of its own.
 
     See :func:`planes_windows_product` for why.
     """
     factor = constant(matrix, x)
+    out = allocate((*x.shape[:2], matrix.shape[1]), x)
     if is_tensor(x):
-        return sys.modules["torch"].bmm(x, factor.expand(x.shape[0], *factor.shape))
-    return np.matmul(x, factor)
+        return sys.modules["torch"].bmm(x, factor.expand(x.shape[0], *factor.shape), out=out)
+    return np.matmul(x, factor, out=out)
 
 
-def planes_windows_product(matrix: NDArray[np.float64], x: Array, step: int, count: int) -> Array:
+def planes_windows_product(
+    matrix: NDArray[np.float64], x: Array, step: int, count: int, allocate: Allocate = empty
+) -> Array:
     """Multiply a matrix with overlapping windows of rows.
 
     ``out[b, n] = matrix @ x[b, n * step : n * step + K]``: the windows of a row-major array are
@@ -255,6 +319,8 @@ def planes_windows_product(matrix: NDArray[np.float64], x: Array, step: int, cou
     x : array, shape (B, R, C)
         The last axis contiguous, ``R >= (count - 1) * step + K``.
     step, count : int
+    allocate : callable
+        Gives the array that is returned.
 
     Returns
     -------
@@ -263,6 +329,7 @@ def planes_windows_product(matrix: NDArray[np.float64], x: Array, step: int, cou
     factor = constant(matrix, x)
     rows, length = matrix.shape
     planes, _, columns = x.shape
+    out = allocate((planes, count, rows, columns), x)
     if not is_tensor(x):
         plane_stride, row_stride, item = x.strides
         windows = as_strided(
@@ -271,10 +338,9 @@ def planes_windows_product(matrix: NDArray[np.float64], x: Array, step: int, cou
             (plane_stride, step * row_stride, row_stride, item),
             writeable=False,
         )
-        return np.matmul(factor, windows)
+        return np.matmul(factor, windows, out=out)
     torch = sys.modules["torch"]
     plane_stride, row_stride, _ = x.stride()
-    out = x.new_empty((planes, count, rows, columns))
     if count == 1:
         return torch.bmm(factor.expand(planes, rows, length), x[:, :length], out=out[:, 0])[:, None]
     factor = factor.expand(count, rows, length)

@@ -17,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtwpt.arrays import (
+    Allocate,
     Array,
+    Layout,
+    Scratch,
     contiguous,
     empty,
     lay_out,
@@ -138,23 +141,24 @@ class Axis:
         seen: NDArray[np.intp] = source_index(np.arange(low, high), self.n, self.mode)
         return seen
 
-    def rows(self, x: Array, cells: int) -> Array:
+    def rows(self, x: Array, cells: int, allocate: Allocate = empty) -> Array:
         """Analyse, down the rows, what :meth:`seen` lists: (B, R, C) to (B, cells, 2P, C)."""
         if self.dense:
-            out = planes_windows_product(self.matrix, x, 1, 1)
+            out = planes_windows_product(self.matrix, x, 1, 1, allocate)
             return out.reshape(x.shape[0], cells, self.channels, x.shape[2])
-        return planes_windows_product(self.taps, x, self.step, cells)
+        return planes_windows_product(self.taps, x, self.step, cells, allocate)
 
-    def columns(self, x: Array, index: NDArray[np.intp], cells: int) -> Array:
-        """Analyse, along the columns, the columns of x at ``index``, those that :meth:`seen` lists.
+    def columns(self, x: Array, layout: Layout, cells: int, scratch: Scratch) -> Array:
+        """Analyse, along the columns, those of x that :meth:`seen` lists and ``layout`` takes.
 
         (B, R, C) to (B, R, 2P, cells), not necessarily in C order.
         """
         if self.dense:
-            out = planes_product(x, self._matrix_by_channel)
+            out = planes_product(x, self._matrix_by_channel, scratch.named("columns"))
             return out.reshape(*x.shape[:2], self.channels, cells)
-        extended = lay_out(permute(x, (0, 2, 1)), index)
-        return permute(self.rows(extended, cells), (0, 3, 2, 1))
+        extended = lay_out(permute(x, (0, 2, 1)), layout, scratch.named("extended columns"))
+        out = self.rows(extended, cells, scratch.named("columns"))
+        return permute(out, (0, 3, 2, 1))
 
     def signal(self, x: Array) -> Array:
         """Analyse whole signals: (B, n) to (B, 2P, count)."""

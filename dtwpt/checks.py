@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from functools import lru_cache
 from typing import Any
 
 from dtwpt.borders import MODES
@@ -58,7 +59,13 @@ def as_depth(depth: Any) -> int:
 
 def as_wavelet(wavelet: Any) -> Wavelet:
     """Return the :class:`Wavelet` that ``wavelet`` is, or names."""
-    return wavelet if isinstance(wavelet, Wavelet) else Wavelet(wavelet)
+    if isinstance(wavelet, Wavelet):
+        return wavelet
+    return _named(wavelet) if isinstance(wavelet, str) else Wavelet(wavelet)
+
+
+# For small images, to build it anew would take a good part of the time. It cannot be changed.
+_named = lru_cache(maxsize=8)(Wavelet)
 
 
 def as_stride(stride: Any, depth: int) -> int:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dtwpt.arrays import Array, empty
+from dtwpt.arrays import Array, Scratch, empty
 from dtwpt.checks import as_depth, as_int, as_wavelet
-from dtwpt.operators import cmod2, rmax2
+from dtwpt.operators import cmod2, cmod2_in, rmax2, rmax2_in
 from dtwpt.packets import PacketBank
 from dtwpt.wavelets import Wavelet
 
-__all__ = ["OPERATORS", "packet_feature_names", "packet_features"]
+__all__ = ["OPERATORS", "packet_feature_names", "packet_features", "packet_features_in"]
 
 #: The operators by name.
 OPERATORS: dict[str, Callable[..., Array]] = {"cmod": cmod2, "rmax": rmax2}
+_IN_MEMORY: dict[str, Callable[..., Array]] = {"cmod": cmod2_in, "rmax": rmax2_in}
 
 
 def packet_features(
@@ -60,9 +61,23 @@ def packet_features(
     >>> packet_features(x).shape, packet_features(x, pool=4).shape
     ((5, 32), (5, 512))
     """
-    compute = _operator(operator)
+    return packet_features_in(Scratch(), x, depth, wavelet, operator, pool, mode)
+
+
+def packet_features_in(
+    scratch: Scratch,
+    x: Array,
+    depth: int,
+    wavelet: str | Wavelet,
+    operator: str,
+    pool: str | int | tuple[int, int],
+    mode: str,
+) -> Array:
+    """Compute :func:`packet_features` in memory of an earlier call: for images one by one."""
+    _operator(operator)
     grid = _grid(pool)  # before the work, so that a typing error costs no time
-    maps = compute(x, depth, wavelet, mode)
+    allocate = empty if grid is None else scratch.named("maps")
+    maps = _IN_MEMORY[operator](scratch, allocate, x, depth, wavelet, mode)
     leading, (height, width) = tuple(maps.shape[:-5]), maps.shape[-2:]
     if grid is None:
         return maps.reshape(*leading, -1)

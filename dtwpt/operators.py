@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dtwpt.arrays import (
+    Allocate,
     Array,
+    Scratch,
     as_real_input,
-    copy,
     empty,
     full_precision,
     is_tensor,
@@ -19,7 +20,7 @@ from dtwpt.plane import Piece, Plane, combine, plane_for
 from dtwpt.transform import dtcwpt2
 from dtwpt.wavelets import Wavelet
 
-__all__ = ["cmod2", "fill_modulus", "fill_rmax", "rmax2"]
+__all__ = ["cmod2", "cmod2_in", "fill_modulus", "fill_rmax", "rmax2", "rmax2_in"]
 
 
 def cmod2(
@@ -71,14 +72,28 @@ def cmod2(
     >>> bool(np.allclose(maps, abs(dtwpt.dtcwpt2(x))))
     True
     """
+    return cmod2_in(Scratch(), empty, x, depth, wavelet, mode)
+
+
+def cmod2_in(
+    scratch: Scratch,
+    allocate: Allocate,
+    x: Array,
+    depth: int,
+    wavelet: str | Wavelet,
+    mode: str,
+) -> Array:
+    """Compute :func:`cmod2` in memory of an earlier call; ``allocate`` gives that of the result."""
     x = as_real_input(x, 2)
     depth, wavelet, mode = as_depth(depth), as_wavelet(wavelet), as_mode(mode)
     if _differentiated(x):
         return dtcwpt2(x, depth, wavelet, mode=mode).abs()
     height, width = x.shape[-2:]
     plane = plane_for(height, width, depth, wavelet, 2**depth, mode)
+    images = x.reshape(-1, height, width)
+    out = allocate((images.shape[0], 2, plane.packets, plane.packets, *plane.size), x)
     with full_precision(x):
-        out = _modulus(x.reshape(-1, height, width), plane)
+        fill_modulus(out, plane, plane.pieces(images), scratch)
     return out.reshape(*x.shape[:-2], *out.shape[1:])
 
 
@@ -128,16 +143,32 @@ def rmax2(
     >>> dtwpt.rmax2(x).shape
     (3, 2, 4, 4, 8, 12)
     """
+    return rmax2_in(Scratch(), empty, x, depth, wavelet, mode, pool)
+
+
+def rmax2_in(
+    scratch: Scratch,
+    allocate: Allocate,
+    x: Array,
+    depth: int,
+    wavelet: str | Wavelet,
+    mode: str,
+    pool: int = 3,
+) -> Array:
+    """Compute :func:`rmax2` in memory of an earlier call; ``allocate`` gives that of the result."""
     x = as_real_input(x, 2)
     depth, wavelet, mode = as_depth(depth), as_wavelet(wavelet), as_mode(mode)
     pool = as_pool(pool)
     height, width = x.shape[-2:]
     plane = plane_for(height, width, depth, wavelet, 2 ** (depth - 1), mode, pool=pool)
+    images = x.reshape(-1, height, width)
     if _differentiated(x):
-        out = _differentiable_rmax(x.reshape(-1, height, width), plane, pool)
+        out = _differentiable_rmax(images, plane, pool)
     else:
+        size = tuple((count - pool) // 2 + 1 for count in plane.size)
+        out = allocate((images.shape[0], 2, plane.packets, plane.packets, *size), x)
         with full_precision(x):
-            out = _rmax(x.reshape(-1, height, width), plane, pool)
+            fill_rmax(out, plane, plane.pieces(images, pool, hop=2), pool, scratch)
     return out.reshape(*x.shape[:-2], *out.shape[1:])
 
 
@@ -145,22 +176,15 @@ def _differentiated(x: Array) -> bool:
     return is_tensor(x) and x.requires_grad and namespace(x).is_grad_enabled()
 
 
-def _modulus(x: Array, plane: Plane) -> Array:
-    out = empty((x.shape[0], 2, plane.packets, plane.packets, *plane.size), x)
-    fill_modulus(out, plane, plane.pieces(x))
-    return out
-
-
-def fill_modulus(out: Array, plane: Plane, pieces: Iterable[Piece]) -> None:
+def fill_modulus(out: Array, plane: Plane, pieces: Iterable[Piece], scratch: Scratch) -> None:
     """Write the modulus of pieces of a plane into (B, 2, P, P, H', W'), at their places."""
-    real = imaginary = None
     for piece in pieces:
         planes, rows, columns = piece.place
-        trees = plane.trees(piece)
-        if real is not None and real.shape != trees[0].shape:
-            real = imaginary = None  # kept between pieces of one size, as is the cache's content
+        trees = plane.trees(piece, scratch)
+        shape = tuple(trees[0].shape)
+        real, imaginary = (scratch.named(name)(shape, out) for name in ("real", "imaginary"))
         for sign in range(2):
-            real, imaginary = combine(trees, sign, real, imaginary)
+            combine(trees, sign, real, imaginary)
             out[planes, sign, :, :, rows, columns] = _modulus_in_place(real, imaginary)
 
 
@@ -173,32 +197,33 @@ def _modulus_in_place(real: Array, imaginary: Array) -> Array:
     return xp.sqrt(real, out=real)
 
 
-def _rmax(x: Array, plane: Plane, pool: int) -> Array:
-    size = tuple((count - pool) // 2 + 1 for count in plane.size)
-    out = empty((x.shape[0], 2, plane.packets, plane.packets, *size), x)
-    fill_rmax(out, plane, plane.pieces(x, pool, hop=2), pool)
-    return out
-
-
-def fill_rmax(out: Array, plane: Plane, pieces: Iterable[Piece], pool: int) -> None:
+def fill_rmax(
+    out: Array, plane: Plane, pieces: Iterable[Piece], pool: int, scratch: Scratch
+) -> None:
     """Write RMax of pieces of a plane, cut with a hop of 2, into (B, 2, P, P, H', W')."""
     for piece in pieces:
         planes, rows, columns = piece.place
-        for sign, real in enumerate(plane.real_parts(piece)):
-            out[planes, sign, :, :, rows, columns] = _max_pool(real, pool)
+        for sign, real in enumerate(plane.real_parts(piece, scratch)):
+            out[planes, sign, :, :, rows, columns] = _max_pool(real, pool, scratch)
 
 
-def _max_pool(x: Array, pool: int) -> Array:
+def _max_pool(x: Array, pool: int, scratch: Scratch) -> Array:
     """Maximum over pool x pool windows of the last two axes, stride 2, no padding."""
-    xp = namespace(x)
     last = x.shape[-1] - pool + 1
-    across = copy(x[..., :last:2])
-    for shift in range(1, pool):
-        xp.maximum(across, x[..., shift : shift + last : 2], out=across)
+    views = [x[..., shift : shift + last : 2] for shift in range(pool)]
+    x = _maximum(views, scratch.named("across"))
     last = x.shape[-2] - pool + 1
-    out = copy(across[..., :last:2, :])
-    for shift in range(1, pool):
-        xp.maximum(out, across[..., shift : shift + last : 2, :], out=out)
+    views = [x[..., shift : shift + last : 2, :] for shift in range(pool)]
+    return _maximum(views, scratch.named("down"))
+
+
+def _maximum(arrays: list[Array], allocate: Allocate) -> Array:
+    first, *others = arrays
+    out = allocate(tuple(first.shape), first)
+    out[...] = first
+    xp = namespace(out)
+    for other in others:
+        xp.maximum(out, other, out=out)
     return out
 
 
@@ -207,9 +232,10 @@ def _differentiable_rmax(x: Array, plane: Plane, pool: int) -> Array:
 
     def forward(x: Array) -> Array:
         out = empty((x.shape[0], 2, plane.packets, plane.packets, *plane.size), x)
+        scratch = Scratch()
         for piece in plane.pieces(x):
             planes, rows, columns = piece.place
-            for sign, real in enumerate(plane.real_parts(piece)):
+            for sign, real in enumerate(plane.real_parts(piece, scratch)):
                 out[planes, sign, :, :, rows, columns] = real
         return out
 

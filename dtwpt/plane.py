@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from dtwpt.arrays import (
     Array,
+    Layout,
+    Scratch,
     complex_empty,
     empty,
     lay_out,
@@ -37,13 +39,13 @@ class Part:
     """A part of an axis: ``place`` in the output, and the ``cells`` that it needs.
 
     These see the samples ``source`` of the signal (a slice, if they are neighbours), extended
-    by taking of them the ones at ``index``.
+    by taking of them the ones that ``layout`` names.
     """
 
     place: slice
     cells: int
     source: slice | NDArray[np.intp]
-    index: NDArray[np.intp]
+    layout: Layout
 
 
 @dataclass(frozen=True)
@@ -153,52 +155,63 @@ class Plane:
     def _group(self) -> int:
         return max(1, _PIECE // (self.vertical.n * self.horizontal.n))
 
-    def trees(self, piece: Piece) -> tuple[Array, Array, Array, Array]:
+    def trees(self, piece: Piece, scratch: Scratch) -> tuple[Array, Array, Array, Array]:
         """Return the outputs aa, ab, ba, bb (vertical tree, horizontal tree) of a piece.
 
-        Each of shape (B, P, P, rows, columns): (plane, vertical packet, horizontal packet, ...).
+        Each of shape (B, P, P, rows, columns): (plane, vertical packet, horizontal packet, ...),
+        there until the next piece is worked through.
         """
-        halfway = self._halfway(piece)
+        halfway = self._halfway(piece, scratch)
         planes, height = halfway.shape[:2]
-        out = self.vertical.rows(halfway.reshape(planes, height, -1), piece.rows.cells)
+        out = self.vertical.rows(
+            halfway.reshape(planes, height, -1), piece.rows.cells, scratch.named("rows")
+        )
         return _by_tree(
             out.reshape(
                 (planes, piece.rows.cells, 2, self.packets, 2, self.packets, piece.columns.cells)
             )
         )
 
-    def _halfway(self, piece: Piece) -> Array:
+    def _halfway(self, piece: Piece, scratch: Scratch) -> Array:
         """Analyse along the columns, and extend down the rows: (B, extended rows, 2P, columns)."""
         columns = piece.columns
-        halfway = self.horizontal.columns(piece.pixels, columns.index, columns.cells)
-        return lay_out(halfway, piece.rows.index)
+        halfway = self.horizontal.columns(piece.pixels, columns.layout, columns.cells, scratch)
+        return lay_out(halfway, piece.rows.layout, scratch.named("extended rows"))
 
-    def real_parts(self, piece: Piece) -> tuple[Array, Array]:
-        """Return the real parts of sign +1 and -1, for which two of the four outputs suffice."""
-        halfway = self._halfway(piece)
+    def real_parts(self, piece: Piece, scratch: Scratch) -> Iterator[Array]:
+        """Yield the real parts of sign +1 and -1, for which two of the four outputs suffice.
+
+        Each is there until the next one is asked for.
+        """
+        halfway = self._halfway(piece, scratch)
         planes, height = halfway.shape[:2]
-        cells = piece.rows.cells
-        shape = (planes, cells, self.packets, self.packets, piece.columns.cells)
+        flat = halfway.reshape(planes, height, -1)
+        half = flat.shape[2] // 2
+        shape = (planes, piece.rows.cells, self.packets, self.packets, piece.columns.cells)
+        first, second = self.vertical.trees
         aa, bb = (
             permute(
-                axis.rows(half.reshape(planes, height, -1), cells).reshape(shape),
+                axis.rows(columns, piece.rows.cells, scratch.named(name)).reshape(shape),
                 (0, 2, 3, 1, 4),
             )
-            for axis, half in zip(
-                self.vertical.trees,
-                (halfway[:, :, : self.packets], halfway[:, :, self.packets :]),
-                strict=True,
+            for name, axis, columns in (
+                ("rows 1", first, flat[..., :half]),
+                ("rows 2", second, flat[..., half:]),
             )
         )
-        return aa - bb, aa + bb
+        xp = namespace(aa)
+        real = scratch.named("real")(tuple(aa.shape), aa)
+        yield xp.subtract(aa, bb, out=real)
+        yield xp.add(aa, bb, out=real)
 
     def analyse(self, x: Array) -> Array:
         """Transform (B, H, W) to complex (B, 2, P, P, H', W')."""
         c = complex_empty((x.shape[0], 2, self.packets, self.packets, *self.size), x)
         real, imaginary = real_and_imaginary(c)
+        scratch = Scratch()
         for piece in self.pieces(x):
             planes, rows, columns = piece.place
-            trees = self.trees(piece)
+            trees = self.trees(piece, scratch)
             for sign in range(2):
                 at = (planes, sign, slice(None), slice(None), rows, columns)
                 combine(trees, sign, real[at], imaginary[at])
@@ -282,7 +295,7 @@ def _parts(axis: Axis, pixels: int, pool: int, hop: int) -> list[Part]:
         index = np.where(seen < 0, -1, np.searchsorted(used, seen))
         neighbours = used[-1] - used[0] == used.size - 1
         source = slice(int(used[0]), int(used[-1]) + 1) if neighbours else used
-        parts.append(Part(slice(start, stop), cells, source, index))
+        parts.append(Part(slice(start, stop), cells, source, Layout.of(index)))
     return parts
 
 
@@ -315,7 +328,7 @@ def _stretches(parts: list[Part], places: int) -> Iterator[Stretch]:
                 start_at = int(np.searchsorted(samples, part.source.start))
                 local = slice(start_at, start_at + source.size)
             place = slice(part.place.start - first, part.place.stop - first)
-            moved.append(Part(place, part.cells, local, part.index))
+            moved.append(Part(place, part.cells, local, part.layout))
         yield Stretch(slice(first, chosen[-1].place.stop), samples, moved)
 
 

@@ -266,6 +266,7 @@ class Wavelet:
         self.name = name
         self.low = _frozen(low)
         self.high = _frozen(high)
+        self._hash = hash((self.low.tobytes(), self.high.tobytes()))
 
     def _check(self) -> None:
         for tree, label in enumerate("ab"):
@@ -311,7 +312,7 @@ class Wavelet:
         return _restored, (self.name, self.low, self.high)
 
     def __hash__(self) -> int:
-        return hash((self.low.tobytes(), self.high.tobytes()))
+        return self._hash
 
     def __repr__(self) -> str:
         if self.name in _LOW_A and self == Wavelet(self.name):

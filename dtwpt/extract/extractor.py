@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from dtwpt.arrays import Scratch
 from dtwpt.extract.reading import ImageError, read_image
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.sizing import centre_crop, resize
-from dtwpt.features import packet_features
+from dtwpt.features import packet_features_in
 
 __all__ = [
     "FeatureExtractor",
@@ -86,7 +87,7 @@ def image_of(path: str, settings: Settings) -> NDArray[np.float32]:
 
 
 def features_of_images(
-    images: NDArray[np.float32], settings: Settings, device: str = "numpy"
+    images: NDArray[np.float32], settings: Settings, device: str, scratch: Scratch
 ) -> NDArray[np.float32]:
     """Return the features, shape (B, F), of images of one size, (B, H, W) or (B, 3, H, W).
 
@@ -96,13 +97,13 @@ def features_of_images(
     features: NDArray[np.float32]
     if device == "numpy":
         with np.errstate(over="ignore", invalid="ignore"):
-            features = packet_features(images, *arguments)
+            features = packet_features_in(scratch, images, *arguments)
     else:
         import torch
 
         with torch.no_grad():
             tensor = torch.from_numpy(images).to(device)
-            features = packet_features(tensor, *arguments).cpu().numpy()
+            features = packet_features_in(scratch, tensor, *arguments).cpu().numpy()
     return features.reshape(len(images), -1)
 
 
@@ -110,18 +111,19 @@ def rows_of(
     paths: Sequence[str],
     images: NDArray[np.float32],
     settings: Settings,
-    device: str = "numpy",
+    device: str,
+    scratch: Scratch,
 ) -> list[Row | ImageError]:
     """Return the features of images of one size, or why there are none, one for each path."""
     height, width = images.shape[-2:]
     try:
-        features = features_of_images(images, settings, device)
+        features = features_of_images(images, settings, device, scratch)
     except (ValueError, MemoryError, RuntimeError) as error:
         if len(images) > 1:  # it may be only one's fault, or too many at a time
             return [
                 row
                 for path, image in zip(paths, images, strict=True)
-                for row in rows_of([path], image[None], settings, device)
+                for row in rows_of([path], image[None], settings, device, scratch)
             ]
         if isinstance(error, ValueError):
             return [ImageError(paths[0], str(error))]
@@ -143,7 +145,9 @@ def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def features_of(path: str, settings: Settings, device: str = "numpy") -> Row:
+def features_of(
+    path: str, settings: Settings, device: str = "numpy", scratch: Scratch | None = None
+) -> Row:
     """Return the final size of one image and its features, shape (F,).
 
     Raises
@@ -151,7 +155,8 @@ def features_of(path: str, settings: Settings, device: str = "numpy") -> Row:
     ImageError
         If the file cannot be used.
     """
-    (row,) = rows_of([path], image_of(path, settings)[None], settings, device)
+    scratch = Scratch() if scratch is None else scratch
+    (row,) = rows_of([path], image_of(path, settings)[None], settings, device, scratch)
     if isinstance(row, ImageError):
         raise row
     return row
@@ -264,7 +269,8 @@ class FeatureExtractor:
         columns = dict(batch) if isinstance(batch, Mapping) else {"path": list(batch)}
         if "path" not in columns:
             raise ValueError(f"a batch needs a column 'path', got {', '.join(map(str, columns))}")
-        rows = [self._row(os.fspath(path)) for path in columns["path"]]
+        scratch = Scratch()
+        rows = [self._row(os.fspath(path), scratch) for path in columns["path"]]
         found = [row for row in rows if isinstance(row, Row)]
         lengths = {row.features.size for row in found}
         if len(lengths) > 1:
@@ -280,10 +286,10 @@ class FeatureExtractor:
         errors = [row.reason if isinstance(row, ImageError) else "" for row in rows]
         return {**columns, "features": features, "error": np.array(errors, dtype=np.str_)}
 
-    def _row(self, path: str) -> Row | ImageError:
+    def _row(self, path: str, scratch: Scratch) -> Row | ImageError:
         try:
             with _one_thread():
-                return features_of(path, self.settings, self.device)
+                return features_of(path, self.settings, self.device, scratch)
         except ImageError as error:
             return error
 
@@ -293,7 +299,7 @@ class FeatureExtractor:
             expected = "(B, 3, H, W)" if colour else "(B, H, W)"
             raise ValueError(f"images must have shape {expected}, got {images.shape}")
         with _one_thread():
-            return features_of_images(images, self.settings, self.device)
+            return features_of_images(images, self.settings, self.device, Scratch())
 
     def _usual_length(self) -> int:
         size = self.settings.final_size()

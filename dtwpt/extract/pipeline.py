@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from dtwpt.arrays import Scratch
 from dtwpt.extract.decoding import Arrival, Decoders, Task
 from dtwpt.extract.extractor import Row, Stamp, image_of, rows_of, stamp_of
 from dtwpt.extract.reading import ImageError
@@ -94,11 +95,13 @@ def stream(
 
 def _alone(tasks: Iterable[Task], reading: Reading) -> Generator[Outcome, None, None]:
     settings, device, hashes, _ = reading
+    scratch = Scratch()
     for task in tasks:
         stamp = stamp_of(task.path, hashes)
         result: Row | ImageError
         try:
-            (result,) = rows_of([task.path], image_of(task.path, settings)[None], settings, device)
+            image = image_of(task.path, settings)[None]
+            (result,) = rows_of([task.path], image, settings, device, scratch)
         except ImageError as error:
             result = error
         yield Outcome(*task, result, stamp)
@@ -141,6 +144,7 @@ class Pipeline:
         self._open: dict[tuple[int, ...], _Batch] = {}
         self._running: dict[Future[list[Row | ImageError]], _Batch] = {}
         self._bytes = 0
+        self._scratches: list[Scratch] = []  # of threads that do not work at present
         with contextlib.ExitStack() as stack:
             self._decoders = stack.enter_context(Decoders(workers - 1, settings, hashes, timeout))
             self._woken, self._wake = Pipe(duplex=False)
@@ -260,11 +264,19 @@ class Pipeline:
         batch = self._open.pop(shape)
         count = len(batch.arrivals)
         paths = [arrival.task.path for arrival in batch.arrivals]
-        future = self._pool.submit(
-            rows_of, paths, batch.images[:count], self._settings, self._device
-        )
+        future = self._pool.submit(self._transform, paths, batch.images[:count])
         self._running[future] = batch
         future.add_done_callback(self._say_done)
+
+    def _transform(self, paths: list[str], images: NDArray[np.float32]) -> list[Row | ImageError]:
+        try:
+            scratch = self._scratches.pop()
+        except IndexError:
+            scratch = Scratch()
+        try:
+            return rows_of(paths, images, self._settings, self._device, scratch)
+        finally:
+            self._scratches.append(scratch)
 
     def _say_done(self, _: object) -> None:
         with contextlib.suppress(OSError):  # closed: nobody waits any more

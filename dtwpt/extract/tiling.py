@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from dtwpt.arrays import Scratch
 from dtwpt.checks import as_count, as_wavelet
 from dtwpt.extract.reading import ImageError
 from dtwpt.extract.settings import Settings
@@ -172,9 +173,9 @@ class Tiling:
         out = maps.reshape(-1, *maps.shape[-5:])
         with np.errstate(over="ignore", invalid="ignore"):  # found below
             if self.settings.operator == "cmod":
-                fill_modulus(out, self.plane, window.pieces(planes))
+                fill_modulus(out, self.plane, window.pieces(planes), Scratch())
             else:
-                fill_rmax(out, self.plane, window.pieces(planes), _POOL)
+                fill_rmax(out, self.plane, window.pieces(planes), _POOL, Scratch())
         # Integers are scaled to 0..1, which nothing can make overflow.
         if self.source.dtype.kind == "f" and not np.isfinite(maps).all():
             raise ImageError(

@@ -33,6 +33,8 @@ _BATCH = {"numpy": 1 << 19}
 _DEVICE_BATCH = 1 << 26
 # Bytes that may be on their way in any case.
 _LEAST_BYTES = 1 << 23
+# Full batches that wait when another thread starts.
+_AHEAD = 2
 # Files on their way, for each process: more lets a slow one hold up the others less.
 _FILES = 64
 
@@ -133,8 +135,7 @@ class Pipeline:
         settings, device, hashes, timeout = reading
         self._settings, self._device = settings, device
         self._batch_bytes = _BATCH.get(device, _DEVICE_BATCH)
-        # A thread a core, although the other processes need some of them too: whoever has work
-        # gets the time. A device has its own ways to do several things at a time.
+        # Up to a thread a core. A device has its own ways to do several things at a time.
         self._threads = workers if device == "numpy" else 1
         self._most_bytes = max(_LEAST_BYTES, 3 * self._threads * self._batch_bytes)
         self._most_files = _FILES * workers
@@ -142,7 +143,9 @@ class Pipeline:
         self._count = 0  # of files on their way
         self._outcomes: dict[int, Outcome] = {}
         self._open: dict[tuple[int, ...], _Batch] = {}
+        self._full: deque[_Batch] = deque()
         self._running: dict[Future[list[Row | ImageError]], _Batch] = {}
+        self._done: deque[Future[list[Row | ImageError]]] = deque()  # and not yet collected
         self._bytes = 0
         self._scratches: list[Scratch] = []  # of threads that do not work at present
         with contextlib.ExitStack() as stack:
@@ -210,16 +213,21 @@ class Pipeline:
 
     def _step(self, on_idle: Callable[[], None] | None) -> None:
         """Wait for something to happen, and act on it."""
+        self._start_threads()
         self._decoders.try_alone()
         # With the pixels at their limit, only the image that everything else waits for is read, if
         # there is one: it is the next one of its process, as each takes them in order.
         room = self._bytes < self._most_bytes
         waitables = self._decoders.waitables(room, self._order[0].row if self._order else None)
-        ready = wait([*waitables, self._woken], 0)
-        if not ready:
-            # Nothing more to be had at once: better a small batch than an idle thread.
-            self._submit_for_idle_threads()
-            ready = wait([*waitables, self._woken], 1.0)
+        ready = []
+        if self._open and not self._running:
+            ready = wait([*waitables, self._woken], 0)
+            if not ready:
+                # Nothing more to be had at once: better a small batch than nothing to do.
+                fullest = max(self._open, key=lambda shape: self._open[shape].nbytes)
+                self._full.append(self._open.pop(fullest))
+                self._start_threads()
+        ready = ready or wait([*waitables, self._woken], 1.0)
         for connection in ready:
             if connection is self._woken:
                 self._collect()
@@ -245,23 +253,23 @@ class Pipeline:
         if batch is None:
             count = max(1, self._batch_bytes // (4 * math.prod(arrival.shape)))
             batch = _Batch(np.empty((count, *arrival.shape), np.float32))
-            self._open[arrival.shape] = batch
         slot = batch.images[len(batch.arrivals)]
         if self._decoders.take(connection, slot):
+            self._open[arrival.shape] = batch
             batch.arrivals.append(arrival)
             self._bytes += slot.nbytes
             if batch.full:
-                self._submit(arrival.shape)
+                self._full.append(self._open.pop(arrival.shape))
 
-    def _submit_for_idle_threads(self) -> None:
-        while self._open and len(self._running) < self._threads:
-            fullest = max(self._open, key=lambda shape: self._open[shape].nbytes)
-            if not self._open[fullest].arrivals:
+    def _start_threads(self) -> None:
+        while self._full and len(self._running) < self._threads:
+            # The first thread has the core that waiting leaves free; another one takes a core from
+            # the processes, so only if these are ahead.
+            if self._running and len(self._full) < _AHEAD:
                 return
-            self._submit(fullest)
+            self._start(self._full.popleft())
 
-    def _submit(self, shape: tuple[int, ...]) -> None:
-        batch = self._open.pop(shape)
+    def _start(self, batch: _Batch) -> None:
         count = len(batch.arrivals)
         paths = [arrival.task.path for arrival in batch.arrivals]
         future = self._pool.submit(self._transform, paths, batch.images[:count])
@@ -278,17 +286,17 @@ class Pipeline:
         finally:
             self._scratches.append(scratch)
 
-    def _say_done(self, _: object) -> None:
+    def _say_done(self, future: Future[list[Row | ImageError]]) -> None:
+        self._done.append(future)
         with contextlib.suppress(OSError):  # closed: nobody waits any more
             self._wake.send_bytes(b"x")
 
     def _collect(self) -> None:
-        while self._woken.poll():
-            self._woken.recv_bytes()
-        for future in [future for future in self._running if future.done()]:
-            batch = self._running.pop(future)
-            self._bytes -= batch.nbytes
-            for arrival, result in zip(batch.arrivals, future.result(), strict=True):
-                self._outcomes[arrival.task.row] = Outcome(*arrival.task, result, arrival.stamp)
-                if isinstance(result, Row):
-                    self._bytes += result.features.nbytes
+        self._woken.recv_bytes()  # once for each that is done
+        future = self._done.popleft()
+        batch = self._running.pop(future)
+        self._bytes -= batch.nbytes
+        for arrival, result in zip(batch.arrivals, future.result(), strict=True):
+            self._outcomes[arrival.task.row] = Outcome(*arrival.task, result, arrival.stamp)
+            if isinstance(result, Row):
+                self._bytes += result.features.nbytes

@@ -13,6 +13,7 @@ from dtwpt.borders import source_index
 from dtwpt.checks import as_int, as_pair
 from dtwpt.nn.buffers import ExactBuffers
 from dtwpt.nn.precision import full_dtype
+from dtwpt.nn.windows import reach_beyond
 
 __all__ = ["MaxBlurPool2d"]
 
@@ -125,7 +126,10 @@ class MaxBlurPool2d(ExactBuffers):
 
     def _maxima(self, x: Tensor) -> Tensor:
         if self.ceil_mode:
-            below, right = (self._beyond(x.shape[axis], axis) for axis in (-2, -1))
+            geometry = zip(self.kernel_size, self.stride, self.padding, strict=True)
+            below, right = (
+                reach_beyond(side, *axis) for side, axis in zip(x.shape[-2:], geometry, strict=True)
+            )
             x = functional.pad(x, (0, right, 0, below), value=-math.inf)
         return functional.max_pool2d(x, self.kernel_size, 1, self.padding)
 
@@ -136,17 +140,6 @@ class MaxBlurPool2d(ExactBuffers):
         return functional.conv2d(
             self._mirrored(maxima), kernel, stride=self.stride, groups=channels
         )
-
-    def _beyond(self, side: int, axis: int) -> int:
-        """Pixels that the last window needs beyond the padding in ``ceil_mode``."""
-        k, s, p = self.kernel_size[axis], self.stride[axis], self.padding[axis]
-        # The last window must begin within the input or the padding before it.
-        whole, within = (side + 2 * p - k + s - 1) // s + 1, (side + p + s - 1) // s
-        count = torch.sym_min(whole, within)  # type: ignore[no-untyped-call]
-        missing: int = torch.sym_max(  # type: ignore[no-untyped-call]
-            (count - 1) * s + k - side - 2 * p, 0
-        )
-        return missing
 
     def _mirrored(self, x: Tensor) -> Tensor:
         before, after = (self.blur - 1) // 2, self.blur // 2

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dtwpt.checks import as_pair
 from dtwpt.nn.precision import full_dtype
+from dtwpt.nn.windows import reach_beyond
 
 __all__ = ["as_activation", "as_convolution", "as_norm", "as_pooling", "window_average"]
 
@@ -37,7 +38,7 @@ def as_pooling(pool: nn.Module | None) -> nn.MaxPool2d:
         raise ValueError(
             f"pool must be an nn.MaxPool2d, whose maximum a modulus can stand for, got {given}"
         )
-    if _pair(pool.dilation) != (1, 1) or pool.return_indices:
+    if as_pair(pool.dilation, "dilation") != (1, 1) or pool.return_indices:
         raise ValueError("pool must have dilation=1 and return_indices=False")
     return pool
 
@@ -89,13 +90,15 @@ def window_average(x: Tensor, pool: nn.MaxPool2d) -> Tensor:
     Tensor, shape (N, C, H', W')
         Of the shape that the pooling gives.
     """
-    window, hop, padding = (_pair(v) for v in (pool.kernel_size, pool.stride, pool.padding))
+    window, hop, padding = (
+        as_pair(getattr(pool, name), name, 0) for name in ("kernel_size", "stride", "padding")
+    )
     channels = x.shape[1]
     with full_dtype(x):
         inside = torch.ones_like(x[:1, :1])
         if pool.ceil_mode:
             down, across = (
-                _beyond(x.shape[axis + 2], window[axis], hop[axis], padding[axis])
+                reach_beyond(x.shape[axis + 2], window[axis], hop[axis], padding[axis])
                 for axis in (0, 1)
             )
             x, inside = (functional.pad(v, (0, across, 0, down)) for v in (x, inside))
@@ -105,19 +108,3 @@ def window_average(x: Tensor, pool: nn.MaxPool2d) -> Tensor:
             x, taps.expand(channels, 1, -1, -1), stride=hop, padding=padding, groups=channels
         )
         return total / functional.conv2d(inside, taps, stride=hop, padding=padding)
-
-
-def _beyond(n: int, window: int, hop: int, padding: int) -> int:
-    """Return the positions beyond the padding of n that the last window reaches in ceil_mode."""
-    whole, within = -((n + 2 * padding - window) // -hop) + 1, -((n + padding) // -hop)
-    # A last window that would begin beyond the padding is left out.
-    count = torch.sym_min(whole, within)  # type: ignore[no-untyped-call]
-    missing: int = torch.sym_max(  # type: ignore[no-untyped-call]
-        (count - 1) * hop + window - n - 2 * padding, 0
-    )
-    return missing
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    first, second = value if isinstance(value, (tuple, list)) else (value, value)
-    return first, second

@@ -19,6 +19,7 @@ from dtwpt.nn.modulus import modulus
 from dtwpt.nn.norm import EnergyNorm2d
 from dtwpt.nn.precision import full_dtype
 from dtwpt.nn.selection import Packets
+from dtwpt.nn.windows import window_count
 from dtwpt.wavelets import Wavelet
 
 __all__ = ["WaveletStem"]
@@ -215,7 +216,7 @@ class WaveletStem(nn.Module):
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the size (H', W') of the channels for an image of (height, width)."""
         down, across = (
-            _pooled(self._convolved(n), self.pool_kernel, self.pool_padding, self.ceil_mode)
+            window_count(self._convolved(n), self.pool_kernel, 2, self.pool_padding, self.ceil_mode)
             for n in (height, width)
         )
         return down, across
@@ -344,11 +345,3 @@ def _between(value: Any, name: str, most: int | None = None) -> int:
     if number < 0 or (most is not None and number > most):
         raise ValueError(f"{name} must be {accepted}, got {number}")
     return number
-
-
-def _pooled(n: int, kernel: int, padding: int, ceil_mode: bool) -> int:
-    """Length of what max pooling with stride 2 makes of n."""
-    if not ceil_mode:
-        return (n + 2 * padding - kernel) // 2 + 1
-    out = -((kernel - n - 2 * padding) // 2) + 1
-    return out - (2 * (out - 1) >= n + padding)

@@ -1,4 +1,4 @@
-"""The wavelet stem against the first layers that it replaces: time, and bytes that must move.
+"""The wavelet stem against the layers that it replaces: stability, time, bytes that must move.
 
     python benchmarks/first_layer.py            # on the CPU, and on a GPU if there is one
 
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from skimage import data
 from torch import Tensor, nn
 
 import dtwpt
@@ -122,6 +123,60 @@ def on_cpu(rounds: int) -> None:
         print(f"  {name:<16}{count:8d}{macs / 1e6:10.1f} M")
 
 
+def photographs() -> Tensor:
+    """Return crops of 225 x 225 pixels in colour."""
+    crops = []
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        photograph = torch.from_numpy(getattr(data, name)() / 255.0).float().permute(2, 0, 1)
+        for top, left in ((0, 0), (20, 100), (70, 200)):
+            crops.append(photograph[:, top : top + 225, left : left + 225])
+    return torch.stack(crops)
+
+
+def gabor_kernels(rng: np.random.Generator, count: int, side: int = 7) -> Tensor:
+    """Return kernels such as large networks learn, (count, 3, side, side), the same in each colour.
+
+    Without mean, of random phase and orientation, and of 0.25 to 0.75 pi rad/pixel.
+    """
+    y, x = np.mgrid[:side, :side] - side // 2
+    kernels = np.empty((count, 3, side, side), np.float32)
+    for kernel in kernels:
+        frequency, orientation = np.pi * rng.uniform(0.25, 0.75), np.pi * rng.uniform()
+        phase, width = 2 * np.pi * rng.uniform(), rng.uniform(1.4, 2.2)
+        along = x * np.cos(orientation) + y * np.sin(orientation)
+        wave = np.exp(-(x**2 + y**2) / (2 * width**2)) * np.cos(frequency * along + phase)
+        kernel[:] = wave - wave.mean()
+    return torch.from_numpy(kernels)
+
+
+def change(module: nn.Module, x: Tensor) -> float:
+    """Relative squared change over one pixel, mean of the channels; away from the border."""
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = None  # the statistics of these images, and no others
+    before, after = x[..., :224, :224], x[..., :224, 1:]
+    with torch.no_grad():
+        module.train()(before)
+        module.eval()
+        a, b = (module(z)[..., 5:-5, 5:-5] for z in (before, after))
+    return float(((a - b).square().sum((0, 2, 3)) / a.square().sum((0, 2, 3))).mean())
+
+
+def stability() -> None:
+    x = photographs()
+    convolution, gabor = (stems()["convolution"] for _ in range(2))
+    gabor.get_parameter("0.weight").data = gabor_kernels(np.random.default_rng(0), 64)
+    contestants = {
+        "cmod": WaveletStem(free_channels=0),
+        "rmax, its twin": WaveletStem(operator="rmax", free_channels=0),
+        "convolution, Gabor kernels": gabor,
+        "convolution, random kernels": convolution,
+    }
+    print(f"\nrelative squared change over one pixel, {len(x)} photographs, untrained")
+    for name, module in contestants.items():
+        print(f"  {name:<28}{change(module, x):.3f}")
+
+
 def on_gpu(rounds: int, batch: int) -> None:
     device = torch.device("cuda")
     print(f"\n{torch.cuda.get_device_name()}, batch {batch}x3x224x224")
@@ -176,6 +231,7 @@ def main() -> None:
         f"dtwpt {dtwpt.__version__}, torch {torch.__version__}, {platform.machine()}, "
         f"{os.cpu_count()} cores"
     )
+    stability()
     on_cpu(arguments.rounds)
     if torch.cuda.is_available():
         on_gpu(arguments.rounds, arguments.batch)

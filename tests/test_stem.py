@@ -240,8 +240,11 @@ def test_the_stem_moves_less_than_a_convolution() -> None:
     before, after = x[:, :, :160, :160], x[:, :, :160, 1:]
 
     def change(module: nn.Module, channels: int = 64) -> float:
+        for norm in module.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.momentum = None  # the statistics of these images, and no others
         with torch.no_grad():
-            module.train()(before)  # the statistics of these images
+            module.train()(before)
             module.eval()
             a, b = (module(z)[:, :channels, 5:-5, 5:-5] for z in (before, after))
         return float(((a - b).square().sum((0, 2, 3)) / a.square().sum((0, 2, 3))).mean())
@@ -249,8 +252,8 @@ def test_the_stem_moves_less_than_a_convolution() -> None:
     wavelet = change(WaveletStem(free_channels=40), 24)
     alone = change(WaveletStem(free_channels=0))
     assert max(wavelet, alone) < change(WaveletStem(operator="rmax", free_channels=0)) / 3
-    # That of random kernels differs from draw to draw, by how much they answer to brightness.
-    assert max(wavelet, alone) < np.mean([change(conv_stem()) for _ in range(5)]) / 3
+    # Random kernels answer to brightness most, which hardly changes over a pixel.
+    assert max(wavelet, alone) < min(change(conv_stem()) for _ in range(5))
 
 
 def test_cost() -> None:

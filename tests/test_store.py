@@ -12,11 +12,11 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -342,10 +342,16 @@ def test_a_loaded_store_never_shows_another_one(
     # Between the two steps of the exchange there is none.
     away = tmp_path / ".a.zarr.00000000.old"
     output.rename(away)
-    later = threading.Timer(0.1, away.rename, (output,))
-    later.start()
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            away.rename(output)
+
+    monkeypatch.setattr(opening, "time", SimpleNamespace(sleep=sleep))
     assert len(load(output).files) == 3
-    later.join()
+    assert len(pauses) == 3
 
 
 # What is not ours, and what is damaged -----------------------------------------------------------
@@ -520,11 +526,14 @@ def test_one_writer_at_a_time(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "a.zarr"
     extract_to_store(folder, output)
     code = (
-        "import sys, time; from dtwpt.extract import StoreWriter, Settings\n"
-        "writer = StoreWriter(sys.argv[1], Settings()); print('mine', flush=True); time.sleep(99)"
+        "import sys; from dtwpt.extract import StoreWriter, Settings\n"
+        "writer = StoreWriter(sys.argv[1], Settings()); print('mine', flush=True); input()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code, output], stdout=subprocess.PIPE, env=ENVIRONMENT
+        [sys.executable, "-c", code, output],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=ENVIRONMENT,
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"mine\n"
@@ -576,7 +585,11 @@ import os, signal, sys, time
 import dtwpt.extract.decoding as decoding
 from dtwpt.extract import extract_to_store
 
-real = decoding.image_of
+real, end_hanging = decoding.image_of, decoding.Decoders.end_hanging
+
+def end_hanging_in_time(decoders):
+    if os.path.exists("time is up"):
+        end_hanging(decoders)
 
 def image_of(path, settings):
     name = os.path.basename(path)
@@ -591,7 +604,7 @@ def image_of(path, settings):
         time.sleep(1000)
     return real(path, settings)
 
-decoding.image_of = image_of
+decoding.image_of, decoding.Decoders.end_hanging = image_of, end_hanging_in_time
 if __name__ == "__main__":
     extract_to_store(sys.argv[1], sys.argv[2], workers=int(sys.argv[3]), timeout=8)
 """
@@ -607,7 +620,9 @@ def test_files_that_kill_or_hang_their_reader(
     good = [path for path in find_images(folder) if not path.endswith(("sh.png", "g.png", "d.png"))]
     output = tmp_path / "a.zarr"
     with subprocess.Popen(
-        [sys.executable, tmp_path / "script.py", folder, output, str(workers)], env=ENVIRONMENT
+        [sys.executable, tmp_path / "script.py", folder, output, str(workers)],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
     ) as process:
         # One that hangs holds up what its process has got, and no other.
         held_up = 5 if workers > 2 else 40
@@ -617,7 +632,8 @@ def test_files_that_kill_or_hang_their_reader(
                     break
             time.sleep(0.1)
         assert process.poll() is None
-        assert process.wait(60) == 0
+        (tmp_path / "time is up").touch()
+        assert process.wait(600) == 0
     store = load(output)
     assert store.files == good
     np.testing.assert_array_equal(store.features[:], expected(good))
@@ -644,7 +660,7 @@ def test_a_script_without_a_guard_is_told_so(folder: Path, tmp_path: Path) -> No
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 1

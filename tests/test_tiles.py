@@ -418,12 +418,12 @@ def test_two_processes_do_not_write_one_output(tmp_path: Path) -> None:
 
     def hold(done: int, total: int) -> None:
         inside.set()
-        leave.wait(60)
+        leave.wait(600)
 
     with parts_of(64, 64):
         first = threading.Thread(target=tiles, args=(path, output), kwargs={"progress": hold})
         first.start()
-        assert inside.wait(60)
+        assert inside.wait(600)
         try:
             for overwrite in (False, True):
                 with pytest.raises(OSError, match="another process is writing"):
@@ -456,17 +456,25 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     path, output = save(tmp_path / "image", image, "npy"), tmp_path / "maps.zarr"
     code = (
         "import sys; from dtwpt.extract import tiles;"
-        "tiles(sys.argv[1], sys.argv[2], tile=256, progress=lambda *n: print(*n, flush=True))"
+        # After each tile it waits to be told to go on: it is never done before it is killed.
+        "go_on = lambda *n: print(*n, flush=True) or sys.stdin.readline();"
+        "tiles(sys.argv[1], sys.argv[2], tile=256, progress=go_on)"
     )
     command = [sys.executable, "-c", code, str(path), str(output)]
     seen = -1
     for kill in range(4):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdin is not None
             assert process.stdout is not None
             first = int(process.stdout.readline().split()[0])
             assert first >= seen  # nothing that was done is done again
-            for _ in range(3):
-                seen = int(process.stdout.readline().split()[0])
+            for step in range(4):
+                process.stdin.write("\n")
+                process.stdin.flush()
+                if step < 3:
+                    seen = int(process.stdout.readline().split()[0])
             time.sleep(0.01 * kill)
             process.kill()
         assert not output.exists()

@@ -292,6 +292,50 @@ def test_invariance(photos: Path, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["conv1.npy", "photos", "report"]
 
 
+def test_invariance_skips_what_cannot_be_used(tmp_path: Path, fails: Fails) -> None:
+    pytest.importorskip("dtwpt.plot")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for height, width in ((64, 300), (300, 70)):
+        pixels = RNG.integers(0, 256, (height, width), dtype=np.uint8)
+        Image.fromarray(pixels).save(photos / f"{height}.png")
+    whole = run("invariance", "photos", "-o", "whole", cwd=tmp_path)
+    assert (whole.returncode, whole.stderr) == (0, "")
+    (photos / "bad\n.png").write_text("no picture")
+    Image.new("L", (80, 80), 99).save(photos / "blank.png")
+    Image.new("L", (30, 30)).save(photos / "small.png")
+    line = fails("invariance", photos, "-o", tmp_path / "report")
+    assert r"bad\n.png: not an image" in line
+    done = run("invariance", "photos", "-o", "report", "--on-error", "skip", cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stdout == "report/index.html: 32 packets x 1 shift on 2 images, 3 skipped\n"
+    said = done.stderr.splitlines()
+    assert said[:2] == [
+        r"skipped photos/bad\n.png: not an image (PNG, JPEG, TIFF, WebP, BMP or .npy)",
+        "skipped photos/blank.png: blank where it is cropped: a constant has nothing to shift",
+    ]
+    assert re.match(r"skipped photos/small\.png: 30x30 pixels, these filters.* need", said[2])
+    assert len(said) == 3
+    # As if there were only the others: the smallest of them says how large all crops are.
+    tables = [(tmp_path / name / "filters.csv").read_bytes() for name in ("whole", "report")]
+    assert tables[0] == tables[1]
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "the middle of 2 images, each 64 x 64 pixels" in page
+    assert "photos/blank.png: blank where it is cropped" in page
+    assert "dtwpt invariance photos --on-error skip -o report" in page
+    # With nothing left there is no report, and the first reason is given.
+    bad: list[str | Path] = [
+        photos / "bad\n.png",
+        photos / "blank.png",
+        "-o",
+        tmp_path / "r",
+        "--on-error",
+        "skip",
+    ]
+    assert "not an image" in fails("invariance", *bad)
+    assert not (tmp_path / "r").exists()
+
+
 def test_invariance_failures(
     photos: Path, tmp_path: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,6 +355,7 @@ def test_invariance_failures(
         (1, "evil.pt: damaged, or not tensors alone", ["-o", "r", "--kernels", "evil.pt"]),
         (2, "--spectrum is for a report without", ["photos", "-o", "r", "--spectrum", "white"]),
         (2, "--crop is for images", ["-o", "r", "--crop", "99"]),
+        (2, "--on-error is for images", ["-o", "r", "--on-error", "skip"]),
         (2, "--depth is for packets", ["-o", "r", "--kernels", "two.pt", "--depth", "2"]),
         (2, "--key is for --kernels", ["-o", "r", "--key", "a"]),
         (2, "'1' is not two numbers", ["-o", "r", "--shift", "1"]),

@@ -598,6 +598,20 @@ def test_what_is_read_is_never_written(tmp_path: Path, monkeypatch: pytest.Monke
             cli.main(["extract", *line.split()], standalone_mode=False)
         files = sorted(tmp_path.rglob("*"))
         assert {path: path.read_bytes() for path in files if path.is_file()} == before
+    # From Python, too.
+    table = extract(["in.npy", "in2.npy"])
+    for path in ("in.npy", "link.npy"):
+        with pytest.raises(ValueError, match="is one of the images"):
+            save(table, path)
+    with pytest.raises(ValueError, match="is one of the images"):
+        save(FeatureTable(table.features, [], ["in/0.npy"], Settings()), "in/../in/0.npy")
+    extract_to_store("in", "f.zarr")
+    shutil.copy("in.npy", "f.zarr/manifest/in.npy")
+    for restart in (False, True):
+        for inside in ("f.zarr/manifest/in.npy", "f.zarr/manifest", "."):
+            with pytest.raises(ValueError, match=r"is in the output 'f\.zarr', and would be lost"):
+                extract_to_store(inside, "f.zarr", restart=restart)
+    assert Path("f.zarr/manifest/in.npy").exists()
     os.mkdir("empty")
     with pytest.raises(FileNotFoundError, match=r"^no images in folder 'empty'"):
         extract_to_store("empty", "e.zarr")
@@ -807,7 +821,7 @@ def test_a_full_disk_and_one_that_is_read_only(folder: Path, tmp_path: Path) -> 
         half_written(output / "manifest" / "manifest.sqlite")
         change("ro")
         for use in (load, lambda path: extract_to_store(folder, path, settings)):
-            with pytest.raises(OSError, match=r"a\.zarr'.*(not be put right|: Read-only)"):
+            with pytest.raises(OSError, match=r"a\.zarr'.*(may not be written here|: Read-only)"):
                 use(output)
         change("rw")
         assert len(load(output).files) == 40

@@ -169,7 +169,7 @@ def _why(message: str) -> str:
     if "unable to open" in message:
         return ": is it there, and may it be read and written?"
     if "readonly" in message:
-        return ": a killed run has left it half written, and it may not be put right from here"
+        return ": it may not be written here, not even to undo what a killed run has half written"
     return ""
 
 

@@ -8,7 +8,7 @@ import re
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -130,9 +130,10 @@ def _sum(attributes: dict[str, Any]) -> str:
     return f"{zlib.crc32(json.dumps(attributes, sort_keys=True).encode()):08x}"
 
 
-def _check_sum(found: Mapping[str, Any], attributes: dict[str, Any]) -> None:
-    """Raise a ValueError if attributes are not those that were written down."""
-    if _SUM in found and found[_SUM] != _sum(attributes):  # the first stores had none
+def _check_sum(found: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Raise a ValueError if attributes of these names are not what was written down."""
+    ours = {name: found[name] for name in names if name in found}  # beside other people's
+    if _SUM in found and found[_SUM] != _sum(ours):  # the first stores had none
         raise ValueError("its attributes have been changed")
 
 
@@ -354,6 +355,7 @@ class FeatureStore:
     features : StoredFeatures, shape (n, F)
         Read when indexed. One row an image that is done, in order of the absolute paths.
     feature_names : list of str, length F
+        Made when they are asked for: of whole maps there are many.
     files : list of str, length n
         The paths as they were last found.
     settings : Settings
@@ -376,7 +378,7 @@ class FeatureStore:
         self.made_by, self.continued_by = header.made_by, list(header.continued_by)
         self._where, self._identity = os.path.realpath(path), header.identity
         with names_sqlite(path), Manifest(os.path.join(self._where, MANIFEST_FILE)) as manifest:
-            manifest.check()
+            manifest.check(thoroughly=False)
             self._rows, self._states, self._reasons = manifest.states()
         done = self._rows[self._states == State.DONE]
         layout = _stored_layout(self._where, self.settings)
@@ -448,7 +450,7 @@ class Layout(NamedTuple):
         part = f"{FEATURES}/zarr.json"
         try:
             height, width = (int(side) for side in array.attrs["size"])
-            _check_sum(array.attrs, {"size": [height, width]})
+            _check_sum(array.attrs, ["size"])
             layout = cls((height, width), int(array.shape[1]))
             if layout.length != settings.count(layout.size):
                 raise ValueError(f"{layout.length} features, which the settings do not give")

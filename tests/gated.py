@@ -7,6 +7,7 @@ however late a test looks: what is done to it meanwhile happens in the middle of
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -41,4 +42,8 @@ if __name__ != "tests.gated":  # in the processes that read as well
         vars(module).update(image_of=image_of)
 
 if __name__ == "__main__":
+    # Signals that whoever runs the tests ignores, as a job in the background does, are not here.
+    for name in ("SIGINT", "SIGHUP", "SIGTERM"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
     main()

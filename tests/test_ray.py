@@ -292,9 +292,12 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
 
 # As the command, but that workers wait for ever at the last image.
 NEVER_DONE = """
+import signal
 import time
 from dtwpt.cli import main
 from dtwpt.extract import ray_engine
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a job in the background ignores
 
 class Worker(ray_engine._Worker):
     def _outcomes(self, tasks):

@@ -41,11 +41,11 @@ def check_outputs(outputs: Sequence[str], paths: Iterable[str]) -> None:
 def sparing(outputs: Iterable[str], files: Iterable[str]) -> Iterator[str]:
     """Yield the files to read, and raise a ValueError at one that is to be written, or lies in it.
 
-    It costs next to nothing where no output is there yet.
+    It costs next to nothing where no output is there yet, and little where it is a folder.
     """
     there = {os.path.realpath(output): output for output in outputs if os.path.exists(output)}
-    folders = {os.path.join(real, ""): output for real, output in there.items()}
-    numbers = {os.stat(real).st_ino for real in there}
+    folders = {os.path.join(real, ""): there[real] for real in there if os.path.isdir(real)}
+    numbers = {os.stat(real).st_ino for real in there if os.path.isfile(real)}
 
     @functools.lru_cache(maxsize=1024)  # files come folder by folder
     def output_around(folder: str) -> str | None:
@@ -53,13 +53,12 @@ def sparing(outputs: Iterable[str], files: Iterable[str]) -> Iterator[str]:
         return next((output for above, output in folders.items() if real.startswith(above)), None)
 
     for file in files:
-        if there:
-            around = output_around(os.path.dirname(file))
-            if around is not None:
-                raise ValueError(f"{file!r} is in the output {around!r}, and would be lost")
-            real = os.path.realpath(file) if _number(file) in numbers else ""
-            if real in there:
-                raise ValueError(f"{there[real]!r} is one of the images, and would be overwritten")
+        around = output_around(os.path.dirname(file)) if folders else None
+        if around is not None:
+            raise ValueError(f"{file!r} is in the output {around!r}, and would be lost")
+        real = os.path.realpath(file) if numbers and _number(file) in numbers else ""
+        if real in there:
+            raise ValueError(f"{there[real]!r} is one of the images, and would be overwritten")
         yield file
 
 

@@ -78,7 +78,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         # It has been shut down, but on a slow machine its threads may still abort the process
         # while the interpreter takes itself apart: another exit status than the run's.
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):  # closed
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # closed
                 stream.flush()
         os._exit(status)
     sys.exit(status)

@@ -24,9 +24,11 @@ import dtwpt
 from dtwpt.cli import main
 from dtwpt.extract import Settings, extract, load
 from dtwpt.invariance import predict
+from tests.gated import let_go
 
 RNG = np.random.default_rng(0)
 COMMAND = [sys.executable, "-m", "dtwpt.cli"]
+GATED = [sys.executable, str(Path(__file__).with_name("gated.py"))]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(dtwpt.__file__).parents[1])}
 
 
@@ -37,7 +39,7 @@ def run(*args: str | Path, cwd: Path | None = None) -> subprocess.CompletedProce
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
 
@@ -185,11 +187,8 @@ def test_output_that_cannot_be_written_is_noticed_first(tmp_path: Path, fails: F
 
 
 def test_help_and_info(fails: Fails) -> None:
-    started = time.perf_counter()
     done = run("--help")
-    seconds = time.perf_counter() - started
     assert done.returncode == 0
-    assert seconds < 5  # half a second on an idle machine
     for name in ("extract", "filters", "info", "invariance"):
         assert name in done.stdout
         assert "Example" in run(name, "--help").stdout
@@ -202,21 +201,26 @@ def test_help_and_info(fails: Fails) -> None:
 
 
 def test_nothing_heavy_is_imported_early() -> None:
-    code = "import dtwpt.cli, sys; print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True
+    # What makes help slow is what is imported for it.
+    code = (
+        "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+        "import dtwpt.cli; dtwpt.cli.main(sys.argv[1:])"
     )
     heavy = {
-        "torch",
-        "matplotlib",
-        "sklearn",
-        "PIL",
-        "tifffile",
-        "tqdm",
-        "dtwpt.extract",
-        "dtwpt.report",
+        *("torch", "matplotlib", "sklearn", "PIL", "tifffile", "tqdm", "zarr", "pyarrow", "ray"),
+        *("scipy.signal", "scipy.stats", "dtwpt.extract", "dtwpt.report", "multiprocessing"),
     }
-    assert heavy.isdisjoint(done.stdout.split())
+    for args in ([], ["--help"], ["extract", "--help"], ["invariance", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *args],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        loaded = done.stderr.split()
+        assert "dtwpt.cli.extract" in loaded
+        assert heavy.isdisjoint(loaded)
 
 
 def test_missing_extras() -> None:
@@ -288,6 +292,50 @@ def test_invariance(photos: Path, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["conv1.npy", "photos", "report"]
 
 
+def test_invariance_skips_what_cannot_be_used(tmp_path: Path, fails: Fails) -> None:
+    pytest.importorskip("dtwpt.plot")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for height, width in ((64, 300), (300, 70)):
+        pixels = RNG.integers(0, 256, (height, width), dtype=np.uint8)
+        Image.fromarray(pixels).save(photos / f"{height}.png")
+    whole = run("invariance", "photos", "-o", "whole", cwd=tmp_path)
+    assert (whole.returncode, whole.stderr) == (0, "")
+    (photos / "bad\n.png").write_text("no picture")
+    Image.new("L", (80, 80), 99).save(photos / "blank.png")
+    Image.new("L", (30, 30)).save(photos / "small.png")
+    line = fails("invariance", photos, "-o", tmp_path / "report")
+    assert r"bad\n.png: not an image" in line
+    done = run("invariance", "photos", "-o", "report", "--on-error", "skip", cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stdout == "report/index.html: 32 packets x 1 shift on 2 images, 3 skipped\n"
+    said = done.stderr.splitlines()
+    assert said[:2] == [
+        r"skipped photos/bad\n.png: not an image (PNG, JPEG, TIFF, WebP, BMP or .npy)",
+        "skipped photos/blank.png: blank where it is cropped: a constant has nothing to shift",
+    ]
+    assert re.match(r"skipped photos/small\.png: 30x30 pixels, these filters.* need", said[2])
+    assert len(said) == 3
+    # As if there were only the others: the smallest of them says how large all crops are.
+    tables = [(tmp_path / name / "filters.csv").read_bytes() for name in ("whole", "report")]
+    assert tables[0] == tables[1]
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "the middle of 2 images, each 64 x 64 pixels" in page
+    assert "photos/blank.png: blank where it is cropped" in page
+    assert "dtwpt invariance photos --on-error skip -o report" in page
+    # With nothing left there is no report, and the first reason is given.
+    bad: list[str | Path] = [
+        photos / "bad\n.png",
+        photos / "blank.png",
+        "-o",
+        tmp_path / "r",
+        "--on-error",
+        "skip",
+    ]
+    assert "not an image" in fails("invariance", *bad)
+    assert not (tmp_path / "r").exists()
+
+
 def test_invariance_failures(
     photos: Path, tmp_path: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +355,7 @@ def test_invariance_failures(
         (1, "evil.pt: damaged, or not tensors alone", ["-o", "r", "--kernels", "evil.pt"]),
         (2, "--spectrum is for a report without", ["photos", "-o", "r", "--spectrum", "white"]),
         (2, "--crop is for images", ["-o", "r", "--crop", "99"]),
+        (2, "--on-error is for images", ["-o", "r", "--on-error", "skip"]),
         (2, "--depth is for packets", ["-o", "r", "--kernels", "two.pt", "--depth", "2"]),
         (2, "--key is for --kernels", ["-o", "r", "--key", "a"]),
         (2, "'1' is not two numbers", ["-o", "r", "--shift", "1"]),
@@ -324,24 +373,28 @@ def test_invariance_failures(
 # Stopped half way -------------------------------------------------------------------------------
 
 
+LAST = "9999.gated.npy"
+
+
 @contextlib.contextmanager
 def half_way(
     tmp_path: Path, workers: int
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path, list[bytes]]]:
-    """Run a long extraction on a terminal, up to where images are done."""
+    """Run an extraction on a terminal, up to where images are done; the last one is gated."""
     pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
     folder = tmp_path / "long"
     folder.mkdir()
     np.save(tmp_path / "image.npy", RNG.random((1000, 1000), dtype=np.float32))
     for number in range(200):
         (folder / f"{number:04}.npy").symlink_to(tmp_path / "image.npy")
+    (folder / LAST).symlink_to(tmp_path / "image.npy")
     output = tmp_path / "out" / "features.npz"
     output.parent.mkdir()
     output.write_bytes(b"the good old one")
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # else no bar
     process = subprocess.Popen(
-        [*COMMAND, "extract", folder, "-o", output, "--workers", str(workers)],
+        [*GATED, "extract", folder, "-o", output, "--workers", str(workers)],
         env=ENVIRONMENT,
         stdout=theirs,
         stderr=theirs,
@@ -358,7 +411,7 @@ def half_way(
         return True
 
     try:
-        while not re.search(rb" [1-9]\d*/200", said[0]):
+        while not re.search(rb" [1-9]\d*/201", said[0]):
             assert listen(), said[0]
         yield process, output, said
         while listen():
@@ -366,7 +419,7 @@ def half_way(
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
         os.close(ours)
 
 
@@ -389,7 +442,7 @@ def processes_of(group: int) -> list[int]:
 
 def all_gone(group: int) -> bool:
     """Whether no process stays behind; multiprocessing has a helper that leaves a little later."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while processes_of(group) and time.monotonic() < deadline:
         time.sleep(0.05)
     return processes_of(group) == []
@@ -404,9 +457,8 @@ def test_stopped_by_a_signal(tmp_path: Path, number: signal.Signals, workers: in
             os.killpg(process.pid, number)  # as a terminal does, to every process
         else:
             process.send_signal(number)
-        started = time.monotonic()
-        assert process.wait(20) == 128 + number
-        assert time.monotonic() - started < 10
+        # At once: it would wait for ever for the image that it is about to read.
+        assert process.wait(300) == 128 + number
         assert all_gone(process.pid)
     name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
     assert last_line(said[0]) == f"dtwpt: stopped by {name}, nothing written"
@@ -425,17 +477,18 @@ def test_a_killed_worker_and_a_killed_command(tmp_path: Path) -> None:
 
     with half_way(tmp_path, 2) as (process, output, said):
         os.kill(workers(process.pid)[0], signal.SIGKILL)  # as the kernel does, out of memory
-        assert process.wait(300) == 0
+        let_go(tmp_path / "long" / LAST)
+        assert process.wait(600) == 0
         assert all_gone(process.pid)
-    assert "200 images x 32 features, " in last_line(said[0])  # another one took over
-    assert len(load(output).files) == 200
+    assert "201 images x 32 features, " in last_line(said[0])  # another one took over
+    assert len(load(output).files) == 201
     assert list(output.parent.iterdir()) == [output]
 
     (tmp_path / "again").mkdir()
     with half_way(tmp_path / "again", 2) as (process, output, _):
         assert workers(process.pid)
         process.kill()
-        process.wait(10)
+        process.wait(60)
         assert all_gone(process.pid)  # they do not stay behind
     assert output.read_bytes() == b"the good old one"
 
@@ -447,9 +500,18 @@ def many(tmp_path: Path) -> Path:
     folder = tmp_path / "long"
     folder.mkdir()
     np.save(tmp_path / "image.npy", RNG.random((500, 500), dtype=np.float32))
-    for number in range(300):
-        (folder / f"{number:04}.npy").symlink_to(tmp_path / "image.npy")
+    for name in (*(f"{number:04}.npy" for number in range(300)), "8888.slow.npy", LAST):
+        (folder / name).symlink_to(tmp_path / "image.npy")
     return folder
+
+
+def wait_for_features(path: Path, process: subprocess.Popen[str]) -> None:
+    while process.poll() is None:
+        with contextlib.suppress(FileNotFoundError):
+            if load(path).files:
+                return
+        time.sleep(0.02)
+    raise AssertionError("it has ended")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -459,25 +521,18 @@ def test_a_store_is_gone_on_with(tmp_path: Path, number: signal.Signals, workers
     many(tmp_path)
     command = ["extract", "long", "-o", "a.zarr", "--workers", str(workers)]
     with subprocess.Popen(
-        [*COMMAND, *command, "--report", "report.json"],
+        [*GATED, *command, "--report", "report.json"],
         cwd=tmp_path,
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            with contextlib.suppress(FileNotFoundError):
-                if load(tmp_path / "a.zarr").files:
-                    break
-            time.sleep(0.02)
-        process.send_signal(signal.SIGSTOP)  # or it may be done before the other has begun
+        wait_for_features(tmp_path / "a.zarr", process)
         busy = run(*command, cwd=tmp_path)
         assert busy.returncode == 1
         assert busy.stderr == "dtwpt: another process is writing to 'a.zarr'\n"
         process.send_signal(number)
-        process.send_signal(signal.SIGCONT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
     name = "Ctrl-C" if number == signal.SIGINT else number.name
     assert process.returncode == 128 + number
     assert said == (
@@ -486,13 +541,13 @@ def test_a_store_is_gone_on_with(tmp_path: Path, number: signal.Signals, workers
     )
     store = load(tmp_path / "a.zarr")
     done = len(store.files)
-    assert 0 < done < 300
-    assert len(store.waiting) == 300 - done
+    assert 0 < done < 302
+    assert len(store.waiting) == 302 - done
     summary = json.loads((tmp_path / "report.json").read_text())["summary"]
-    assert (summary["status"], summary["images"]) == ("stopped", 300)
+    assert (summary["status"], summary["images"]) == ("stopped", 302)
     again = run(*command, cwd=tmp_path)
     assert (again.returncode, again.stderr) == (0, "")
-    assert re.match(rf"a\.zarr: 300 images x 32 features, {done} of them earlier, ", again.stdout)
+    assert re.match(rf"a\.zarr: 302 images x 32 features, {done} of them earlier, ", again.stdout)
     assert "nothing new" in run(*command, cwd=tmp_path).stdout
     features = np.asarray(load(tmp_path / "a.zarr").features)
     assert (features == features[0]).all()

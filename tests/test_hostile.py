@@ -184,7 +184,7 @@ def test_hostile_files(tmp_path: Path) -> None:
             env=ENVIRONMENT,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 3, done.stderr

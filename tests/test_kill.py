@@ -16,6 +16,7 @@ from PIL import Image
 
 import dtwpt
 from dtwpt.extract import extract, load
+from tests.gated import GATED
 
 zarr = pytest.importorskip("zarr", reason="feature stores need zarr, hence Python 3.11")
 
@@ -60,11 +61,8 @@ while True:
 )
 def test_killed_at_random_moments(tmp_path: Path, kills: int) -> None:
     folder = tmp_path / "images"
-    folder.mkdir()
     rng = np.random.default_rng(0)
-    for number in range(COUNT):
-        pixels = rng.integers(0, 256, (32, 32), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:04}.jpg")
+    make_images(folder, rng)
     table = extract(folder)
     np.save(tmp_path / "truth.npy", table.features)
     np.save(tmp_path / "files.npy", np.array(table.files))
@@ -80,9 +78,11 @@ def test_killed_at_random_moments(tmp_path: Path, kills: int) -> None:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    done = half_way = stores = 0
+    stores = 0
     longest = 2.0  # seconds of a job, at first a guess
     try:
+        kill_half_way(folder, output)
+        done, half_way = 1, int(part_of(output))
         while done < kills:
             started = time.monotonic()
             with open(tmp_path / "said", "w") as said_to:
@@ -108,12 +108,13 @@ def test_killed_at_random_moments(tmp_path: Path, kills: int) -> None:
                 done += 1
                 if not stores:  # no job has come to its end yet
                     longest = min(longest * 1.2, 10.0)
-                with contextlib.suppress(FileNotFoundError):
-                    half_way += 0 < len(load(output).files) < COUNT
+                half_way += part_of(output)
         subprocess.run(
-            [*command, output], env=ENVIRONMENT, check=True, timeout=300, capture_output=True
+            [*command, output], env=ENVIRONMENT, check=True, timeout=600, capture_output=True
         )
         check(output, table.features, table.files)
+        while reader.poll() is None and not (tmp_path / "loads").exists():
+            time.sleep(0.01)
     finally:
         reader.kill()
         said, _ = reader.communicate()
@@ -125,6 +126,35 @@ def test_killed_at_random_moments(tmp_path: Path, kills: int) -> None:
     # Nothing is left lying about: neither what was being written nor a store just begun.
     assert not list(tmp_path.rglob("*.partial"))
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def make_images(folder: Path, rng: np.random.Generator) -> None:
+    folder.mkdir()
+    for number in range(COUNT):
+        pixels = rng.integers(0, 256, (32, 32), dtype=np.uint8)
+        name = GATED if number == COUNT - 1 else "photo"
+        Image.fromarray(pixels).save(folder / f"{number:04}.{name}.jpg")
+
+
+def kill_half_way(folder: Path, output: Path) -> None:
+    """Begin a job that waits for ever for its last image, and kill it in the middle."""
+    gated = [sys.executable, str(Path(__file__).with_name("gated.py"))]
+    with subprocess.Popen(
+        [*gated, "extract", folder, "-o", output, "--workers", "2"],
+        env=ENVIRONMENT,
+        start_new_session=True,
+    ) as process:
+        while process.poll() is None and not part_of(output):
+            time.sleep(0.01)
+        assert process.returncode is None
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def part_of(output: Path) -> bool:
+    """Whether a store is there, and begun, and not complete."""
+    with contextlib.suppress(FileNotFoundError):
+        return 0 < len(load(output).files) < COUNT
+    return False
 
 
 def check(output: Path, features: np.ndarray, files: list[str]) -> None:

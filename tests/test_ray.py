@@ -167,19 +167,34 @@ def test_one_engine_goes_on_where_the_other_stopped(
     check_same(store, extract_to_store(folder, tmp_path / "local.zarr"))
 
 
+class Gated(ray_engine._Worker):
+    """Waits at some files until it is let go on: before that, a job is not done."""
+
+    def _outcomes(self, tasks: Any) -> Any:
+        gates = [Path(f"{task.path}.open") for task in tasks if "gated" in task.path]
+        while not all(gate.exists() for gate in gates):
+            time.sleep(0.01)
+        return super()._outcomes(tasks)
+
+
 @pytest.mark.usefixtures("cluster")
-def test_an_actor_that_is_killed(tmp_path: Path) -> None:
+def test_an_actor_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(60):
-        np.save(folder / f"{number:02}.npy", RNG.random((300, 300), dtype=np.float32))
+        name = "gated" if number == 59 else "free"
+        np.save(folder / f"{number:02}.{name}.npy", RNG.random((300, 300), dtype=np.float32))
     killed: list[int] = []
 
     def kill(done: int, total: int) -> None:
         if done in (1, 20):
-            killed.append(children(os.getpid(), "ray::MapWorker")[0])
+            actors = set(children(os.getpid(), "ray::MapWorker")) - set(killed)
+            killed.append(min(actors))
             os.kill(killed[-1], signal.SIGKILL)
+        if done == 20:
+            (folder / "59.gated.npy.open").touch()
 
+    monkeypatch.setattr(ray_engine, "_Worker", Gated)
     store = on_ray(folder, tmp_path / "ray.zarr", progress=kill)
     assert len(set(killed)) == 2
     check_same(store, extract_to_store(folder, tmp_path / "local.zarr"))
@@ -275,6 +290,26 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
         assert (said.returncode, message in said.stderr) == (2, True)
 
 
+# As the command, but that workers wait for ever at the last image.
+NEVER_DONE = """
+import signal
+import time
+from dtwpt.cli import main
+from dtwpt.extract import ray_engine
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a job in the background ignores
+
+class Worker(ray_engine._Worker):
+    def _outcomes(self, tasks):
+        while any("gated" in task.path for task in tasks):
+            time.sleep(1)
+        return super()._outcomes(tasks)
+
+ray_engine._Worker = Worker
+main()
+"""
+
+
 @pytest.mark.parametrize(
     "number",
     [
@@ -287,17 +322,29 @@ def test_the_command_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "long").mkdir()
     np.save(tmp_path / "image.npy", RNG.random((500, 500), dtype=np.float32))
     for index in range(1000):
-        (tmp_path / "long" / f"{index:04}.npy").symlink_to(tmp_path / "image.npy")
+        name = f"{index:04}.{'gated' if index == 999 else 'free'}.npy"
+        (tmp_path / "long" / name).symlink_to(tmp_path / "image.npy")
     with subprocess.Popen(
-        [*COMMAND, "long", "-o", "a.zarr", "--engine", "ray", "--workers", "2"],
+        [
+            sys.executable,
+            "-c",
+            NEVER_DONE,
+            "extract",
+            "long",
+            "-o",
+            "a.zarr",
+            "--engine",
+            "ray",
+            "--workers",
+            "2",
+        ],
         cwd=tmp_path,
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     ) as process:
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline:
+        while process.poll() is None:
             with contextlib.suppress(FileNotFoundError):
                 if load(tmp_path / "a.zarr").files:
                     break
@@ -306,7 +353,7 @@ def test_the_command_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
             os.killpg(process.pid, number)  # as a terminal does, to every process
         else:
             process.send_signal(number)
-        _, said = process.communicate(timeout=180)
+        _, said = process.communicate(timeout=600)
     name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
     assert said == (
         f"dtwpt: stopped by {name}, what is done is kept in a.zarr, the same command goes on from "

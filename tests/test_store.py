@@ -8,15 +8,17 @@ import errno
 import json
 import os
 import pickle
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -323,15 +325,15 @@ def test_a_loaded_store_never_shows_another_one(
     assert relative.features[:].shape == (8, 32)
 
     # Replaced between the manifest and the array.
-    real = opening._stored_size
+    real = opening._stored_layout
     swaps = [files[20:23]]
 
-    def swap(path: str) -> tuple[int, int]:
+    def swap(path: str, settings: Settings) -> opening.Layout | None:
         if swaps:
             extract_to_store(swaps.pop(), output, restart=True)
-        return real(path)
+        return real(path, settings)
 
-    monkeypatch.setattr(opening, "_stored_size", swap)
+    monkeypatch.setattr(opening, "_stored_layout", swap)
     store = load(output)
     assert isinstance(store, FeatureStore)
     assert store.files == files[20:23]
@@ -342,10 +344,16 @@ def test_a_loaded_store_never_shows_another_one(
     # Between the two steps of the exchange there is none.
     away = tmp_path / ".a.zarr.00000000.old"
     output.rename(away)
-    later = threading.Timer(0.1, away.rename, (output,))
-    later.start()
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            away.rename(output)
+
+    monkeypatch.setattr(opening, "time", SimpleNamespace(sleep=sleep))
     assert len(load(output).files) == 3
-    later.join()
+    assert len(pauses) == 3
 
 
 # What is not ours, and what is damaged -----------------------------------------------------------
@@ -384,6 +392,88 @@ def test_damage_is_refused_until_it_begins_anew(
     with pytest.raises((OSError, ValueError), match=message):
         extract_to_store(folder, output)
     assert len(extract_to_store(folder, output, restart=True).files) == 40
+
+
+@pytest.mark.filterwarnings("ignore::dtwpt.extract.manifest.StoreWarning")
+@pytest.mark.parametrize("part", ["zarr.json", "features/zarr.json", "manifest/manifest.sqlite"])
+def test_fuzzed_files_are_refused_or_do_no_harm(folder: Path, tmp_path: Path, part: str) -> None:
+    (folder / "bad.png").write_text("not a picture")
+    settings = Settings(depth=1, pool=2)
+    output, whole = tmp_path / "a.zarr", tmp_path / "whole"
+    expected = contents(extract_to_store(folder, whole.with_suffix(".zarr"), settings))
+    whole.with_suffix(".zarr").rename(whole)
+    good = (whole / part).read_bytes()
+    meant = np.flatnonzero(np.frombuffer(good, np.uint8))
+    refused = 0
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        fuzzed = bytearray(good)
+        place = int(rng.choice(meant))
+        if number == 0:
+            fuzzed.clear()
+        elif number % 4 == 0:
+            del fuzzed[place:]
+        elif number % 4 == 1:
+            fuzzed[place] ^= 1 << rng.integers(8)
+        elif number % 4 == 2:
+            fuzzed[place] = ord(rng.choice(list('0123456789abc"{}[]:, ')))
+        else:
+            fuzzed[place : place + 50] = rng.bytes(50)
+        shutil.copytree(whole, output)
+        (output / part).write_bytes(fuzzed)
+        for use in (load, lambda path: extract_to_store(folder, path, settings)):
+            try:
+                found = contents(use(output))
+            except (OSError, ValueError) as error:
+                said = str(error)
+            else:
+                said = ""
+                assert found == expected
+            assert said == "" or re.fullmatch(r".*a\.zarr'.+", said)  # a line that names it
+            refused += bool(said)
+        shutil.rmtree(output)
+    assert refused > 40  # of 80: what is changed is mostly seen
+    shutil.copytree(whole, output)
+    (output / part).write_bytes(b"")
+    again = extract_to_store(folder, output, settings, restart=True)
+    assert contents(again) == expected
+
+
+def contents(store: FeatureStore | FeatureTable) -> tuple[Any, ...]:
+    about = (store.files, store.skipped, store.waiting, store.feature_names, store.settings)
+    return (*about, np.asarray(store.features).tobytes())
+
+
+def test_stores_of_before_the_checksums(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a.zarr"
+    settings = Settings(depth=1, pool="none", crop=32)
+    files = find_images(folder)
+    extract_to_store(files[:10], output, settings)
+    for part in (".", "features"):
+        attributes = zarr.open(output / part).attrs
+        attributes.put({name: attributes[name] for name in attributes if name != "checksum"})
+    zarr.open(output / "features").update_attributes({"feature_names": settings.names((32, 32))})
+    with contextlib.closing(sqlite3.connect(output / "manifest/manifest.sqlite")) as database:
+        database.execute("ALTER TABLE inputs DROP COLUMN seal")
+    assert len(load(output).files) == 10
+    store = extract_to_store(folder, output, settings)
+    np.testing.assert_array_equal(store.features[:], expected(files, settings))
+    with contextlib.closing(sqlite3.connect(output / "manifest/manifest.sqlite")) as database:
+        database.execute("UPDATE inputs SET path = 'elsewhere.png' WHERE row = 3")
+        database.commit()
+    with pytest.raises(ValueError, match="row 3 has been changed"):
+        load(output)
+
+
+def test_names_of_whole_maps_are_not_stored(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", RNG.random((256, 250)))
+    settings = Settings(pool="none")
+    store = extract_to_store(tmp_path / "a.npy", tmp_path / "a.zarr", settings)
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "a.zarr").rglob("*.json")}
+    assert max(sizes.values()) < 10_000
+    assert "feature_names" not in vars(store)  # until it is asked for
+    assert store.feature_names == settings.names((256, 250))
+    assert store.features.shape == (1, len(store.feature_names))
 
 
 def test_rows_that_are_lost_are_computed_again(
@@ -425,7 +515,8 @@ def test_rows_that_are_lost_are_computed_again(
         extract_to_store(folder, output, check="hash")
     (output / "features" / "zarr.json").write_text("{")
     for use in (load, lambda path: extract_to_store(folder, path)):
-        with pytest.raises(ValueError, match=r"a\.zarr' is damaged: features/zarr\.json"):
+        message = r"a\.zarr' is damaged: features/zarr\.json: .*\(put back a copy .* --restart\)$"
+        with pytest.raises(ValueError, match=message):
             use(output)
 
 
@@ -507,6 +598,20 @@ def test_what_is_read_is_never_written(tmp_path: Path, monkeypatch: pytest.Monke
             cli.main(["extract", *line.split()], standalone_mode=False)
         files = sorted(tmp_path.rglob("*"))
         assert {path: path.read_bytes() for path in files if path.is_file()} == before
+    # From Python, too.
+    table = extract(["in.npy", "in2.npy"])
+    for path in ("in.npy", "link.npy"):
+        with pytest.raises(ValueError, match="is one of the images"):
+            save(table, path)
+    with pytest.raises(ValueError, match="is one of the images"):
+        save(FeatureTable(table.features, [], ["in/0.npy"], Settings()), "in/../in/0.npy")
+    extract_to_store("in", "f.zarr")
+    shutil.copy("in.npy", "f.zarr/manifest/in.npy")
+    for restart in (False, True):
+        for inside in ("f.zarr/manifest/in.npy", "f.zarr/manifest", "."):
+            with pytest.raises(ValueError, match=r"is in the output 'f\.zarr', and would be lost"):
+                extract_to_store(inside, "f.zarr", restart=restart)
+    assert Path("f.zarr/manifest/in.npy").exists()
     os.mkdir("empty")
     with pytest.raises(FileNotFoundError, match=r"^no images in folder 'empty'"):
         extract_to_store("empty", "e.zarr")
@@ -520,11 +625,14 @@ def test_one_writer_at_a_time(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "a.zarr"
     extract_to_store(folder, output)
     code = (
-        "import sys, time; from dtwpt.extract import StoreWriter, Settings\n"
-        "writer = StoreWriter(sys.argv[1], Settings()); print('mine', flush=True); time.sleep(99)"
+        "import sys; from dtwpt.extract import StoreWriter, Settings\n"
+        "writer = StoreWriter(sys.argv[1], Settings()); print('mine', flush=True); input()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code, output], stdout=subprocess.PIPE, env=ENVIRONMENT
+        [sys.executable, "-c", code, output],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=ENVIRONMENT,
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"mine\n"
@@ -576,7 +684,11 @@ import os, signal, sys, time
 import dtwpt.extract.decoding as decoding
 from dtwpt.extract import extract_to_store
 
-real = decoding.image_of
+real, end_hanging = decoding.image_of, decoding.Decoders.end_hanging
+
+def end_hanging_in_time(decoders):
+    if os.path.exists("time is up"):
+        end_hanging(decoders)
 
 def image_of(path, settings):
     name = os.path.basename(path)
@@ -591,7 +703,7 @@ def image_of(path, settings):
         time.sleep(1000)
     return real(path, settings)
 
-decoding.image_of = image_of
+decoding.image_of, decoding.Decoders.end_hanging = image_of, end_hanging_in_time
 if __name__ == "__main__":
     extract_to_store(sys.argv[1], sys.argv[2], workers=int(sys.argv[3]), timeout=8)
 """
@@ -607,7 +719,9 @@ def test_files_that_kill_or_hang_their_reader(
     good = [path for path in find_images(folder) if not path.endswith(("sh.png", "g.png", "d.png"))]
     output = tmp_path / "a.zarr"
     with subprocess.Popen(
-        [sys.executable, tmp_path / "script.py", folder, output, str(workers)], env=ENVIRONMENT
+        [sys.executable, tmp_path / "script.py", folder, output, str(workers)],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
     ) as process:
         # One that hangs holds up what its process has got, and no other.
         held_up = 5 if workers > 2 else 40
@@ -617,7 +731,8 @@ def test_files_that_kill_or_hang_their_reader(
                     break
             time.sleep(0.1)
         assert process.poll() is None
-        assert process.wait(60) == 0
+        (tmp_path / "time is up").touch()
+        assert process.wait(600) == 0
     store = load(output)
     assert store.files == good
     np.testing.assert_array_equal(store.features[:], expected(good))
@@ -644,7 +759,7 @@ def test_a_script_without_a_guard_is_told_so(folder: Path, tmp_path: Path) -> No
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 1
@@ -703,11 +818,68 @@ def test_a_full_disk_and_one_that_is_read_only(folder: Path, tmp_path: Path) -> 
         np.testing.assert_array_equal(store.features[:], expected(files, settings))
         assert not list(output.rglob("*.partial"))
 
+        half_written(output / "manifest" / "manifest.sqlite")
+        change("ro")
+        for use in (load, lambda path: extract_to_store(folder, path, settings)):
+            with pytest.raises(OSError, match=r"a\.zarr'.*(may not be written here|: Read-only)"):
+                use(output)
+        change("rw")
+        assert len(load(output).files) == 40
         change("ro")
         assert len(load(output).files) == 40
         for path in (output, tmp_path / "disk" / "b.zarr"):
             with pytest.raises(OSError, match=r"cannot write .*: Read-only file system"):
                 extract_to_store(folder, path, settings)
+
+
+def half_written(manifest: Path) -> None:
+    """Kill a process in the middle of a transaction, some of which is in the file already."""
+    code = (
+        "import os, sqlite3, sys\n"
+        "database = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "database.execute('PRAGMA cache_size = 1')\n"
+        "database.execute('BEGIN IMMEDIATE')\n"
+        "database.execute('UPDATE inputs SET reason = hex(zeroblob(999))')\n"
+        "os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code, manifest], check=True)
+    assert manifest.with_name("manifest.sqlite-journal").stat().st_size > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid"), reason="needs permissions of POSIX")
+@pytest.mark.parametrize("part", [".", "manifest", "manifest/lock", "manifest/manifest.sqlite"])
+def test_without_permission_to_write(folder: Path, part: str) -> None:
+    # Not in tmp_path, which is for its owner alone.
+    with tempfile.TemporaryDirectory() as place:
+        output = Path(place, "a.zarr")
+        extract_to_store(folder, output)
+        for path in (Path(place), output, *output.rglob("*")):
+            path.chmod(0o777 if path.is_dir() else 0o666)
+        (output / part).chmod(0o555 if (output / part).is_dir() else 0o444)
+        code = (
+            "import difflib, os, sys\n"  # difflib: of click, for messages
+            "from dtwpt.cli import main\n"
+            "from dtwpt.extract import extract_to_store\n"
+            "extract_to_store('.', 'warm.zarr')\n"  # another user may not read the modules
+            "if os.geteuid() == 0:\n"  # whom nothing stops
+            "    os.setgroups([])\n"
+            "    os.setgid(65534)\n"
+            "    os.setuid(65534)\n"
+            "main(['extract', '*', '-o', sys.argv[1]])"
+        )
+        for image in folder.iterdir():
+            shutil.copy(image, place)
+        done = subprocess.run(
+            [sys.executable, "-c", code, output],
+            cwd=place,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stderr == f"dtwpt: cannot write '{output}': Permission denied\n"
+        assert done.returncode == 1
+        assert len(load(output).files) == 40
 
 
 def test_a_commit_that_fails_leaves_the_state_before(

@@ -418,12 +418,12 @@ def test_two_processes_do_not_write_one_output(tmp_path: Path) -> None:
 
     def hold(done: int, total: int) -> None:
         inside.set()
-        leave.wait(60)
+        leave.wait(600)
 
     with parts_of(64, 64):
         first = threading.Thread(target=tiles, args=(path, output), kwargs={"progress": hold})
         first.start()
-        assert inside.wait(60)
+        assert inside.wait(600)
         try:
             for overwrite in (False, True):
                 with pytest.raises(OSError, match="another process is writing"):
@@ -450,23 +450,75 @@ def test_an_image_that_changes_meanwhile_gives_nothing(tmp_path: Path, kind: str
         assert tiles(path, tmp_path / "maps.zarr", tile=64).shape[-2:] == (75, 33)
 
 
+@pytest.mark.parametrize("last", ["renamed", "cleared up"])
+def test_killed_after_its_last_step_it_has_nothing_left_to_do(
+    tmp_path: Path, last: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, output = save(tmp_path / "image", COLOUR, "tiled"), tmp_path / "maps.zarr"
+    steps: list[tuple[int, int]] = []
+    with parts_of(64, 64):
+        tiles(path, output, tile=64)
+        files = {file: file.stat().st_mtime_ns for file in output.rglob("*") if file.is_file()}
+        if last == "renamed":
+            (output / "tiles-done").write_text("0/0\n")
+        maps = tiles(path, output, tile=64, progress=lambda *step: steps.append(step))
+        np.testing.assert_array_equal(maps[...], whole(read_image(path)))
+        assert steps == [(8, 8)]
+        run("extract", path, "-o", output, "--tile", 64)
+    said = capsys.readouterr().out
+    assert said.endswith(" pixels, 2 x 4 x 4 x 75 x 33, nothing left to do\n")
+    now = {file: file.stat().st_mtime_ns for file in output.rglob("*") if file.is_file()}
+    assert now == files
+    # Something else is not done.
+    others: list[tuple[dict[str, Any], str]] = [
+        ({"tile": 64, "mode": "zero"}, "settings"),
+        ({"tile": 2048}, "tile"),
+    ]
+    with parts_of(64, 64):
+        for options, other in others:
+            with pytest.raises(FileExistsError, match=f"exists with another {other}"):
+                tiles(path, output, **options)
+        os.utime(path, (0, 0))
+        with pytest.raises(FileExistsError, match="exists with another source"):
+            tiles(path, output, tile=64)
+
+
+def test_the_image_is_never_in_what_is_replaced(tmp_path: Path) -> None:
+    path, output = save(tmp_path / "image", COLOUR, "tiled"), tmp_path / "maps.zarr"
+    tiles(path, output)
+    inside = output / "c" / "image.tif"
+    path.rename(inside)
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="is in the output"):
+            tiles(inside, output, overwrite=overwrite)
+    assert inside.exists()
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     image = RNG.integers(0, 256, (3000, 4500), dtype=np.uint8)
     path, output = save(tmp_path / "image", image, "npy"), tmp_path / "maps.zarr"
     code = (
         "import sys; from dtwpt.extract import tiles;"
-        "tiles(sys.argv[1], sys.argv[2], tile=256, progress=lambda *n: print(*n, flush=True))"
+        # After each tile it waits to be told to go on: it is never done before it is killed.
+        "go_on = lambda *n: print(*n, flush=True) or sys.stdin.readline();"
+        "tiles(sys.argv[1], sys.argv[2], tile=256, progress=go_on)"
     )
     command = [sys.executable, "-c", code, str(path), str(output)]
     seen = -1
     for kill in range(4):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdin is not None
             assert process.stdout is not None
             first = int(process.stdout.readline().split()[0])
             assert first >= seen  # nothing that was done is done again
-            for _ in range(3):
-                seen = int(process.stdout.readline().split()[0])
+            for step in range(4):
+                process.stdin.write("\n")
+                process.stdin.flush()
+                if step < 3:
+                    seen = int(process.stdout.readline().split()[0])
             time.sleep(0.01 * kill)
             process.kill()
         assert not output.exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import signal
 import sys
 import time
@@ -71,7 +73,15 @@ def main(args: list[str] | None = None) -> NoReturn:
     _on_stop_signals(_Stop())
     # What a signal has broken off in the middle of Zarr.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    sys.exit(_run(args))
+    status = _run(args)
+    if args is None and "ray" in sys.modules:
+        # It has been shut down, but on a slow machine its threads may still abort the process
+        # while the interpreter takes itself apart: another exit status than the run's.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # closed
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _run(args: list[str] | None) -> int:

@@ -5,19 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 import dtwpt
 from dtwpt.borders import MODES
 from dtwpt.cli.jobs import Job, to_store, to_table
-from dtwpt.cli.options import Size, depth_option, wavelet_option
-from dtwpt.cli.terminal import (
-    SHOWN,
-    SOME_SKIPPED,
-    cores,
-    note,
-    one_line,
-)
+from dtwpt.cli.options import Size, depth_option, given, on_error_option, wavelet_option
+from dtwpt.cli.terminal import SOME_SKIPPED, cores, note, one_line, tell_skipped
 from dtwpt.cli.tiles import extract_tiles
 from dtwpt.features import OPERATORS
 
@@ -103,11 +96,7 @@ __all__ = ["extract"]
     help="The cluster for --engine ray; auto: the one of this machine.  [default: RAY_ADDRESS, or "
     "a cluster on this machine, for this run]",
 )
-@click.option(
-    "--on-error",
-    type=click.Choice(["stop", "skip"]),
-    help="What to do about a file that cannot be used.  [default: stop; for .zarr skip]",
-)
+@on_error_option("stop; for .zarr skip")
 @click.option("--restart", is_flag=True, help="Begin a store anew (.zarr).")
 @click.option(
     "--retry-skipped", is_flag=True, help="Try again what earlier runs have skipped (.zarr)."
@@ -217,10 +206,7 @@ def extract(
         result = to_store(job, restart=restart, retry_skipped=retry_skipped, check=check)
     else:
         result = to_table(job)
-    for skipped in result.skipped[:SHOWN]:
-        note(f"skipped {skipped.file}: {skipped.reason}")
-    if len(result.skipped) > SHOWN:
-        note(f"skipped {len(result.skipped) - SHOWN} more, all listed in {output}")
+    tell_skipped(result.skipped, output)
     click.echo(one_line(f"{output}: {job.outcome(result)}"))
     if result.skipped:
         ctx.exit(SOME_SKIPPED)
@@ -228,15 +214,13 @@ def extract(
 
 def _check_usage(ctx: click.Context, is_store: bool) -> None:
     """Refuse options that would do nothing."""
-    given = {
-        name for name in ctx.params if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
-    }
+    names = given(ctx)
     if not is_store:
-        given -= {"engine"} if ctx.params["engine"] == "local" else set()
+        names -= {"engine"} if ctx.params["engine"] == "local" else set()
         for name in ("restart", "retry_skipped", "check", "engine", "address"):
-            if name in given:
+            if name in names:
                 raise click.UsageError(f"--{name.replace('_', '-')} is for .zarr outputs", ctx)
-    if "address" in given and ctx.params["engine"] == "local":
+    if "address" in names and ctx.params["engine"] == "local":
         raise click.UsageError("--address is for --engine ray", ctx)
 
 
@@ -246,14 +230,10 @@ def _settings(ctx: click.Context, options: dict[str, Any], settings_from: str | 
     if settings_from is None:
         return Settings(**options)
     settings, made_by = load_settings(settings_from)
-    given = {
-        name: value
-        for name, value in options.items()
-        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
-    }
+    changed = {name: options[name] for name in given(ctx) & set(options)}
     if made_by.get("dtwpt") != dtwpt.__version__:
         note(
             f"note: {settings_from} was made by dtwpt {made_by.get('dtwpt')}, this is "
             f"{dtwpt.__version__}"
         )
-    return Settings.from_dict({**settings.to_dict(), **given})
+    return Settings.from_dict({**settings.to_dict(), **changed})

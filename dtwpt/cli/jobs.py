@@ -158,13 +158,12 @@ def to_table(job: Job) -> FeatureTable:
 def to_store(job: Job, *, restart: bool, retry_skipped: bool, check: str) -> FeatureStore:
     """Extract into a store, or go on with it."""
     from dtwpt.extract import extract_to_store
-    from dtwpt.extract.apart import sparing
+    from dtwpt.extract.apart import check_spared
     from dtwpt.extract.inputs import iterate_images
 
-    outputs = job.outputs()
-    if any(os.path.isfile(output) for output in outputs):  # a report of an earlier run, mostly
-        for _ in sparing(outputs, iterate_images(job.paths)):
-            pass
+    job.outputs()
+    if job.report is not None and os.path.isfile(job.report):  # of an earlier run, mostly
+        check_spared([job.report], iterate_images(job.paths))
     kept = f"what is done is kept in {job.output}, the same command goes on from there"
 
     def failures() -> Iterator[tuple[str, str]]:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 import dtwpt
 
-__all__ = ["Shift", "Size", "Window", "depth_option", "wavelet_option"]
+__all__ = [
+    "Shift",
+    "Size",
+    "Window",
+    "depth_option",
+    "given",
+    "on_error_option",
+    "wavelet_option",
+]
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
@@ -91,3 +101,19 @@ depth_option = click.option(
 wavelet_option = click.option(
     "--wavelet", type=click.Choice(dtwpt.wavelets()), default="qshift_b", show_default=True
 )
+
+
+def on_error_option(default: str) -> Callable[[Any], Any]:
+    """Return the option that says what to do about bad files; ``default`` is for the help."""
+    return click.option(
+        "--on-error",
+        type=click.Choice(["stop", "skip"]),
+        help=f"What to do about a file that cannot be used.  [default: {default}]",
+    )
+
+
+def given(ctx: click.Context) -> set[str]:
+    """Return the names of the options that are not left at their defaults."""
+    return {
+        name for name in ctx.params if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = [
     "plural",
     "quiet_libraries",
     "show_progress",
+    "tell_skipped",
 ]
 
 #: Exit statuses; 2 is for wrong usage.
@@ -116,6 +117,14 @@ def one_line(text: str) -> str:
 def note(text: str) -> None:
     """Say something beside the answer, in one line."""
     click.echo(one_line(text), err=True)
+
+
+def tell_skipped(skipped: Sequence[tuple[str, str]], output: str) -> None:
+    """Say which files were left out, and why; of many, where all are listed."""
+    for file, reason in skipped[:SHOWN]:
+        note(f"skipped {file}: {reason}")
+    if len(skipped) > SHOWN:
+        note(f"skipped {len(skipped) - SHOWN} more, all listed in {output}")
 
 
 def need_matplotlib() -> None:

@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
+from dtwpt.cli.options import given
 from dtwpt.cli.terminal import Stopped, note, quiet_libraries, show_progress
 
 __all__ = ["extract_tiles"]
@@ -19,10 +19,8 @@ _FOR_TILES = {*_SETTINGS, "paths", "output", "tile", "workers"}
 
 def extract_tiles(ctx: click.Context) -> str:
     """Write the maps of one image and return what to say about it."""
-    for name in ctx.params:
-        if name not in _FOR_TILES and (
-            ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
-        ):
+    for name in ctx.params:  # in their order
+        if name in given(ctx) - _FOR_TILES:
             raise click.UsageError(f"--{name.replace('_', '-')} does not go with --tile", ctx)
     options: dict[str, Any] = ctx.params
     paths, output = options["paths"], options["output"]
@@ -38,6 +36,13 @@ def extract_tiles(ctx: click.Context) -> str:
     started = time.perf_counter()
     partial = partial_path(output)
     kept = f"the tiles that are done are kept in {partial}, the same command goes on from there"
+    left: list[int] = []  # tiles, at first and after each
+
+    def progress(done: int, total: int) -> None:
+        left.append(total - done)
+        if show is not None:
+            show(done, total)
+
     try:
         with quiet_libraries(), show_progress("tile") as show:
             maps = tiles(
@@ -46,7 +51,7 @@ def extract_tiles(ctx: click.Context) -> str:
                 **{name: options[name] for name in _SETTINGS},
                 tile=options["tile"],
                 workers=options["workers"] or None,  # a thread for each core
-                progress=show,
+                progress=progress,
             )
     except Stopped as stopped:
         if os.path.isdir(partial):
@@ -59,7 +64,8 @@ def extract_tiles(ctx: click.Context) -> str:
     seconds = time.perf_counter() - started
     height, width = maps.attrs["size"]
     shape = " x ".join(map(str, maps.shape))
+    rate = f"{seconds:.1f} s ({height * width / seconds / 1e6:.1f} million pixels/s)"
     return (
-        f"{output}: maps of {height}x{width} pixels, {shape}, {seconds:.1f} s "
-        f"({height * width / seconds / 1e6:.1f} million pixels/s)"
+        f"{output}: maps of {height}x{width} pixels, {shape}, "
+        f"{rate if left[0] else 'nothing left to do'}"
     )

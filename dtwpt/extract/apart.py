@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
 from dtwpt.extract.inputs import SUFFIXES
 
-__all__ = ["check_outputs", "sparing"]
+__all__ = ["check_outputs", "check_spared", "sparing"]
 
 
 def check_outputs(outputs: Sequence[str], paths: Iterable[str]) -> None:
@@ -38,22 +39,37 @@ def check_outputs(outputs: Sequence[str], paths: Iterable[str]) -> None:
 
 
 def sparing(outputs: Iterable[str], files: Iterable[str]) -> Iterator[str]:
-    """Yield the files to read, and raise a ValueError at one that is to be written."""
-    there = {
-        os.path.realpath(output): (os.stat(output).st_ino, output)
-        for output in outputs
-        if os.path.isfile(output)
-    }
-    if not there:
-        yield from files
-        return
-    numbers = {number for number, _ in there.values()}
+    """Yield the files to read, and raise a ValueError at one that is to be written, or lies in it.
+
+    It costs next to nothing where no output is there yet, and little where it is a folder.
+    """
+    there = {os.path.realpath(output): output for output in outputs if os.path.exists(output)}
+    folders = {os.path.join(real, ""): there[real] for real in there if os.path.isdir(real)}
+    numbers = {os.stat(real).st_ino for real in there if os.path.isfile(real)}
+
+    @functools.lru_cache(maxsize=1024)  # files come folder by folder
+    def output_around(folder: str) -> str | None:
+        real = os.path.join(os.path.realpath(folder), "")
+        return next((output for above, output in folders.items() if real.startswith(above)), None)
+
     for file in files:
-        try:
-            possible = os.stat(file).st_ino in numbers
-        except OSError:  # reported when it is read
-            possible = False
-        real = os.path.realpath(file) if possible else ""
+        around = output_around(os.path.dirname(file)) if folders else None
+        if around is not None:
+            raise ValueError(f"{file!r} is in the output {around!r}, and would be lost")
+        real = os.path.realpath(file) if numbers and _number(file) in numbers else ""
         if real in there:
-            raise ValueError(f"{there[real][1]!r} is one of the images, and would be overwritten")
+            raise ValueError(f"{there[real]!r} is one of the images, and would be overwritten")
         yield file
+
+
+def _number(file: str) -> int | None:
+    try:
+        return os.stat(file).st_ino
+    except OSError:  # reported when it is read
+        return None
+
+
+def check_spared(outputs: Iterable[str], files: Iterable[str]) -> None:
+    """Raise a ValueError if one of the files that are read is to be written, or lies in it."""
+    for _ in sparing(outputs, files):
+        pass

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dtwpt.extract.apart import check_spared
 from dtwpt.extract.atomic import check_writable, replacing
 from dtwpt.extract.npz import load_npz, load_npz_settings, save_npz
 from dtwpt.extract.settings import Settings
@@ -89,7 +90,7 @@ def save(table: FeatureTable, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ValueError
-        If the name ends in something else.
+        If the name ends in something else, or is that of one of the images.
     OSError
         If it cannot be written.
     ImportError
@@ -107,6 +108,7 @@ def save(table: FeatureTable, path: str | os.PathLike[str]) -> None:
     ['a.png']
     """
     check_output(path)
+    check_spared(files_of(path), table.files)
     {".npz": save_npz, ".npy": _save_npy, ".parquet": _save_parquet}[_suffix(path)](table, path)
 
 

@@ -38,11 +38,14 @@ from dtwpt.extract.store import (
     MANIFEST,
     MANIFEST_FILE,
     Header,
+    Layout,
     beside,
     names_damage,
     names_sqlite,
+    open_features,
     read_header,
     shard_name,
+    with_sum,
 )
 from dtwpt.extract.table import versions
 
@@ -169,7 +172,7 @@ class StoreWriter:
         )
         with self._naming_the_disk():
             self._group.update_attributes(
-                replace(header, continued_by=(*header.continued_by, now)).attributes()
+                with_sum(replace(header, continued_by=(*header.continued_by, now)).attributes())
             )
 
     def _lock(self, folder: str) -> None:
@@ -187,22 +190,27 @@ class StoreWriter:
             raise StoreBusyError(busy)
 
     def _open(self, folder: str) -> None:
+        manifest_file = os.path.join(folder, MANIFEST_FILE)
+        for part in (folder, os.path.dirname(manifest_file), manifest_file):
+            # SQLite would only say so once there is something to write.
+            if os.path.exists(part) and not os.access(part, os.W_OK):
+                raise _cannot_write(self.path, PermissionError(errno.EACCES, "Permission denied"))
         # What killed processes left behind is nobody's, now that the lock is ours.
         try:
             remove_partial(folder)
         except OSError as error:
             raise _cannot_write(self.path, error) from error
-        manifest_file = os.path.join(folder, MANIFEST_FILE)
         with names_sqlite(self.path):
             self._manifest = Manifest(manifest_file)
             self._manifest.check()
+            self._manifest.seal()
+        store = DurableStore(folder)
+        with names_damage(self.path, "zarr.json"):
+            self._group = zarr.open_group(store, mode="r+", zarr_format=3)
+        self._array = open_features(self.path, store, "r+")
+        if self._array is not None:
+            self._size = Layout.of(self.path, self._array, self._settings).size
         features = os.path.join(folder, FEATURES)
-        with names_damage(self.path, f"{FEATURES}/zarr.json"):
-            self._group = zarr.open_group(DurableStore(folder), mode="r+", zarr_format=3)
-            if os.path.exists(os.path.join(features, "zarr.json")):
-                self._array = self._group[FEATURES]
-                height, width = self._array.attrs["size"]
-                self._size = (height, width)
         if self._array is None and os.path.isdir(features):
             # Shards without what says how to read them.
             with self._naming_the_disk():
@@ -228,7 +236,7 @@ class StoreWriter:
             dtype="uint8",
             attributes={"about": "manifest.sqlite in this folder says which row is which image"},
         )
-        group.update_attributes(header.attributes())
+        group.update_attributes(with_sum(header.attributes()))
         with names_sqlite(self.path):
             Manifest.create(os.path.join(self._fresh, MANIFEST_FILE)).close()
         self._open(self._fresh)
@@ -342,19 +350,22 @@ class StoreWriter:
             _discard(old)
 
     def _create_array(self, size: tuple[int, int]) -> None:
-        names = self._settings.names(size)
-        rows_per_shard = _power_of_two(_SHARD_BYTES // (4 * len(names)))
+        length = self._settings.count(size)
+        attributes: dict[str, Any] = with_sum({"size": list(size)})
+        if self._settings.pool != "none":  # whose names are as many as a map has values
+            attributes["feature_names"] = self._settings.names(size)
+        rows_per_shard = _power_of_two(_SHARD_BYTES // (4 * length))
         rows_per_chunk = max(1, rows_per_shard // _CHUNKS_PER_SHARD)
         self._array = self._group.create_array(
             FEATURES,
-            shape=(self._rows, len(names)),
+            shape=(self._rows, length),
             dtype="float32",
-            chunks=(rows_per_chunk, len(names)),
-            shards=(rows_per_shard, len(names)),
+            chunks=(rows_per_chunk, length),
+            shards=(rows_per_shard, length),
             compressors=[ZstdCodec(level=3, checksum=True)],
             fill_value=float("nan"),
             dimension_names=("image", "feature"),
-            attributes={"feature_names": names, "size": list(size)},
+            attributes=attributes,
         )
         self._size = size
 

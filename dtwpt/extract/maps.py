@@ -15,6 +15,7 @@ import numpy as np
 
 import dtwpt
 from dtwpt.checks import as_count
+from dtwpt.extract.apart import check_spared
 from dtwpt.extract.reading import ImageError
 from dtwpt.extract.sources import Source, SourceChangedError, import_zarr, open_source
 from dtwpt.extract.tiling import Tiling, as_workers, maps_settings, threads
@@ -86,12 +87,12 @@ def tiles(
         If the image cannot be read, not in parts, or its values are too large for float32; or if
         it has changed while it was read.
     FileExistsError
-        If there is an output already, or an unfinished one of other settings, another version or
+        If there is an output already, or an unfinished one, of other settings, another version or
         another or a changed image.
     OSError
         If the output cannot be written, or another process writes it.
     TypeError, ValueError
-        If an argument is of the wrong type or value.
+        If an argument is of the wrong type or value, or the image is in the output.
 
     Notes
     -----
@@ -100,7 +101,8 @@ def tiles(
     rounds alike with one thread, which it has here, and with several.
 
     After an interruption the same call goes on with the tiles that are missing, if ``source`` is a
-    path. Each tile is on the disk before it counts as done. A tile is one shard of the array.
+    path; when all are there, it returns them. Each tile is on the disk before it counts as done. A
+    tile is one shard of the array.
 
     Memory is bounded by the workers and the tile, whatever the size of the image; only of images
     stored in strips, up to three bands of rows as high as a tile are kept as well.
@@ -121,11 +123,18 @@ def tiles(
     settings = maps_settings(operator, depth, wavelet, mode, colour)
     tile, workers = as_count(tile, "tile"), as_workers(workers)
     zarr = import_zarr()
-    target = _check_output(output, overwrite)
+    target = _check_output(output)
     partial = partial_path(target)
+    if isinstance(source, (str, os.PathLike)):
+        check_spared([target, partial], [os.fspath(source)])
     with open_source(source) as opened:
         tiling = Tiling.of(opened, settings, tile)
         attributes = _attributes(tiling, opened)
+        if os.path.lexists(target) and _is_done(target, output, attributes, overwrite):
+            if progress is not None:
+                count = sum(map(len, tiling.windows))
+                progress(count, count)
+            return zarr.open_array(target, mode="r")
         with contextlib.ExitStack() as stack:
             if os.path.lexists(partial):
                 # Whoever is at work on it has the lock: before anything is removed.
@@ -162,23 +171,37 @@ def partial_path(output: str | os.PathLike[str]) -> str:
 # The output -------------------------------------------------------------------------------------
 
 
-def _check_output(output: str | os.PathLike[str], overwrite: bool) -> str:
-    """Return the real path of an output that may be written."""
+def _check_output(output: str | os.PathLike[str]) -> str:
+    """Return the real path of an output whose folder is there."""
     target, shown = os.path.realpath(output), os.fspath(output)
     if not shown:
         raise FileNotFoundError("the output needs a name")
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"the folder of the output does not exist: {folder!r}")
-    if os.path.lexists(target):
-        if not overwrite:
-            raise FileExistsError(
-                f"the output {shown!r} exists: remove it or choose another name (in Python: "
-                "overwrite=True)"
-            )
-        if _attributes_of(target) is None:
-            raise FileExistsError(f"the output {shown!r} exists and is not an array of maps")
     return target
+
+
+def _is_done(
+    target: str, output: str | os.PathLike[str], attributes: dict[str, Any], overwrite: bool
+) -> bool:
+    """Whether the output that is there is what is asked for; False if it may be replaced."""
+    there, shown = _attributes_of(target), os.fspath(output)
+    if there is None:
+        raise FileExistsError(f"the output {shown!r} exists and is not an array of maps")
+    if overwrite:
+        return False
+    other = [name for name in attributes if there[name] != attributes[name]]
+    if other or attributes["source"] is None:  # of an image in memory nobody knows
+        differs = f" with another {', '.join(other)}" if other else ""
+        raise FileExistsError(
+            f"the output {shown!r} exists{differs}: remove it or choose another name (in Python: "
+            "overwrite=True)"
+        )
+    # Of a run that was killed in its last moment.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(target, _DONE))
+    return True
 
 
 def _attributes(tiling: Tiling, source: Source) -> dict[str, Any]:
@@ -323,7 +346,8 @@ def _put_in_place(partial: str, target: str) -> None:
     if os.path.lexists(target):
         os.rename(target, old)
     os.rename(partial, target)
-    os.unlink(os.path.join(target, _DONE))
+    with contextlib.suppress(FileNotFoundError):  # the same run again may have been quicker
+        os.unlink(os.path.join(target, _DONE))
     _sync(os.path.dirname(target))
     shutil.rmtree(old, ignore_errors=True)
 

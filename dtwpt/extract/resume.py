@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING
 
 from dtwpt.checks import as_count
+from dtwpt.extract.apart import sparing
 from dtwpt.extract.extractor import check_device
 from dtwpt.extract.files import is_store_name
 from dtwpt.extract.inputs import iterate_images
@@ -98,7 +99,8 @@ def extract_to_store(
     StoreBusyError
         If another process writes to the store.
     ValueError
-        If the store has other settings, is damaged, of a newer version, or something else.
+        If the store has other settings, is damaged, of a newer version, or something else; or if
+        an image lies in it.
     FileNotFoundError
         If a path does not exist or stands for no image.
     OSError
@@ -127,7 +129,8 @@ def extract_to_store(
     workers = workers if workers is None else as_count(workers, "workers")
     _check(output, device, engine, address, on_error, check)
     with StoreWriter(output, settings, device=device, restart=restart) as writer:
-        writer.plan(iterate_images(paths), check=check, retry_skipped=retry_skipped)
+        files = sparing([os.fspath(output)], iterate_images(paths))
+        writer.plan(files, check=check, retry_skipped=retry_skipped)
         counts = writer.counts()
         total = sum(counts.values())
         left = counts[State.WAITING]

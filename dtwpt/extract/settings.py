@@ -91,6 +91,14 @@ class Settings:
             return names
         return [f"{channel}_{name}" for channel in ("red", "green", "blue") for name in names]
 
+    def count(self, size: tuple[int, int]) -> int:
+        """Return the number of names that :meth:`names` returns, without making them."""
+        if self.pool != "none":
+            return len(self.names(size))
+        step = 1 << self.depth
+        places = -(-size[0] // step) * -(-size[1] // step)
+        return len(self.names((1, 1))) * places  # those of maps of one value
+
     def final_size(self) -> tuple[int, int] | None:
         """Return a size whose names are those of every image; None if that depends on the image.
 

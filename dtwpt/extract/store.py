@@ -7,11 +7,12 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,21 +30,25 @@ __all__ = [
     "VERSION",
     "FeatureStore",
     "Header",
+    "Layout",
     "StoredFeatures",
     "beside",
     "damaged",
     "names_damage",
     "names_sqlite",
+    "open_features",
     "open_store",
     "read_header",
     "shard_name",
     "skipped_of",
+    "with_sum",
 ]
 
 #: Names in the group.
 FEATURES, MANIFEST = "features", "manifest"
 #: The manifest lies in the folder of an empty array: Zarr then takes it for no part of its own.
 MANIFEST_FILE = os.path.join(MANIFEST, "manifest.sqlite")
+_SUM = "checksum"
 #: What the attribute "format" of the group says, and the version of the form described here.
 FORMAT, VERSION = "dtwpt feature store", 1
 
@@ -60,7 +65,7 @@ class Header:
     continued_by: tuple[dict[str, str], ...] = ()
 
     def attributes(self) -> dict[str, Any]:
-        """Return the attributes of the group."""
+        """Return the attributes of the group, but for their checksum."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -87,27 +92,61 @@ def read_header(path: str) -> Header:
     foreign = f"{path!r} is not a feature store of dtwpt"
     if not os.path.isdir(path):
         raise ValueError(foreign)
+    # What only a store has, by which it is known when it can no longer say so itself.
+    ours = os.path.isfile(os.path.join(path, MANIFEST_FILE))
     store = SteadyStore(path)
     try:
         with store.steady():
-            attributes = dict(zarr.open_group(store, mode="r", zarr_format=3).attrs)
+            attributes: dict[str, Any] = dict(zarr.open_group(store, mode="r", zarr_format=3).attrs)
         if attributes["format"] != FORMAT:
             raise ValueError(foreign)
-        version = int(str(attributes["version"]))
-    except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
-        raise ValueError(foreign) from error
+        version = int(attributes["version"])
+    except Exception as error:  # Zarr has many for what is no metadata
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise  # which says nothing about what is in it
+        raise (_garbled(path, "zarr.json", error) if ours else ValueError(foreign)) from error
     if version > VERSION:
         raise ValueError(f"{path!r} was made by a newer dtwpt: version {version} of its format")
     try:
-        return Header(
+        header = Header(
             str(attributes["identity"]),
-            Settings.from_dict(attributes["settings"]),  # type: ignore[arg-type]
+            Settings.from_dict(attributes["settings"]),
             str(attributes["device"]),
-            dict(attributes["made_by"]),  # type: ignore[arg-type]
-            tuple(dict(other) for other in attributes.get("continued_by", ())),  # type: ignore
+            dict(attributes["made_by"]),
+            tuple(dict(other) for other in attributes.get("continued_by", ())),
         )
+        _check_sum(attributes, header.attributes())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"the feature store {path!r} is damaged: {error}") from error
+        raise _garbled(path, "zarr.json", error) from error
+    return header
+
+
+def with_sum(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return attributes with a checksum: Zarr has one for what is in an array, not about it."""
+    return {**attributes, _SUM: _sum(attributes)}
+
+
+def _sum(attributes: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(attributes, sort_keys=True).encode()):08x}"
+
+
+def _check_sum(found: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Raise a ValueError if attributes of these names are not what was written down."""
+    ours = {name: found[name] for name in names if name in found}  # beside other people's
+    if _SUM in found and found[_SUM] != _sum(ours):  # the first stores had none
+        raise ValueError("its attributes have been changed")
+
+
+def _garbled(path: str, part: str, error: BaseException | str) -> ValueError:
+    """Return the error of a store of which a file that describes the others is damaged."""
+    return ValueError(
+        f"the feature store {path!r} is damaged: {part}: {_line(error)} (put back a copy of that "
+        "file, or extract again with --restart)"
+    )
+
+
+def _line(error: BaseException | str) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager
@@ -115,10 +154,24 @@ def names_sqlite(path: str) -> Iterator[None]:
     """Turn the errors of the manifest into ones that say which store, and what about it."""
     try:
         yield
-    except sqlite3.OperationalError as error:
-        raise OSError(f"the manifest of {path!r}: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise ValueError(f"the manifest of {path!r} is damaged: {error}") from error
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        # Python's own of what it cannot read have no name.
+        name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
+        if isinstance(error, sqlite3.OperationalError) and name != "SQLITE_ERROR":
+            raise OSError(f"the manifest of {path!r}: {error}{_why(str(error))}") from error
+        raise ValueError(
+            f"the manifest of {path!r} is damaged: {_line(error)} (put back a copy of "
+            "manifest.sqlite, or extract again with --restart)"
+        ) from error
+
+
+def _why(message: str) -> str:
+    """Return what SQLite's remarks mean for a store."""
+    if "unable to open" in message:
+        return ": is it there, and may it be read and written?"
+    if "readonly" in message:
+        return ": it may not be written here, not even to undo what a killed run has half written"
+    return ""
 
 
 @contextmanager
@@ -129,7 +182,7 @@ def names_damage(path: str, part: str) -> Iterator[None]:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # each codec has its own
-        raise damaged(path, f"{part}: {error}") from error
+        raise damaged(path, f"{part}: {_line(error)}") from error
 
 
 def damaged(path: str, what: str) -> ValueError:
@@ -186,8 +239,10 @@ class StoredFeatures:
         self._array: Any = None
         if len(self._rows):
             _check_same(self._path, self._identity)
-            with self._store.steady(), names_damage(self._path, f"{FEATURES}/zarr.json"):
-                self._array = zarr.open_array(self._store, path=FEATURES, mode="r")
+            with self._store.steady():
+                self._array = open_features(self._path, self._store, "r")
+            if self._array is None:
+                raise damaged(self._path, f"{FEATURES}/zarr.json is missing")
             _check_same(self._path, self._identity)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -300,6 +355,7 @@ class FeatureStore:
     features : StoredFeatures, shape (n, F)
         Read when indexed. One row an image that is done, in order of the absolute paths.
     feature_names : list of str, length F
+        Made when they are asked for: of whole maps there are many.
     files : list of str, length n
         The paths as they were last found.
     settings : Settings
@@ -322,12 +378,15 @@ class FeatureStore:
         self.made_by, self.continued_by = header.made_by, list(header.continued_by)
         self._where, self._identity = os.path.realpath(path), header.identity
         with names_sqlite(path), Manifest(os.path.join(self._where, MANIFEST_FILE)) as manifest:
+            manifest.check(thoroughly=False)
             self._rows, self._states, self._reasons = manifest.states()
         done = self._rows[self._states == State.DONE]
-        size = _stored_size(self._where) if len(done) else None
-        size = size or self.settings.final_size()
-        self.feature_names: list[str] = [] if size is None else self.settings.names(size)
-        self.features = StoredFeatures(self._where, header.identity, done, len(self.feature_names))
+        layout = _stored_layout(self._where, self.settings)
+        if layout is None and len(done):
+            raise damaged(path, f"{FEATURES}/zarr.json is missing")
+        self._size = self.settings.final_size() if layout is None else layout.size
+        length = 0 if self._size is None else self.settings.count(self._size)
+        self.features = StoredFeatures(self._where, header.identity, done, length)
         _check_same(self._where, header.identity)
 
     def __repr__(self) -> str:
@@ -351,6 +410,11 @@ class FeatureStore:
         return [self._paths[row] for row in self._rows[self._states == state]]
 
     @cached_property
+    def feature_names(self) -> list[str]:
+        """Return the names of the columns, which follow from the settings and the size."""
+        return [] if self._size is None else self.settings.names(self._size)
+
+    @cached_property
     def files(self) -> list[str]:
         """Return the paths of the rows."""
         return self._in_state(State.DONE)
@@ -368,15 +432,55 @@ class FeatureStore:
         return self._in_state(State.WAITING)
 
 
-def _stored_size(path: str) -> tuple[int, int]:
-    store = SteadyStore(path)
-    with store.steady(), names_damage(path, f"{FEATURES}/zarr.json"):
+class Layout(NamedTuple):
+    """What the array of features is about."""
+
+    size: tuple[int, int]
+    length: int
+
+    @classmethod
+    def of(cls, path: str, array: Any, settings: Settings) -> Layout:
+        """Return the layout of the array of a store.
+
+        Raises
+        ------
+        ValueError
+            If what describes the array is damaged.
+        """
+        part = f"{FEATURES}/zarr.json"
         try:
-            size: Any = zarr.open_array(store, path=FEATURES, mode="r").attrs["size"]
-        except FileNotFoundError:
-            raise damaged(path, f"{FEATURES}/zarr.json is missing") from None
-        height, width = size
-        return int(height), int(width)
+            height, width = (int(side) for side in array.attrs["size"])
+            _check_sum(array.attrs, ["size"])
+            layout = cls((height, width), int(array.shape[1]))
+            if layout.length != settings.count(layout.size):
+                raise ValueError(f"{layout.length} features, which the settings do not give")
+            rows, length = array.shards
+            if length != layout.length or rows < 1 or str(array.dtype) != "float32":
+                raise ValueError(f"shards of {rows} x {length}, {array.dtype}")
+            if not np.isnan(array.fill_value):
+                raise ValueError(f"fill_value {array.fill_value}")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _garbled(path, part, error) from error
+        return layout
+
+
+def open_features(path: str, store: Any, mode: str) -> Any:
+    """Return the array of features of a store; None if it has none yet."""
+    try:
+        return zarr.open_array(store, path=FEATURES, mode=mode, zarr_format=3)
+    except FileNotFoundError:
+        return None
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # Zarr has many for what is no metadata
+        raise _garbled(path, f"{FEATURES}/zarr.json", error) from error
+
+
+def _stored_layout(path: str, settings: Settings) -> Layout | None:
+    store = SteadyStore(path)
+    with store.steady():
+        array = open_features(path, store, "r")
+    return None if array is None else Layout.of(path, array, settings)
 
 
 def skipped_of(path: str) -> Iterator[tuple[str, str]]:

@@ -203,7 +203,6 @@ class StoreWriter:
         with names_sqlite(self.path):
             self._manifest = Manifest(manifest_file)
             self._manifest.check()
-            self._manifest.seal()
         store = DurableStore(folder)
         with names_damage(self.path, "zarr.json"):
             self._group = zarr.open_group(store, mode="r+", zarr_format=3)

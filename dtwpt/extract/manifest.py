@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from enum import IntEnum
@@ -22,7 +21,6 @@ __all__ = ["Manifest", "Plan", "State", "StoreBusyError", "StoreWarning"]
 _PATIENCE = 60.0
 # Inputs that are fetched at a time, so that no reader ever holds up the writer.
 _PAGE = 1000
-_SEALED_PAGE = 100_000
 
 _SCHEMA = """
 CREATE TABLE inputs (
@@ -33,19 +31,9 @@ CREATE TABLE inputs (
     reason TEXT,
     size INTEGER,
     mtime_ns INTEGER,
-    sha256 BLOB,
-    seal INTEGER               -- checksum of row, key, path, state and reason
+    sha256 BLOB
 )
 """
-
-# Every row has a checksum, as SQLite has none; a size or a time that is damaged only costs time.
-_SEAL = "seal(row, key, path, {state}, {reason})"
-_AS_IT_IS = _SEAL.format(state="state", reason="reason")
-_WAITING = f"state = 0, reason = NULL, seal = {_SEAL.format(state='0', reason='NULL')}"
-
-
-def _seal(*values: object) -> int:
-    return zlib.crc32(ascii(values).encode())
 
 
 class StoreBusyError(OSError):
@@ -96,7 +84,6 @@ class Manifest:
         self._database = sqlite3.connect(
             uri, timeout=_PATIENCE, isolation_level=None, uri=True, check_same_thread=False
         )
-        self._database.create_function("seal", 5, _seal, deterministic=True)
 
     @classmethod
     def create(cls, path: str) -> Manifest:
@@ -115,37 +102,12 @@ class Manifest:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def check(self, thoroughly: bool = True) -> None:
-        """Raise a sqlite3.Error if the file is not a sound manifest.
-
-        Without ``thoroughly`` the order of the keys is left to :meth:`states`, and no writer has to
-        wait for long.
-        """
-        pragma = "integrity_check" if thoroughly else "quick_check"
-        (verdict,) = self._database.execute(f"PRAGMA {pragma}(1)").fetchone()
+    def check(self) -> None:
+        """Raise a sqlite3.Error if the file is not a sound manifest."""
+        self._database.execute("SELECT row, key, path, state FROM inputs LIMIT 1").fetchall()
+        (verdict,) = self._database.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
-        (count,) = self._database.execute("SELECT coalesce(max(row) + 1, 0) FROM inputs").fetchone()
-        if not self._is_sealed():
-            return
-        for start in range(0, count, _SEALED_PAGE):
-            changed = self._database.execute(
-                f"SELECT row FROM inputs WHERE row >= ? AND row < ? AND seal IS NOT {_AS_IT_IS}",
-                (start, start + _SEALED_PAGE),
-            ).fetchone()
-            if changed is not None:
-                raise sqlite3.DatabaseError(f"row {changed[0]} has been changed")
-
-    def _is_sealed(self) -> bool:
-        """Whether rows have checksums, which those of the first stores had not."""
-        return ("seal",) in self._database.execute("SELECT name FROM pragma_table_info('inputs')")
-
-    def seal(self) -> None:
-        """Give the rows checksums if they have none."""
-        if not self._is_sealed():
-            with self._transaction():
-                self._database.execute("ALTER TABLE inputs ADD COLUMN seal INTEGER")
-                self._database.execute(f"UPDATE inputs SET seal = {_AS_IT_IS}")
 
     # Writing ------------------------------------------------------------------------------------
 
@@ -191,8 +153,7 @@ class Manifest:
                 ((os.fsencode(key), os.fsencode(path)) for key, path in with_keys(paths)),
             )
             execute(
-                "UPDATE inputs SET path = found.path, "
-                "seal = seal(row, inputs.key, found.path, state, reason) FROM found "
+                "UPDATE inputs SET path = found.path FROM found "
                 "WHERE inputs.key = found.key AND inputs.path != found.path"
             )
             (last,) = execute("SELECT coalesce(max(row), -1) FROM inputs").fetchone()
@@ -202,12 +163,13 @@ class Manifest:
             )
             retried = 0
             if retry_skipped:
-                retried = execute(f"UPDATE inputs SET {_WAITING} WHERE state = 2").rowcount
+                retried = execute(
+                    "UPDATE inputs SET state = 0, reason = NULL WHERE state = 2"
+                ).rowcount
             new = execute(
-                f"INSERT INTO inputs (row, key, path, state, seal) SELECT row, key, path, 0, "
-                f"{_SEAL.format(state='0', reason='NULL')} FROM "
-                "(SELECT ? + row_number() OVER (ORDER BY key) AS row, key, path FROM found "
-                "WHERE key NOT IN (SELECT key FROM inputs))",
+                "INSERT INTO inputs (row, key, path, state) "
+                "SELECT ? + row_number() OVER (ORDER BY key), key, path, 0 FROM found "
+                "WHERE key NOT IN (SELECT key FROM inputs)",
                 (last,),
             ).rowcount
             execute("DELETE FROM found")
@@ -241,25 +203,25 @@ class Manifest:
                 return False
         elif same_times:
             return False
-        self._database.execute(f"UPDATE inputs SET {_WAITING} WHERE row = ?", (row,))
+        self._database.execute("UPDATE inputs SET state = 0, reason = NULL WHERE row = ?", (row,))
         return True
 
     def wait_again(self, rows: Iterable[int]) -> None:
         """Take up rows again, all of them or none."""
         with self._transaction():
             self._database.executemany(
-                f"UPDATE inputs SET {_WAITING} WHERE row = ?", ((row,) for row in rows)
+                "UPDATE inputs SET state = 0, reason = NULL WHERE row = ?", ((row,) for row in rows)
             )
 
     def finish(self, results: Iterable[tuple[int, str | None, Stamp]]) -> None:
         """Write down rows that are done (reason None) or skipped, all of them or none."""
         with self._transaction():
             self._database.executemany(
-                "UPDATE inputs SET state = ?1, reason = ?2, size = ?3, mtime_ns = ?4, "
-                f"sha256 = ?5, seal = {_SEAL.format(state='?1', reason='?2')} WHERE row = ?6",
+                "UPDATE inputs SET state = ?, reason = ?, size = ?, mtime_ns = ?, sha256 = ? "
+                "WHERE row = ?",
                 (
                     (
-                        int(State.DONE if reason is None else State.SKIPPED),
+                        State.DONE if reason is None else State.SKIPPED,
                         reason if reason is None else _text(reason),
                         *stamp,
                         row,

@@ -378,7 +378,6 @@ class FeatureStore:
         self.made_by, self.continued_by = header.made_by, list(header.continued_by)
         self._where, self._identity = os.path.realpath(path), header.identity
         with names_sqlite(path), Manifest(os.path.join(self._where, MANIFEST_FILE)) as manifest:
-            manifest.check(thoroughly=False)
             self._rows, self._states, self._reasons = manifest.states()
         done = self._rows[self._states == State.DONE]
         layout = _stored_layout(self._where, self.settings)

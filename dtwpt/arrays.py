@@ -7,11 +7,9 @@ here unless the caller already holds a tensor.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -27,8 +25,6 @@ Allocate: TypeAlias = Callable[[tuple[int, ...], Array], Array]
 __all__ = [
     "Allocate",
     "Array",
-    "Layout",
-    "Scratch",
     "as_complex_input",
     "as_real_input",
     "complex_empty",
@@ -39,7 +35,6 @@ __all__ = [
     "empty",
     "full_precision",
     "is_tensor",
-    "lay_out",
     "linear_map",
     "namespace",
     "permute",
@@ -50,8 +45,6 @@ __all__ = [
     "take",
 ]
 
-# Numbers in an array that is kept, at most.
-_SCRATCH_NUMBERS = 2**22
 _NUMPY_COMPLEX = {"float32": np.complex64, "float64": np.complex128}
 
 
@@ -139,38 +132,6 @@ def empty(shape: tuple[int, ...], like: Array) -> Array:
     return like.new_empty(shape) if is_tensor(like) else np.empty(shape, like.dtype)
 
 
-class Scratch:
-    """Memory for the arrays in between, which are written anew for each piece of the work.
-
-    The system hands out memory a page at a time, at the first touch: arrays of a megabyte that
-    are new each time take longer to get than to fill. Large ones are not kept; not for two
-    threads at a time.
-    """
-
-    def __init__(self) -> None:
-        self._arrays: dict[str, Array] = {}
-
-    def named(self, name: str) -> Allocate:
-        """Return what allocates arrays that overwrite the last one of that name."""
-
-        def allocate(shape: tuple[int, ...], like: Array) -> Array:
-            size = math.prod(shape)
-            if size > _SCRATCH_NUMBERS:
-                return empty(shape, like)
-            kept = self._arrays.get(name)
-            if kept is None or kept.shape[0] < size or not _alike(kept, like):
-                kept = self._arrays[name] = empty((size,), like)
-            return kept[:size].reshape(shape)
-
-        return allocate
-
-
-def _alike(a: Array, b: Array) -> bool:
-    if is_tensor(a) or is_tensor(b):
-        return is_tensor(a) and is_tensor(b) and (a.dtype, a.device) == (b.dtype, b.device)
-    return bool(a.dtype == b.dtype)
-
-
 def complex_empty(shape: tuple[int, ...], like: Array) -> Array:
     """Return an uninitialised complex array of the precision and device of the real ``like``."""
     if is_tensor(like):
@@ -223,64 +184,6 @@ def take(x: Array, index: NDArray[np.intp], axis: int) -> Array:
         blank = (slice(None),) * (axis % x.ndim) + (np.flatnonzero(index < 0),)
         taken[blank] = 0
     return taken
-
-
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """Places along an axis of which copies are taken, -1 for a zero; see :func:`lay_out`.
-
-    They go up one by one for the most part: from ``start`` to ``stop``, that block begins at place
-    ``first``. The rest is ``wanted``, as counted in what is being laid out if all of it is in
-    the block (``within``), which lies better in memory than where it came from.
-    """
-
-    size: int
-    start: int
-    stop: int
-    first: int
-    wanted: NDArray[np.intp]
-    within: bool
-
-    @classmethod
-    def of(cls, index: NDArray[np.intp]) -> Layout:
-        """Return the layout that takes the places ``index``."""
-        start, stop = _longest_run(index)
-        first = int(index[start]) if stop > start else 0
-        wanted = np.concatenate([index[:start], index[stop:]])
-        inside = (wanted >= first) & (wanted < first + stop - start)
-        within = bool((inside | (wanted < 0)).all())
-        if within:
-            wanted = np.where(wanted < 0, -1, wanted - first + start)
-        return cls(index.size, start, stop, first, wanted, within)
-
-
-def lay_out(x: Array, layout: Layout, allocate: Allocate = empty) -> Array:
-    """Return copies of rows of each plane, (B, R, ...) to (B, layout.size, ...), in C order."""
-    start, stop, length = layout.start, layout.stop, layout.size
-    planes = x.shape[0]
-    out = allocate((planes, length, *x.shape[2:]), x)
-    out[:, start:stop] = x[:, layout.first : layout.first + stop - start]
-    if layout.wanted.size == 0:
-        return out
-    if layout.within:  # rows of all planes after one another
-        at = length * np.arange(planes)[:, None] + layout.wanted
-        at = np.where(layout.wanted < 0, -1, at)
-        taken = take(out.reshape(planes * length, -1), at.ravel(), 0)
-        taken = taken.reshape(planes, layout.wanted.size, *x.shape[2:])
-    else:
-        taken = take(x, layout.wanted, 1)
-    out[:, :start] = taken[:, :start]
-    out[:, stop:] = taken[:, start:]
-    return out
-
-
-def _longest_run(index: NDArray[np.intp]) -> tuple[int, int]:
-    """Start and stop of the longest run in which an index goes up one by one from 0 or more."""
-    breaks = np.flatnonzero((np.diff(index) != 1) | (index[:-1] < 0)) + 1
-    edges = np.concatenate([[0], breaks, [index.size]])
-    longest = int(np.argmax(np.diff(edges)))
-    start, stop = int(edges[longest]), int(edges[longest + 1])
-    return (start, stop) if index[start] >= 0 else (start, start)
 
 
 def constant(values: NDArray[np.float64], like: Array) -> Array:

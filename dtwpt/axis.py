@@ -19,18 +19,17 @@ from numpy.typing import NDArray
 from dtwpt.arrays import (
     Allocate,
     Array,
-    Layout,
-    Scratch,
     contiguous,
     empty,
-    lay_out,
     permute,
     planes_product,
     planes_windows_product,
     take,
 )
 from dtwpt.borders import source_index
+from dtwpt.layout import Layout, lay_out
 from dtwpt.packets import PacketBank
+from dtwpt.scratch import Scratch
 from dtwpt.wavelets import Wavelet
 
 __all__ = ["Axis", "axis_for", "packet_taps", "place_cells"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dtwpt.arrays import Array, Scratch, empty
+from dtwpt.arrays import Array, empty
 from dtwpt.checks import as_depth, as_int, as_wavelet
 from dtwpt.operators import cmod2, cmod2_in, rmax2, rmax2_in
 from dtwpt.packets import PacketBank
+from dtwpt.scratch import Scratch
 from dtwpt.wavelets import Wavelet
 
 __all__ = ["OPERATORS", "packet_feature_names", "packet_features", "packet_features_in"]

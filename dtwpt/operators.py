@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dtwpt.arrays import (
     Allocate,
     Array,
-    Scratch,
     as_real_input,
     empty,
     full_precision,
@@ -17,6 +16,7 @@ from dtwpt.arrays import (
 )
 from dtwpt.checks import as_depth, as_mode, as_pool, as_wavelet
 from dtwpt.plane import Piece, Plane, combine, plane_for
+from dtwpt.scratch import Scratch
 from dtwpt.transform import dtcwpt2
 from dtwpt.wavelets import Wavelet
 

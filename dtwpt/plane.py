@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 
 from dtwpt.arrays import (
     Array,
-    Layout,
-    Scratch,
     complex_empty,
     empty,
-    lay_out,
     namespace,
     permute,
     real_and_imaginary,
 )
 from dtwpt.axis import Axis, axis_for
+from dtwpt.layout import Layout, lay_out
 from dtwpt.packets import PLANE_GAIN
+from dtwpt.scratch import Scratch
 from dtwpt.wavelets import Wavelet
 
 __all__ = ["Part", "Piece", "Plane", "Stretch", "Window", "combine", "plane_for"]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from skimage import data
 
 import dtwpt
-from dtwpt.arrays import Scratch
 from dtwpt.features import packet_features, packet_features_in
+from dtwpt.scratch import Scratch
 from tests.strategies import depths, modes, noise, seeds, wavelets
 
 

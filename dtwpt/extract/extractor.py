@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from dtwpt.arrays import Scratch
 from dtwpt.extract.reading import ImageError, read_image
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.sizing import centre_crop, resize
 from dtwpt.features import packet_features_in
+from dtwpt.scratch import Scratch
 
 __all__ = [
     "FeatureExtractor",

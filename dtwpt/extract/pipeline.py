@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from dtwpt.arrays import Scratch
 from dtwpt.extract.decoding import Arrival, Decoders, Task
 from dtwpt.extract.extractor import Row, Stamp, image_of, rows_of, stamp_of
 from dtwpt.extract.reading import ImageError
 from dtwpt.extract.settings import Settings
+from dtwpt.scratch import Scratch
 
 __all__ = ["TIMEOUT", "Outcome", "Pipeline", "Reading", "stream"]
 

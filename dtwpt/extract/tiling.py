@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from dtwpt.arrays import Scratch
 from dtwpt.checks import as_count, as_wavelet
 from dtwpt.extract.reading import ImageError
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.sources import Source, open_source
 from dtwpt.operators import fill_modulus, fill_rmax
 from dtwpt.plane import Plane, Window, plane_for
+from dtwpt.scratch import Scratch
 
 __all__ = ["Tile", "Tiling", "as_workers", "iter_tiles"]
 

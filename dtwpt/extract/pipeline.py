@@ -220,13 +220,10 @@ class Pipeline:
         room = self._bytes < self._most_bytes
         waitables = self._decoders.waitables(room, self._order[0].row if self._order else None)
         ready = []
-        if self._open and not self._running:
+        if self._open and (not self._running or not room):
             ready = wait([*waitables, self._woken], 0)
             if not ready:
-                # Nothing more to be had at once: better a small batch than nothing to do.
-                fullest = max(self._open, key=lambda shape: self._open[shape].nbytes)
-                self._full.append(self._open.pop(fullest))
-                self._start_threads()
+                self._start_small_batches(in_all_threads=not room)
         ready = ready or wait([*waitables, self._woken], 1.0)
         for connection in ready:
             if connection is self._woken:
@@ -268,6 +265,14 @@ class Pipeline:
             if self._running and len(self._full) < _AHEAD:
                 return
             self._start(self._full.popleft())
+
+    def _start_small_batches(self, in_all_threads: bool) -> None:
+        """Begin what is not full, as nothing more is to be had at once: one, or all if need be."""
+        threads = self._threads if in_all_threads else 1
+        while self._open and len(self._running) < threads:
+            fullest = max(self._open, key=lambda shape: self._open[shape].nbytes)
+            self._full.append(self._open.pop(fullest))
+            self._start_threads()
 
     def _start(self, batch: _Batch) -> None:
         count = len(batch.arrivals)

@@ -6,13 +6,14 @@ The stems, all of the same output shape:
 - blur: the same with MaxBlurPool2d (Zhang 2019) for pooling;
 - rmax, cmod: wavelet packets in some of the channels, with max pooling or with a modulus;
 - antialias: no training of its own; the trained conv network, Gabor-like filters of which go
-  through a modulus. Calibrated: with gains and offsets from training images, no labels.
+  through a modulus. Calibrated: with gains and offsets from training images, no labels. Normalised
+  anew: the statistics of the later normalisations are then estimated again from the same images.
 
 Printed for each: accuracy, the share of test images whose predicted class changes when the image
 moves by 1 to 4 pixels, what is learned and computed, and the time of a training step.
 
 Without --data the images come with scikit-learn and scikit-image, and training takes minutes on a
-CPU: "photographs", from which of 13 photographs is this patch; or "digits". Training and test
+CPU: "photographs", from which of 11 photographs is this patch; or "digits". Training and test
 patches come from different bands of the photographs, and no pixel is made up: a shifted test image
 is another crop of a larger one. With --data FOLDER the images are those of FOLDER/train/CLASS and
 FOLDER/val/CLASS, as in ImageNet; see imagenet.md. Run it with torchrun for several processes.
@@ -21,6 +22,7 @@ FOLDER/val/CLASS, as in ImageNet; see imagenet.md. Run it with torchrun for seve
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import random
@@ -38,9 +40,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from skimage import data as photographs
 from sklearn.datasets import load_digits
+from sklearn.decomposition import FastICA
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset, TensorDataset
 from torchvision import models, transforms
 from torchvision.datasets import ImageFolder
@@ -70,12 +74,12 @@ PHOTOGRAPHS = (
     "gravel",
     "hubble_deep_field",
     "immunohistochemistry",
-    "retina",
-    "rocket",
     "stereo_motorcycle",
 )
 STEMS = ("conv", "blur", "rmax", "cmod")
-ANTIALIASED = ("antialias", "antialias, calibrated")
+ANTIALIASED = ("antialias", "antialias, calibrated", "the same, normalised anew")
+# Least standard deviation of a patch of normalised contrast: an empty sky could be anyone's.
+EMPTY = 0.3
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -156,19 +160,23 @@ def without_lighting(band: NDArray[np.float64], sigma: float) -> Tensor:
 
 
 def patches(bands: list[Tensor], side: int, count: int, rng: np.random.Generator) -> Tensor:
-    """Patches from anywhere in the bands."""
+    """Patches from anywhere in the bands, but where nothing is seen."""
     room = np.array([(len(band) - side + 1) * (band.shape[1] - side + 1) for band in bands])
     found = []
-    for index in rng.choice(len(bands), count, p=room / room.sum()):
-        band = bands[index]
-        top, left = (int(rng.integers(n - side + 1)) for n in band.shape)
-        found.append(band[top : top + side, left : left + side])
+    for _ in range(count):
+        for _ in range(100):
+            band = bands[rng.choice(len(bands), p=room / room.sum())]
+            top, left = (int(rng.integers(n - side + 1)) for n in band.shape)
+            patch = band[top : top + side, left : left + side]
+            if patch.std() > EMPTY:
+                break
+        found.append(patch)
     return torch.stack(found)[:, None]
 
 
 def patches_of_photographs(options: argparse.Namespace, seed: int) -> Task:
     """Patches of photographs cut into bands, every other one of which is for the test."""
-    size = options.size or 64
+    size = options.size or 48
     side = size + 2 * REACH
     rng = np.random.default_rng(seed)
     sets: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -220,11 +228,11 @@ def folder(options: argparse.Namespace) -> Task:
 class SmallResNet(models.ResNet):  # type: ignore[misc]
     """Torchvision's ResNet with one block in each of three stages, and fewer channels."""
 
-    def __init__(self, num_classes: int, channels: int) -> None:
+    def __init__(self, num_classes: int, channels: int, kernel: int) -> None:
         super().__init__(models.resnet.BasicBlock, [1, 1, 1, 1])
         self.layer4 = nn.Identity()
         self.bn1 = nn.BatchNorm2d(32)
-        self.conv1 = first_convolution(channels, 32)
+        self.conv1 = first_convolution(channels, 32, kernel)
         self.fc = nn.Linear(64, num_classes)
 
     def _make_layer(self, block: Any, planes: int, *args: Any, **options: Any) -> nn.Sequential:
@@ -234,26 +242,56 @@ class SmallResNet(models.ResNet):  # type: ignore[misc]
         return layer
 
 
-def first_convolution(channels: int, out_channels: int) -> nn.Conv2d:
-    conv = nn.Conv2d(channels, out_channels, 7, 2, 3, bias=False)
+def first_convolution(channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
+    conv = nn.Conv2d(channels, out_channels, kernel, 2, kernel // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
 
 
-def network(name: str, stem: str, task: Task, free_channels: int | None) -> nn.Module:
+def network(stem: str, task: Task, options: argparse.Namespace) -> nn.Module:
     """Return a network with one of the stems, initialised by torch's random numbers."""
     model: nn.Module
-    if name == "small":
-        model = SmallResNet(task.classes, task.channels)
+    if options.network == "small":
+        model = SmallResNet(task.classes, task.channels, options.kernel)
     else:
-        model = getattr(models, name)(num_classes=task.classes)
-        if task.channels != 3:
-            model.conv1 = first_convolution(task.channels, 64)
+        model = getattr(models, options.network)(num_classes=task.classes)
+        if (task.channels, options.kernel) != (3, 7):
+            model.conv1 = first_convolution(task.channels, 64, options.kernel)
     if stem == "blur":
         model.maxpool = MaxBlurPool2d(3, 2, 1)
     elif stem != "conv":
-        replace_stem(model, stem, free_channels=free_channels, inplace=True)
+        replace_stem(model, stem, free_channels=options.free_channels, inplace=True)
+    if options.start == "ica":
+        for module in model.get_submodule("conv1").modules():
+            if isinstance(module, nn.Conv2d):
+                independent_components(module, task)
     return model
+
+
+def independent_components(conv: nn.Conv2d, task: Task, count: int = 20_000) -> None:
+    """Let a convolution begin with the independent components of small training patches.
+
+    What natural images are sparse combinations of: waves under an envelope, most of them (Bell and
+    Sejnowski 1997). No labels.
+    """
+    height, width = conv.kernel_size
+    found = []
+    generator = torch.Generator().manual_seed(torch.initial_seed())
+    for index in torch.randint(len(cast(Sized, task.train)), (count,), generator=generator):
+        image = task.train[int(index)][0]
+        top, left = (
+            int(torch.randint(n - side + 1, (), generator=generator))
+            for n, side in zip(image.shape[1:], (height, width), strict=True)
+        )
+        found.append(image[:, top : top + height, left : left + width].flatten())
+    samples = torch.stack(found).double()
+    samples -= samples.mean(1, keepdim=True)
+    ica = FastICA(conv.out_channels, random_state=0, max_iter=300, tol=1e-3)
+    components = torch.from_numpy(ica.fit(samples.numpy()).mixing_.T.copy())
+    # As large as the random ones in their place.
+    scale = conv.weight.detach().norm() / components.norm(dim=1, keepdim=True)
+    scale = scale / conv.out_channels**0.5
+    conv.weight.data = (scale * components).reshape(conv.weight.shape).to(conv.weight)
 
 
 def processes() -> tuple[int, int]:
@@ -272,6 +310,24 @@ def save(path: Path, state: dict[str, Any]) -> None:
     unfinished = path.with_suffix(".part")
     torch.save(state, unfinished)
     os.replace(unfinished, path)
+
+
+def optimiser_of(model: nn.Module, options: argparse.Namespace) -> torch.optim.Optimizer:
+    """Return an optimiser of two groups, the first of which is the first layer's kernels."""
+    stem = model.get_submodule("conv1")
+    # What a wavelet stem learns besides, the mixing of packets, learns as fast as the rest.
+    kernels = [module.weight for module in stem.modules() if isinstance(module, nn.Conv2d)]
+    chosen = {id(weights) for weights in kernels}
+    others = [weights for weights in model.parameters() if id(weights) not in chosen]
+    return torch.optim.SGD(
+        [
+            {"params": kernels, "weight_decay": options.stem_weight_decay},
+            {"params": others, "weight_decay": options.weight_decay},
+        ],
+        options.learning_rate,
+        momentum=0.9,
+        nesterov=True,
+    )
 
 
 def train(
@@ -296,20 +352,10 @@ def train(
     if steps == 0:
         raise SystemExit(f"--batch {options.batch} is more than the training images")
     stem = model.get_submodule("conv1")
-    kernels = [weights for weights in stem.parameters() if weights.ndim > 1]
-    chosen = {id(weights) for weights in kernels}
-    others = [weights for weights in model.parameters() if id(weights) not in chosen]
-    optimiser = torch.optim.SGD(
-        [
-            {"params": kernels, "weight_decay": options.stem_weight_decay},
-            {"params": others, "weight_decay": options.weight_decay},
-        ],
-        options.learning_rate,
-        momentum=0.9,
-        nesterov=True,
-    )
+    optimiser = optimiser_of(model, options)
+    rates = [options.stem_learning_rate, options.learning_rate]
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, options.learning_rate, steps, pct_start=0.1, cycle_momentum=False
+        optimiser, rates, steps, pct_start=0.1, cycle_momentum=False
     )
     amp = getattr(torch, options.amp) if options.amp else None
     scaler = torch.amp.GradScaler(device.type, enabled=amp is torch.float16)
@@ -379,7 +425,7 @@ def evaluate(model: nn.Module, task: Task, options: argparse.Namespace) -> list[
 def report(rows: dict[str, list[dict[str, Any]]]) -> None:
     """Print means over seeds, and standard deviations."""
     flips = "".join(f"{f'flips, {d} px':>14}" for d in SHIFTS)
-    say(f"\n{'stem':22}{'accuracy':>14}{flips}{'parameters':>12}{'stem Mmac':>11}{'ms/step':>9}")
+    say(f"\n{'stem':26}{'accuracy':>14}{flips}{'parameters':>12}{'stem Mmac':>11}{'ms/step':>9}")
     for name, runs in rows.items():
         values = np.array([[run["accuracy"], *run["flips"]] for run in runs])
         spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
@@ -390,7 +436,7 @@ def report(rows: dict[str, list[dict[str, Any]]]) -> None:
         steps = [run["milliseconds"] for run in runs if run["milliseconds"] is not None]
         timing = f"{np.mean(steps):.0f}" if steps else ""
         run = runs[0]
-        say(f"{name:22}{cells}{run['parameters']:12}{run['stem_macs'] / 1e6:11.2f}{timing:>9}")
+        say(f"{name:26}{cells}{run['parameters']:12}{run['stem_macs'] / 1e6:11.2f}{timing:>9}")
 
 
 def draw_filters(model: nn.Module, path: Path) -> None:
@@ -418,13 +464,16 @@ def antialiased(model: nn.Module, task: Task, options: argparse.Namespace) -> di
     """Return the trained network with antialias_stem, without and with calibration."""
     model.eval()
     torch.manual_seed(0)  # the same images in every process
-    calibration = next(iter(DataLoader(task.train, options.calibration, shuffle=True)))[0]
+    images = next(iter(DataLoader(task.train, options.calibration, shuffle=True)))[0]
+    images = images.to(options.device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that no filter is Gabor-like is printed
-        return {
-            name: antialias_stem(model, options.threshold, calibrate=images)
-            for name, images in zip(ANTIALIASED, (None, calibration), strict=True)
-        }
+        found = [
+            antialias_stem(model, options.threshold, calibrate=given) for given in (None, images)
+        ]
+    found.append(copy.deepcopy(found[1]))
+    update_bn(images.split(options.batch), found[2])
+    return dict(zip(ANTIALIASED, (stable.eval() for stable in found), strict=True))
 
 
 def run(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
@@ -459,7 +508,7 @@ def run(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
         for stem in options.stems:
             random.seed(seed)
             torch.manual_seed(seed)
-            model = network(options.network, stem, task, options.free_channels)
+            model = network(stem, task, options)
             name = f"{options.network}-{stem}-{seed}"
             checkpoint = options.checkpoints / f"{name}.pt" if options.checkpoints else None
             milliseconds = train(model, task, options, seed, checkpoint)
@@ -482,10 +531,13 @@ def arguments() -> argparse.Namespace:
     add("--dataset", choices=("photographs", "digits"), default="photographs")
     add("--data", type=Path, metavar="FOLDER", help="images of your own, in place of --dataset")
     add("--network", default="small", help="small, or a ResNet of torchvision: resnet18")
+    add("--kernel", type=int, default=7, help="side of the first layer's kernels (7)")
+    start = "first kernels: of independent components (photographs), which learn 100 times slower"
+    add("--start", choices=("random", "ica"), help=start)
     add("--stems", nargs="+", choices=STEMS, default=STEMS)
     add("--free-channels", type=int, help="of rmax and cmod (default: five of eight)")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    add("--size", type=int, help="pixels (default: 64; digits 32, FOLDER 224)")
+    add("--size", type=int, help="pixels (default: 48; digits 32, FOLDER 224)")
     add("--train", type=int, default=600, help="training patches of each photograph (600)")
     add("--test", type=int, default=300, help="test patches of each photograph (300)")
     add("--sigma", type=float, default=2.0, help="pixels of the local normalisation (2)")
@@ -494,10 +546,11 @@ def arguments() -> argparse.Namespace:
     add("--batch", type=int, default=64, help="of all processes together (64)")
     add("--learning-rate", type=float, default=0.1)
     add("--weight-decay", type=float, default=1e-3)
-    add("--stem-weight-decay", type=float, help="of its kernels (0.06; FOLDER: the same)")
+    add("--stem-weight-decay", type=float, help="of its kernels (the same)")
+    add("--stem-learning-rate", type=float, help="of its kernels (see --start)")
     add("--penalty", type=float, default=0.0, help="factor of WaveletStem.penalty() in the loss")
-    add("--threshold", type=float, default=0.6, help="of antialias_stem")
-    add("--calibration", type=int, default=128, help="images to calibrate antialias_stem with")
+    add("--threshold", type=float, default=0.7, help="of antialias_stem (0.7)")
+    add("--calibration", type=int, default=2048, help="images for antialias_stem (2048)")
     add("--amp", choices=("bfloat16", "float16"), help="mixed precision")
     add("--device", help="default: cuda where there is one")
     add("--workers", type=int, default=0, help="processes that load images (0)")
@@ -509,8 +562,14 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick:
         options.seeds, options.epochs, options.train, options.test = [0], 2, 20, 20
+    if options.start is None:
+        photographic = options.dataset == "photographs" and not options.data
+        options.start = "ica" if photographic else "random"
+    if options.stem_learning_rate is None:
+        slower = 0.01 if options.start == "ica" else 1.0
+        options.stem_learning_rate = slower * options.learning_rate
     if options.stem_weight_decay is None:
-        options.stem_weight_decay = options.weight_decay if options.data else 6e-2
+        options.stem_weight_decay = options.weight_decay
     if options.data and not (options.data / "train").is_dir():
         parser.error(f"--data {options.data} has no folder train")
     return options

@@ -14,7 +14,8 @@ for needed in ("torch", "torchvision", "skimage", "sklearn", "matplotlib"):
     pytest.importorskip(needed)
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "train_classifier.py"
-STEMS = ["conv", "antialias", "antialias, calibrated", "blur", "rmax", "cmod"]
+MODULI = ["antialias", "antialias, calibrated", "the same, normalised anew"]
+STEMS = ["conv", *MODULI, "blur", "rmax", "cmod"]
 
 Run = Callable[..., dict[str, list[dict[str, Any]]]]
 
@@ -55,10 +56,21 @@ def test_photographs(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
     picture = tmp_path / "pictures" / "small-conv-0.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
-    assert all(f"\n{name:22}" in printed for name in STEMS)
+    assert all(f"\n{name:26}" in printed for name in STEMS)
     # The same seed, the same figures.
     again = run(*arguments, "--stems", "cmod")["cmod"][0]
     assert again | {"milliseconds": 0} == stable | {"milliseconds": 0}
+
+
+def test_independent_components_are_gabor_like_and_stay_so(run: Run) -> None:
+    changed = {}
+    for start in ("ica", "random"):
+        rows = run("--stems", "conv", "--size", "32", "--threshold", "0.6", "--start", start)
+        assert list(rows) == ["conv", *MODULI]
+        changed[start] = {rows[name][0]["changed"] for name in MODULI}
+    # Of 32 channels.
+    assert min(changed["ica"]) > 16
+    assert max(changed["random"]) < 4
 
 
 def test_interrupted_training_goes_on(

@@ -6,16 +6,20 @@ however late a test looks: what is done to it meanwhile happens in the middle of
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dtwpt.cli import main
-from dtwpt.extract import decoding, pipeline
+from dtwpt.extract import decoding, load, pipeline
 from dtwpt.extract.extractor import image_of as read
 from dtwpt.extract.settings import Settings
 
@@ -35,6 +39,34 @@ def image_of(path: str, settings: Settings) -> NDArray[np.float32]:
 def let_go(path: Path) -> None:
     """Have a gated image read."""
     Path(f"{path}.open").touch()
+
+
+@contextlib.contextmanager
+def running(command: Sequence[Any], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """Run a command in a session of its own, and kill what is left of it in the end."""
+    with subprocess.Popen(command, start_new_session=True, **options) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_until(what: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
+    """Wait for something that a running command has to do before it ends."""
+    deadline = time.monotonic() + 600
+    while not what():
+        assert process.poll() is None, "it has ended"
+        assert time.monotonic() < deadline, "it does not get on"
+        time.sleep(0.02)
+
+
+def has_features(path: Path, least: int = 1) -> bool:
+    """Whether a store is there and has some."""
+    try:
+        return len(load(path).files) >= least
+    except FileNotFoundError:
+        return False
 
 
 if __name__ != "tests.gated":  # in the processes that read as well

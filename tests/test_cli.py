@@ -24,7 +24,7 @@ import dtwpt
 from dtwpt.cli import main
 from dtwpt.extract import Settings, extract, load
 from dtwpt.invariance import predict
-from tests.gated import let_go
+from tests.gated import has_features, let_go, running, wait_until
 
 RNG = np.random.default_rng(0)
 COMMAND = [sys.executable, "-m", "dtwpt.cli"]
@@ -505,29 +505,20 @@ def many(tmp_path: Path) -> Path:
     return folder
 
 
-def wait_for_features(path: Path, process: subprocess.Popen[str]) -> None:
-    while process.poll() is None:
-        with contextlib.suppress(FileNotFoundError):
-            if load(path).files:
-                return
-        time.sleep(0.02)
-    raise AssertionError("it has ended")
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_store_is_gone_on_with(tmp_path: Path, number: signal.Signals, workers: int) -> None:
     pytest.importorskip("zarr")
     many(tmp_path)
     command = ["extract", "long", "-o", "a.zarr", "--workers", str(workers)]
-    with subprocess.Popen(
+    with running(
         [*GATED, *command, "--report", "report.json"],
         cwd=tmp_path,
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        wait_for_features(tmp_path / "a.zarr", process)
+        wait_until(lambda: has_features(tmp_path / "a.zarr"), process)
         busy = run(*command, cwd=tmp_path)
         assert busy.returncode == 1
         assert busy.stderr == "dtwpt: another process is writing to 'a.zarr'\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from dtwpt.extract import (
     find_images,
     load,
     load_settings,
+    pipeline,
     read_image,
     save,
 )
+from dtwpt.extract.extractor import rows_of
 from dtwpt.extract.sizing import centre_crop, resize
 from dtwpt.features import packet_feature_names, packet_features
 
@@ -313,3 +316,19 @@ def test_settings_of_a_newer_version_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "newer.npz", settings=np.array(json.dumps(newer)))
     with pytest.raises(ValueError, match="unknown setting twist"):
         load_settings(tmp_path / "newer.npz")
+
+
+def test_large_images_are_transformed_beside_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at a time fill the memory that pixels may take, and neither waits for a third."""
+    both = threading.Barrier(2, timeout=300)
+
+    def meet(*arguments: Any) -> Any:
+        both.wait()
+        return rows_of(*arguments)
+
+    monkeypatch.setattr(pipeline, "rows_of", meet)
+    for number in range(4):
+        np.save(tmp_path / f"{number}.npy", np.full((1024, 1024), number, np.float32))
+    assert len(extract(tmp_path, workers=2).files) == 4

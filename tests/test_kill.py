@@ -16,7 +16,7 @@ from PIL import Image
 
 import dtwpt
 from dtwpt.extract import extract, load
-from tests.gated import GATED
+from tests.gated import GATED, running, wait_until
 
 zarr = pytest.importorskip("zarr", reason="feature stores need zarr, hence Python 3.11")
 
@@ -139,15 +139,9 @@ def make_images(folder: Path, rng: np.random.Generator) -> None:
 def kill_half_way(folder: Path, output: Path) -> None:
     """Begin a job that waits for ever for its last image, and kill it in the middle."""
     gated = [sys.executable, str(Path(__file__).with_name("gated.py"))]
-    with subprocess.Popen(
-        [*gated, "extract", folder, "-o", output, "--workers", "2"],
-        env=ENVIRONMENT,
-        start_new_session=True,
-    ) as process:
-        while process.poll() is None and not part_of(output):
-            time.sleep(0.01)
-        assert process.returncode is None
-        os.killpg(process.pid, signal.SIGKILL)
+    command = [*gated, "extract", folder, "-o", output, "--workers", "2"]
+    with running(command, env=ENVIRONMENT) as process:
+        wait_until(lambda: part_of(output), process)
 
 
 def part_of(output: Path) -> bool:

@@ -36,6 +36,7 @@ import ray
 from dtwpt.extract import ray_engine
 from dtwpt.extract.extractor import Stamp
 from dtwpt.extract.pipeline import Outcome
+from tests.gated import has_features, running, wait_until
 
 pytestmark = [
     # Ray leaves the sockets and log files of its processes to the garbage collector.
@@ -188,7 +189,8 @@ def test_an_actor_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     def kill(done: int, total: int) -> None:
         if done in (1, 20):
-            actors = set(children(os.getpid(), "ray::MapWorker")) - set(killed)
+            while not (actors := set(children(os.getpid(), "ray::MapWorker")) - set(killed)):
+                time.sleep(0.1)  # the one that takes the first one's place is not there yet
             killed.append(min(actors))
             os.kill(killed[-1], signal.SIGKILL)
         if done == 20:
@@ -324,7 +326,7 @@ def test_the_command_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
     for index in range(1000):
         name = f"{index:04}.{'gated' if index == 999 else 'free'}.npy"
         (tmp_path / "long" / name).symlink_to(tmp_path / "image.npy")
-    with subprocess.Popen(
+    with running(
         [
             sys.executable,
             "-c",
@@ -342,13 +344,8 @@ def test_the_command_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     ) as process:
-        while process.poll() is None:
-            with contextlib.suppress(FileNotFoundError):
-                if load(tmp_path / "a.zarr").files:
-                    break
-            time.sleep(0.05)
+        wait_until(lambda: has_features(tmp_path / "a.zarr"), process)
         if number == signal.SIGINT:
             os.killpg(process.pid, number)  # as a terminal does, to every process
         else:

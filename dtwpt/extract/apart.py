@@ -54,6 +54,8 @@ def sparing(outputs: Iterable[str], files: Iterable[str]) -> Iterator[str]:
 
     for file in files:
         around = output_around(os.path.dirname(file)) if folders else None
+        if folders and around is None and os.path.islink(file):
+            around = output_around(os.path.dirname(os.path.realpath(file)))
         if around is not None:
             raise ValueError(f"{file!r} is in the output {around!r}, and would be lost")
         real = os.path.realpath(file) if numbers and _number(file) in numbers else ""

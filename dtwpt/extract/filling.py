@@ -38,7 +38,7 @@ from dtwpt.extract.store import (
     MANIFEST,
     MANIFEST_FILE,
     Header,
-    Layout,
+    StoredLayout,
     beside,
     names_damage,
     names_sqlite,
@@ -208,7 +208,7 @@ class StoreWriter:
             self._group = zarr.open_group(store, mode="r+", zarr_format=3)
         self._array = open_features(self.path, store, "r+")
         if self._array is not None:
-            self._size = Layout.of(self.path, self._array, self._settings).size
+            self._size = StoredLayout.of(self.path, self._array, self._settings).size
         features = os.path.join(folder, FEATURES)
         if self._array is None and os.path.isdir(features):
             # Shards without what says how to read them.

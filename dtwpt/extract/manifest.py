@@ -36,6 +36,16 @@ CREATE TABLE inputs (
 """
 
 
+_WRONG_TYPES = """
+SELECT row FROM inputs WHERE typeof(row) != 'integer' OR typeof(key) != 'blob'
+OR typeof(path) != 'blob' OR typeof(state) != 'integer' OR state NOT IN (0, 1, 2)
+OR typeof(reason) NOT IN ('text', 'null') OR (state = 2) != (reason IS NOT NULL)
+OR typeof(size) NOT IN ('integer', 'null') OR typeof(mtime_ns) NOT IN ('integer', 'null')
+OR typeof(sha256) NOT IN ('blob', 'null')
+LIMIT 1
+"""
+
+
 class StoreBusyError(OSError):
     """Another process writes to the store."""
 
@@ -108,6 +118,13 @@ class Manifest:
         (verdict,) = self._database.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
+        self._check_types()
+
+    def _check_types(self) -> None:
+        """Raise a sqlite3.Error if a row holds what is never written: SQLite takes anything."""
+        wrong = self._database.execute(_WRONG_TYPES).fetchone()
+        if wrong is not None:
+            raise sqlite3.DatabaseError(f"row {wrong[0]!r} is of other types")
 
     # Writing ------------------------------------------------------------------------------------
 
@@ -280,6 +297,7 @@ class Manifest:
         """Return rows and states, in order of the keys, and the reasons, at one moment."""
         self._database.execute("BEGIN")
         try:
+            self._check_types()
             pairs = self._database.execute("SELECT row, state FROM inputs ORDER BY key")
             flat = np.fromiter((number for pair in pairs for number in pair), np.int64)
             reasons = self._database.execute(

@@ -102,8 +102,10 @@ def _alone(tasks: Iterable[Task], reading: Reading) -> Generator[Outcome, None, 
         stamp = stamp_of(task.path, hashes)
         result: Row | ImageError
         try:
-            image = image_of(task.path, settings)[None]
-            (result,) = rows_of([task.path], image, settings, device, scratch)
+            # No name for the image, which would keep it while the next one is read.
+            (result,) = rows_of(
+                [task.path], image_of(task.path, settings)[None], settings, device, scratch
+            )
         except ImageError as error:
             result = error
         yield Outcome(*task, result, stamp)
@@ -262,7 +264,8 @@ class Pipeline:
         while self._full and len(self._running) < self._threads:
             # The first thread has the core that waiting leaves free; another one takes a core from
             # the processes, so only if these are ahead.
-            if self._running and len(self._full) < _AHEAD:
+            ahead = len(self._full) >= _AHEAD or self._bytes >= self._most_bytes
+            if self._running and not ahead:
                 return
             self._start(self._full.popleft())
 

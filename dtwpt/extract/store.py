@@ -30,8 +30,8 @@ __all__ = [
     "VERSION",
     "FeatureStore",
     "Header",
-    "Layout",
     "StoredFeatures",
+    "StoredLayout",
     "beside",
     "damaged",
     "names_damage",
@@ -431,14 +431,14 @@ class FeatureStore:
         return self._in_state(State.WAITING)
 
 
-class Layout(NamedTuple):
+class StoredLayout(NamedTuple):
     """What the array of features is about."""
 
     size: tuple[int, int]
     length: int
 
     @classmethod
-    def of(cls, path: str, array: Any, settings: Settings) -> Layout:
+    def of(cls, path: str, array: Any, settings: Settings) -> StoredLayout:
         """Return the layout of the array of a store.
 
         Raises
@@ -458,7 +458,9 @@ class Layout(NamedTuple):
                 raise ValueError(f"shards of {rows} x {length}, {array.dtype}")
             if not np.isnan(array.fill_value):
                 raise ValueError(f"fill_value {array.fill_value}")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # whatever numbers out of nowhere lead to
             raise _garbled(path, part, error) from error
         return layout
 
@@ -475,11 +477,11 @@ def open_features(path: str, store: Any, mode: str) -> Any:
         raise _garbled(path, f"{FEATURES}/zarr.json", error) from error
 
 
-def _stored_layout(path: str, settings: Settings) -> Layout | None:
+def _stored_layout(path: str, settings: Settings) -> StoredLayout | None:
     store = SteadyStore(path)
     with store.steady():
         array = open_features(path, store, "r")
-    return None if array is None else Layout.of(path, array, settings)
+    return None if array is None else StoredLayout.of(path, array, settings)
 
 
 def skipped_of(path: str) -> Iterator[tuple[str, str]]:

@@ -538,7 +538,7 @@ def test_a_store_is_gone_on_with(tmp_path: Path, number: signal.Signals, workers
     assert (summary["status"], summary["images"]) == ("stopped", 302)
     again = run(*command, cwd=tmp_path)
     assert (again.returncode, again.stderr) == (0, "")
-    assert re.match(rf"a\.zarr: 302 images x 32 features, {done} of them earlier, ", again.stdout)
+    assert re.match(rf"a\.zarr: 302 images x 32 features, {done} files? earlier, ", again.stdout)
     assert "nothing new" in run(*command, cwd=tmp_path).stdout
     features = np.asarray(load(tmp_path / "a.zarr").features)
     assert (features == features[0]).all()

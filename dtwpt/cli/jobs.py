@@ -63,7 +63,7 @@ class Job:
         count, length = result.features.shape
         computed = self.done - (self.before or 0)
         rate = f"{seconds:.1f} s ({computed / seconds:.1f} images/s)" if computed else "nothing new"
-        earlier = f", {self.before} of them earlier" if self.before else ""
+        earlier = f", {plural(self.before, 'file')} earlier" if self.before else ""
         left_out = f", {len(result.skipped)} skipped" if result.skipped else ""
         return f"{plural(count, 'image')} x {plural(length, 'feature')}{earlier}{left_out}, {rate}"
 

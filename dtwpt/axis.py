@@ -26,7 +26,7 @@ from dtwpt.arrays import (
     planes_windows_product,
     take,
 )
-from dtwpt.borders import source_index
+from dtwpt.engine.borders import source_index
 from dtwpt.layout import Layout, lay_out
 from dtwpt.packets import PacketBank
 from dtwpt.scratch import Scratch

@@ -6,7 +6,7 @@ import operator
 from functools import lru_cache
 from typing import Any
 
-from dtwpt.borders import MODES
+from dtwpt.engine.borders import MODES
 from dtwpt.wavelets import Wavelet
 
 __all__ = [

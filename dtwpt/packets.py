@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from dtwpt.checks import as_depth, as_int, as_wavelet
 from dtwpt.wavelets import Wavelet
 
-__all__ = ["ATOM_DTYPE", "OCCUPIED", "PLANE_GAIN", "PacketBank"]
+__all__ = ["ATOM_DTYPE", "OCCUPIED", "PLANE_GAIN", "PacketBank", "packet_filters", "packet_stages"]
 
 #: Columns of :meth:`PacketBank.atoms`.
 ATOM_DTYPE = np.dtype(
@@ -93,7 +94,7 @@ class PacketBank:
     def __init__(self, depth: int, wavelet: str | Wavelet = "qshift_b") -> None:
         self.depth = as_depth(depth)
         self.wavelet = as_wavelet(wavelet)
-        self.filters = _filters(self.depth, self.wavelet)
+        self.filters = packet_filters(self.depth, self.wavelet)
         count = 2**self.depth
         self.frequencies = (np.arange(count) + 0.5) * np.pi / count
         self.frequencies.setflags(write=False)
@@ -190,59 +191,78 @@ class PacketBank:
         return _atoms(self.depth, self.wavelet).copy()
 
 
-def _upsampled(taps: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
-    spread = np.zeros((taps.size - 1) * factor + 1)
-    spread[::factor] = taps
-    return spread
-
-
-def _first_stage(wavelet: Wavelet, high: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """First filter of both trees: one pair, tree 2's a sample later (low) or earlier, negated.
+def _first_stage(wavelet: Wavelet) -> NDArray[np.float64]:
+    """First filters of both trees: one pair, tree 2's a sample later (low) or earlier, negated.
 
     Only this side of the delays makes the packets analytic; the other halves the share of
     positive frequencies.
     """
-    if high:
-        taps = wavelet.high[0]
-        return np.pad(taps, (2, 0)), -np.pad(taps, (1, 1))
-    taps = wavelet.low[0]
-    return np.pad(taps, (0, 2)), np.pad(taps, (1, 1))
+    low, high = wavelet.low[0], wavelet.high[0]
+    tree_1 = [np.pad(low, (0, 2)), np.pad(high, (2, 0))]
+    tree_2 = [np.pad(low, (1, 1)), -np.pad(high, (1, 1))]
+    return np.array([tree_1, tree_2])[:, None]
 
 
-def _packet(wavelet: Wavelet, path: tuple[int, ...]) -> NDArray[np.complex128]:
-    """Compose the stages of one path (0 low, 1 high) into one complex filter of unit norm."""
-    pair = (wavelet.low, wavelet.high)
-    own = (1, 0) if path[0] else (0, 1)  # the trees swap below the first high-pass
-    first, second = _first_stage(wavelet, path[0])
-    for stage, branch in enumerate(path[1:], start=1):
-        if any(path[1:stage]):  # below a later high-pass both trees go on alike
-            own = (0, 0)
-        factor = 2**stage
-        first = np.convolve(first, _upsampled(pair[branch][own[0]], factor))
-        second = np.convolve(second, _upsampled(pair[branch][own[1]], factor))
-    packet = first + 1j * second
-    packet /= np.linalg.norm(packet)  # the published taps of qshift_32 are 8e-10 too long
+def _later_stage(wavelet: Wavelet, stage: int) -> NDArray[np.float64]:
+    pairs = np.stack([wavelet.low, wavelet.high], axis=1)  # (tree, child, taps)
+    nodes = np.arange(2**stage)
+    swapped = nodes >> (stage - 1) == 1  # the trees swap below the first high-pass
+    alike = nodes % 2 ** (stage - 1) != 0  # below a later high-pass both trees are tree a
+    own = np.stack([swapped & ~alike, ~swapped & ~alike]).astype(int)
+    return pairs[own]
+
+
+@lru_cache(maxsize=16)
+def packet_stages(depth: int, wavelet: Wavelet) -> tuple[NDArray[np.float64], ...]:
+    """Return the filters of all stages of the cascade, to be correlated with a signal.
+
+    Stage s has shape (2, 2**s, 2, taps): (tree, parent node, child, taps), the low-pass child
+    first, taps ``2**s`` samples apart. Child c of node n is node ``2 n + c`` of the next stage, and
+    node ``k ^ (k >> 1)`` of the last one is packet k: each high-pass mirrors the band below it, so
+    the order of frequencies is the Gray code of paths. The last stage holds the packets' norms, and
+    the signs that make tree 1 + i tree 2 the inner product with :func:`packet_filters`.
+    """
+    stages = [_first_stage(wavelet)]
+    stages += [_later_stage(wavelet, stage) for stage in range(1, depth)]
+    trees = _composed(stages)
+    # The published taps of qshift_32 are 8e-10 too long.
+    norm = np.sqrt(np.sum(trees**2, axis=(0, 2)))
     # Energy at positive minus energy at negative frequencies, through sum |F|^2 sin(omega).
-    balance = np.sum((packet[1:] * packet[:-1].conj()).imag)
-    return packet if balance > 0 else packet.conj()
+    packets = trees[0] + 1j * trees[1]
+    balance = np.sum((packets[:, 1:] * packets[:, :-1].conj()).imag, axis=1)
+    factor = np.stack([np.ones_like(norm), np.where(balance > 0, -1.0, 1.0)]) / norm
+    stages[-1] = stages[-1] * factor.reshape(2, -1, 2, 1)
+    for taps in stages:
+        taps.setflags(write=False)
+    return tuple(stages)
 
 
-@lru_cache(maxsize=32)
-def _filters(depth: int, wavelet: Wavelet) -> NDArray[np.complex128]:
-    packets = []
-    for k in range(2**depth):
-        # Each high-pass mirrors the band below it, so frequency order is the Gray code of paths.
-        code = k ^ (k >> 1)
-        path = tuple((code >> (depth - 1 - stage)) & 1 for stage in range(depth))
-        packets.append(_packet(wavelet, path))
-    filters = np.stack(packets)
+def _composed(stages: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the single filters that a cascade amounts to: (tree, node of the last stage, L)."""
+    filters = stages[0][:, 0]
+    for stage, taps in enumerate(stages[1:], start=1):
+        nodes, length = filters.shape[1:]
+        spread = 2**stage * np.arange(taps.shape[3])
+        longer = np.zeros((2, nodes, 2, length + spread[-1]))
+        for tap, shift in enumerate(spread):
+            longer[..., shift : shift + length] += taps[..., tap, None] * filters[:, :, None]
+        filters = longer.reshape(2, 2 * nodes, -1)
+    return filters
+
+
+@lru_cache(maxsize=16)
+def packet_filters(depth: int, wavelet: Wavelet) -> NDArray[np.complex128]:
+    """Return the packets, shape (2**depth, L), in order of frequency; read-only."""
+    trees = _composed(packet_stages(depth, wavelet))
+    k = np.arange(2**depth)
+    filters: NDArray[np.complex128] = (trees[0] - 1j * trees[1])[k ^ (k >> 1)]
     filters.setflags(write=False)
     return filters
 
 
 @lru_cache(maxsize=32)
 def _atoms(depth: int, wavelet: Wavelet) -> np.ndarray:
-    filters = _filters(depth, wavelet)
+    filters = packet_filters(depth, wavelet)
     count, length = filters.shape
     width = np.pi / count
     centres = (np.arange(count) + 0.5) * width

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import dtwpt
-from dtwpt.borders import MODES
+from dtwpt.engine.borders import MODES
 from dtwpt.cli.jobs import Job, to_store, to_table
 from dtwpt.cli.options import Size, depth_option, given, on_error_option, wavelet_option
 from dtwpt.cli.terminal import SOME_SKIPPED, cores, note, one_line, tell_skipped

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from dtwpt.arrays import as_real_input, permute
 from dtwpt.axis import packet_taps, place_cells
-from dtwpt.borders import source_index
+from dtwpt.engine.borders import source_index
 from dtwpt.checks import as_depth, as_mode, as_wavelet
 from dtwpt.nn.buffers import ExactBuffers
 from dtwpt.nn.precision import full_dtype

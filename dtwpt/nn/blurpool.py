@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dtwpt.borders import source_index
+from dtwpt.engine.borders import source_index
 from dtwpt.checks import as_int, as_pair
 from dtwpt.nn.buffers import ExactBuffers
 from dtwpt.nn.precision import full_dtype

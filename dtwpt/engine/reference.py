@@ -1,0 +1,158 @@
+"""The shortest correct engine: for any depth, for NumPy arrays, and for tensors on any device.
+
+What every other engine is compared with. With tensors it is made of plain operators of torch that
+take symbolic sizes, so that graphs can be exported with it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from dtwpt.engine.borders import source_index
+from dtwpt.engine.spec import Analysis, Axis, Kind
+
+Array = Any
+
+# Numbers in the largest intermediate array, about: signals go through a few at a time.
+_CHUNK = 2**22
+
+
+# NumPy ------------------------------------------------------------------------------------------
+
+
+def analyse(x: NDArray[Any], analysis: Analysis, axes: tuple[Axis, ...], kind: Kind) -> Array:
+    """Analyse (B, *shape) to what ``kind`` says, (B, ..., *size); see :class:`Analysis`."""
+    cells = tuple(axis.count for axis in axes)
+    out: Array = None
+    size = max(1, _CHUNK // (4 * analysis.count**2 * int(np.prod(cells))))
+    for start in range(0, len(x), size):
+        trees = x[start : start + size]
+        for axis in axes[::-1]:  # always along the last axis; cells come out first
+            trees = _correlate(trees, analysis, axis)
+        part = _of_kind(_combine(trees, analysis), analysis, kind)
+        if out is None:
+            out = np.empty((len(x), *part.shape[1:]), part.dtype)
+        out[start : start + size] = part
+    return out
+
+
+def adjoint(c: NDArray[Any], analysis: Analysis, axes: tuple[Axis, ...], kind: Kind) -> Array:
+    """Apply the adjoint, in the real inner product, of :func:`analyse`: to (B, *shape)."""
+    x = np.empty((len(c), *(axis.n for axis in axes)), c.real.dtype)
+    size = max(1, _CHUNK // (4 * analysis.count**2 * int(np.prod([a.count for a in axes]))))
+    for start in range(0, len(c), size):
+        trees = _separate(c[start : start + size], analysis, kind)
+        for axis in axes:
+            trees = _spread(trees, analysis, axis)
+        x[start : start + size] = trees
+    return x
+
+
+def _correlate(x: NDArray[Any], analysis: Analysis, axis: Axis) -> NDArray[Any]:
+    """(B, ..., n) to (B, 2 P, count, ...)."""
+    taps = analysis.taps.astype(x.dtype)
+    extended = np.take(x, np.maximum(axis.index, 0), axis=-1)
+    extended[..., axis.index < 0] = 0
+    windows = sliding_window_view(extended, axis.length, axis=-1)[..., :: axis.stride, :]
+    out = np.empty((*windows.shape[:-1], len(taps)), x.dtype)
+    flat, to = windows.reshape(-1, *windows.shape[-2:]), out.reshape(-1, *out.shape[-2:])
+    for window, cells in zip(flat, to, strict=True):  # each line in a product of one shape
+        np.matmul(window, taps.T, out=cells)
+    return np.moveaxis(out, (-1, -2), (1, 2))
+
+
+def _spread(c: NDArray[Any], analysis: Analysis, axis: Axis) -> NDArray[Any]:
+    """Apply the adjoint of :func:`_correlate`: (B, 2 P, count, ...) to (B, ..., n)."""
+    c = np.moveaxis(c, (1, 2), (-2, -1))
+    pieces = np.matmul(analysis.taps.T.astype(c.dtype), c)
+    extended = np.zeros((*c.shape[:-2], axis.extended), c.dtype)
+    span = (axis.count - 1) * axis.stride + 1
+    for tap in range(axis.length):
+        extended[..., tap : tap + span : axis.stride] += pieces[..., tap, :]
+    x = np.zeros((axis.n, *c.shape[:-2]), c.dtype)
+    inside = axis.index >= 0
+    np.add.at(x, axis.index[inside], np.moveaxis(extended, -1, 0)[inside])
+    return np.moveaxis(x, 0, -1)
+
+
+# Both -------------------------------------------------------------------------------------------
+
+
+def _combine(trees: Array, analysis: Analysis) -> tuple[Array, Array]:
+    """Return real and imaginary parts, (B, K, *size), of the outputs of the trees.
+
+    These are (B, 2 P, N') or (B, 2 P, H', 2 P, W').
+    """
+    p = analysis.count
+    if analysis.ndim == 1:
+        parts = trees[:, :p], trees[:, p:]
+    else:
+        trees = trees.swapaxes(2, 3)
+        t11, t12 = trees[:, :p, :p], trees[:, :p, p:]
+        t21, t22 = trees[:, p:, :p], trees[:, p:, p:]
+        xp = _namespace(trees)
+        parts = tuple(
+            xp.stack(signs, 1).reshape(-1, analysis.total, *trees.shape[3:])
+            for signs in ((t11 - t22, t11 + t22), (t12 + t21, t21 - t12))
+        )
+    if analysis.packets is not None:
+        parts = tuple(part[:, list(analysis.packets)] for part in parts)
+    return parts
+
+
+def _of_kind(parts: tuple[Array, Array], analysis: Analysis, kind: Kind) -> Array:
+    real, imaginary = parts
+    xp = _namespace(real)
+    if kind == "complex":
+        return xp.complex(real, imaginary) if xp is not np else real + 1j * imaginary
+    if kind == "parts":
+        return xp.stack((real, imaginary), 1)
+    if kind == "modulus":
+        return xp.hypot(real, imaginary)
+    if kind == "rmax":
+        for axis in range(2, real.ndim):
+            last = real.shape[axis] - analysis.pool + 1
+            views = [
+                real[(slice(None),) * axis + (slice(shift, shift + last, 2),)]
+                for shift in range(analysis.pool)
+            ]
+            real = views[0]
+            for view in views[1:]:
+                real = xp.maximum(real, view)
+    return real
+
+
+def _separate(c: Array, analysis: Analysis, kind: Kind) -> Array:
+    """Apply the adjoint of :func:`_combine` to what is of a kind."""
+    xp = _namespace(c)
+    if kind == "complex":
+        real, imaginary = c.real, c.imag
+    elif kind == "parts":
+        real, imaginary = c[:, 0], c[:, 1]
+    else:
+        real, imaginary = c, xp.zeros_like(c)
+    if analysis.packets is not None:
+        everything = [xp.zeros_like(real[:, :1])] * analysis.total
+        parts = []
+        for part in (real, imaginary):
+            whole = list(everything)
+            for channel, packet in enumerate(analysis.packets):
+                whole[packet] = part[:, channel : channel + 1]
+            parts.append(xp.concatenate(whole, 1))
+        real, imaginary = parts
+    if analysis.ndim == 1:
+        return xp.concatenate((real, imaginary), 1)
+    p = analysis.count
+    real, imaginary = (part.reshape(-1, 2, p, p, *c.shape[-2:]) for part in (real, imaginary))
+    upper = xp.concatenate((real[:, 0] + real[:, 1], imaginary[:, 0] - imaginary[:, 1]), 2)
+    lower = xp.concatenate((imaginary[:, 0] + imaginary[:, 1], real[:, 1] - real[:, 0]), 2)
+    return xp.concatenate((upper, lower), 1).swapaxes(2, 3)
+
+
+def _namespace(x: Array) -> Any:
+    return np if isinstance(x, np.ndarray) else sys.modules["torch"]

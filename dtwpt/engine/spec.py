@@ -1,0 +1,196 @@
+"""Specification of an analysis: its filters, and where its coefficients sit.
+
+The only place where sizes, positions and the layout of coefficients are computed. Every engine
+takes an :class:`Analysis` and the :class:`Axis` objects that it makes for the sides of an image.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtwpt.engine.borders import source_index
+from dtwpt.packets import packet_filters, packet_stages
+from dtwpt.wavelets import Wavelet
+
+#: What an engine returns of an analysis, see :class:`Analysis`.
+Kind: TypeAlias = Literal["complex", "parts", "real", "modulus", "rmax"]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Sizes and positions along one axis of ``n`` samples.
+
+    Cell k of ``count`` sees the samples ``first + k * stride, ..., first + k * stride + length - 1``
+    of the extended signal.
+    """
+
+    n: int
+    first: int
+    stride: int
+    count: int
+    length: int
+    mode: str
+
+    @property
+    def extended(self) -> int:
+        """Samples of the extended signal that the cells see, from position ``first`` on."""
+        return (self.count - 1) * self.stride + self.length
+
+    @property
+    def index(self) -> NDArray[np.int32]:
+        """Source of each of the ``extended`` samples, -1 for a zero. Read-only."""
+        return _index(self)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A dual-tree packet analysis of signals or images, whatever their size.
+
+    Along an axis the filters of both trees turn n samples into ``2 P`` numbers a cell, P =
+    ``2**depth``: packets in order of frequency, those of tree 1, then those of tree 2. In one
+    dimension a coefficient is ``t1 + i t2``. In two, with ``t12`` the output of the vertical
+    tree 1 and the horizontal tree 2, it is ``(t11 - t22) + i (t12 + t21)`` for sign +1 and
+    ``(t11 + t22) + i (t21 - t12)`` for sign -1.
+
+    The channels are rows of ``PacketBank(depth, wavelet).atoms()`` (in one dimension: packets),
+    K of them. Engines return
+
+    - ``"complex"``: coefficients, (..., K, *size), complex;
+    - ``"parts"``: real and imaginary parts, (..., 2, K, *size);
+    - ``"real"``: real parts, (..., K, *size);
+    - ``"modulus"``: (..., K, *size);
+    - ``"rmax"``: real parts at ``stride``, max pooled over ``pool`` cells with stride 2.
+
+    Parameters
+    ----------
+    depth : int
+    wavelet : Wavelet
+    stride : int
+        Samples between cells.
+    mode : str
+        Extension mode at the borders.
+    ndim : {1, 2}
+    pool : int, optional
+        Side of the max pooling with stride 2 that follows: cells are those of its windows, which
+        are centred where the cells of twice the stride are.
+    packets : tuple of int, optional
+        Channels in order; None: all.
+    """
+
+    depth: int
+    wavelet: Wavelet
+    stride: int
+    mode: str
+    ndim: int = 2
+    pool: int | None = None
+    packets: tuple[int, ...] | None = None
+
+    # Filters ------------------------------------------------------------------------------------
+
+    @property
+    def count(self) -> int:
+        """Packets an axis, P."""
+        return int(2**self.depth)
+
+    @property
+    def total(self) -> int:
+        """Packets in all."""
+        return self.count if self.ndim == 1 else 2 * self.count**2
+
+    @property
+    def channels(self) -> int:
+        """Packets that are kept, K."""
+        return self.total if self.packets is None else len(self.packets)
+
+    @property
+    def gain(self) -> float:
+        """Factor of the filters of each axis that makes the whole a Parseval frame."""
+        # In two dimensions four separable orthonormal bases, each used in both signs.
+        return 1.0 if self.ndim == 1 else 2**-0.25
+
+    @property
+    def length(self) -> int:
+        """Taps of a filter, L."""
+        return int(self.taps.shape[1])
+
+    @cached_property
+    def taps(self) -> NDArray[np.float64]:
+        """Filters of an axis, (2 P, L), to be correlated with the signal."""
+        filters = packet_filters(self.depth, self.wavelet)
+        # A coefficient is the inner product with the packet t1 + i t2, which conjugates it.
+        return self.gain * np.concatenate([filters.real, -filters.imag])
+
+    @cached_property
+    def stages(self) -> tuple[NDArray[np.float64], ...]:
+        """The same filters as a cascade of ``depth`` stages.
+
+        Stage s has shape (2, 2**s, 2, taps): (tree, parent node, child, taps), children low-pass
+        first, taps ``2**s`` samples apart. Node ``k ^ (k >> 1)`` of the last stage is packet k.
+        """
+        *first, last = packet_stages(self.depth, self.wavelet)
+        return (*first, self.gain * last)
+
+    @cached_property
+    def place(self) -> NDArray[np.int32]:
+        """Channel of each packet, shape (2, P, P) or (P,); -1 where it is not kept."""
+        place = np.full(self.total, -1, np.int32)
+        chosen = np.arange(self.total) if self.packets is None else np.array(self.packets)
+        place[chosen] = np.arange(chosen.size)
+        shape = (2, self.count, self.count) if self.ndim == 2 else (self.count,)
+        return place.reshape(shape)
+
+    # Sizes --------------------------------------------------------------------------------------
+
+    def size(self, shape: Any) -> tuple[int, ...]:
+        """Return the size of the maps of images of a shape; numbers may be torch's symbols."""
+        hop = self.stride if self.pool is None else 2 * self.stride
+        return tuple((n - 1) // hop + 1 for n in shape)
+
+    def axis(self, n: int, size: int) -> Axis:
+        """Return one axis of n samples for maps of ``size``; a size beyond :meth:`size` is cut."""
+        first, count = self.cells(size)
+        return Axis(n, first, self.stride, count, self.length, self.mode)
+
+    def cells(self, size: int) -> tuple[int, int]:
+        """Return where the first cell starts, and the number of cells, for maps of a size.
+
+        Without pooling cell k is centred on ``stride * k + (stride - 1) / 2``.
+        """
+        if self.pool is None:
+            return (self.stride - self.length) // 2, size
+        first = (2 * self.stride - self.length) // 2 - self.pool // 2 * self.stride
+        return first, 2 * size - 2 + self.pool
+
+    # As text ------------------------------------------------------------------------------------
+
+    @cached_property
+    def text(self) -> str:
+        """All of it as text, which operators of torch can take."""
+        low, high = self.wavelet.low.tolist(), self.wavelet.high.tolist()
+        fields = [self.depth, low, high, self.stride, self.mode, self.ndim, self.pool, self.packets]
+        return json.dumps(fields)
+
+
+@lru_cache(maxsize=64)
+def parse(text: str) -> Analysis:
+    """Return the analysis that :attr:`Analysis.text` describes."""
+    depth, low, high, stride, mode, ndim, pool, packets = json.loads(text)
+    wavelet = Wavelet.from_taps(low, high)
+    return Analysis(
+        depth, wavelet, stride, mode, ndim, pool, None if packets is None else tuple(packets)
+    )
+
+
+# Few, as an index of a long signal takes megabytes.
+@lru_cache(maxsize=64)
+def _index(axis: Axis) -> NDArray[np.int32]:
+    positions = axis.first + np.arange(axis.extended)
+    index = source_index(positions, axis.n, axis.mode).astype(np.int32)
+    index.setflags(write=False)
+    return index

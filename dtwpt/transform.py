@@ -122,7 +122,7 @@ def idtcwpt(
     if c.ndim < 2 or 0 in tuple(c.shape):
         raise ValueError(f"c must have shape (..., 2**depth, N'), got {tuple(c.shape)}")
     depth = _depth_of(c, c.shape[-2:-1], "(..., 2**depth, N')")
-    n = _side(shape, c.shape[-1], depth, "shape")
+    n = side(shape, c.shape[-1], depth, "shape")
     return dispatch.synthesise(c, as_analysis(depth, wavelet, mode, ndim=1), (n,))
 
 
@@ -220,7 +220,7 @@ def rmax(
     >>> dtwpt.rmax(x).shape
     (3, 4, 12)
     """
-    analysis = as_analysis(depth, wavelet, mode, ndim=1, pool=pool)
+    analysis = as_analysis(depth, wavelet, mode, ndim=1, pool=as_pool(pool))
     return _analyse(as_real_input(x, 1), analysis, "rmax")
 
 
@@ -345,8 +345,8 @@ def idtcwpt2(
     if not isinstance(shape, (tuple, list)) or len(shape) != 2:
         raise TypeError(f"shape must be a pair (H, W) of integers, got {shape!r}")
     height, width = shape
-    height = _side(height, c.shape[-2], depth, "shape[0]")
-    width = _side(width, c.shape[-1], depth, "shape[1]")
+    height = side(height, c.shape[-2], depth, "shape[0]")
+    width = side(width, c.shape[-1], depth, "shape[1]")
     c = c.reshape(*c.shape[:-5], 2 * 4**depth, *c.shape[-2:])
     return dispatch.synthesise(c, as_analysis(depth, wavelet, mode), (height, width))
 
@@ -445,7 +445,7 @@ def rmax2(
     >>> dtwpt.rmax2(x).shape
     (3, 2, 4, 4, 8, 12)
     """
-    analysis = as_analysis(depth, wavelet, mode, pool=pool)
+    analysis = as_analysis(depth, wavelet, mode, pool=as_pool(pool))
     return _analyse(as_real_input(x, 2), analysis, "rmax")
 
 
@@ -459,7 +459,7 @@ def as_analysis(
     stride: int | None = None,
     *,
     ndim: int = 2,
-    pool: Any = None,
+    pool: int | None = None,
     packets: tuple[int, ...] | None = None,
 ) -> Analysis:
     """Return the analysis that arguments describe, checked.
@@ -468,7 +468,7 @@ def as_analysis(
     """
     depth = as_depth(depth)
     if pool is not None:
-        pool, stride = as_pool(pool), 2 ** (depth - 1)
+        stride = 2 ** (depth - 1)
     stride = 2**depth if stride is None else stride
     return Analysis(depth, wavelet_text(wavelet), stride, as_mode(mode), ndim, pool, packets)
 
@@ -492,7 +492,8 @@ def _depth_of(c: Array, packets: tuple[int, ...], layout: str) -> int:
     return int(count).bit_length() - 1
 
 
-def _side(length: Any, cells: int, depth: int, name: str) -> int:
+def side(length: Any, cells: int, depth: int, name: str) -> int:
+    """Return the length that ``length`` is, of so many coefficients; None: the longest."""
     if length is None:
         return int(cells * 2**depth)
     low, high = (cells - 1) * 2**depth + 1, cells * 2**depth

@@ -174,7 +174,7 @@ def _of_kind(parts: tuple[Array, Array], analysis: Analysis, kind: Kind) -> Arra
     if kind == "parts":
         return xp.stack((real, imaginary), 1)
     if kind == "modulus":
-        return xp.hypot(real, imaginary)
+        return np.hypot(real, imaginary) if xp is np else modulus(real, imaginary)
     if kind == "rmax":
         for axis in range(2, real.ndim):
             last = real.shape[axis] - analysis.pool + 1
@@ -186,6 +186,17 @@ def _of_kind(parts: tuple[Array, Array], analysis: Analysis, kind: Kind) -> Arra
             for view in views[1:]:
                 real = xp.maximum(real, view)
     return real
+
+
+def modulus(real: Array, imaginary: Array) -> Array:
+    """Return the modulus of two tensors, in operators that every format of graphs has.
+
+    Neither overflows nor vanishes; 0 where both are 0.
+    """
+    torch = sys.modules["torch"]
+    size = torch.maximum(real.abs(), imaginary.abs())
+    scale = torch.where(size == 0, 1.0, size)
+    return size * torch.sqrt((real / scale) ** 2 + (imaginary / scale) ** 2)
 
 
 def _separate(c: Array, analysis: Analysis, kind: Kind) -> Array:

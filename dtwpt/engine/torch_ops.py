@@ -52,6 +52,8 @@ def synthesise(c: Tensor, analysis: Analysis, shape: tuple[int, ...]) -> Tensor:
 
 def modulus(real: Tensor, imaginary: Tensor) -> Tensor:
     """Return ``hypot``, whose derivatives where both are zero are zero."""
+    if _is_exporting():
+        return reference.modulus(real, imaginary)
     zero = (real == 0) & (imaginary == 0)
     safe = torch.hypot(torch.where(zero, 1.0, real), imaginary)
     return torch.where(zero, 0.0, safe)
@@ -335,8 +337,6 @@ def _below(operator: Any, *arguments: Any) -> Tensor:
 
 
 class _Analyse(Function):
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(x: Tensor, text: str, size: Any, kind: str) -> Tensor:
         return _below(_ops.analyse, x, text, size, kind)
@@ -357,8 +357,6 @@ class _Analyse(Function):
 
 
 class _Adjoint(Function):
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(c: Tensor, text: str, shape: Any, kind: str) -> Tensor:
         return _below(_ops.adjoint, c, text, shape, kind)
@@ -379,8 +377,6 @@ class _Adjoint(Function):
 
 
 class _Solve(Function):
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(x: Tensor, text: str) -> Tensor:
         return _below(_ops.solve, x, text)
@@ -399,8 +395,6 @@ class _Solve(Function):
 
 
 class _Modulus(Function):
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(x: Tensor, text: str, size: Any) -> Tensor:
         return _below(_ops.modulus, x, text, size)
@@ -423,6 +417,19 @@ class _Modulus(Function):
         moved = _analyse(tangent, ctx.text, ctx.size, "parts")
         out: Tensor = (unit * moved).sum(_parts_dim(ctx.text))
         return out.to(x.dtype)
+
+
+def _over_leading_axes(function: Any) -> Any:
+    """Return the rule of vmap: functions take any leading axes, so one more as well."""
+
+    def vmap(info: Any, in_dims: Any, x: Tensor, *rest: Any) -> tuple[Tensor, int]:
+        return function.apply(x.movedim(in_dims[0], 0), *rest), 0
+
+    return staticmethod(vmap)
+
+
+for _function in (_Analyse, _Adjoint, _Solve, _Modulus):
+    _function.vmap = _over_leading_axes(_function)  # type: ignore[method-assign]
 
 
 def _parts_dim(text: str) -> int:
@@ -451,7 +458,13 @@ def _modulus_gradient(x: Tensor, grad: Tensor, text: str) -> Tensor:
 class _Same(Function):
     """One tensor, with the derivative of another that is equal but for rounding."""
 
-    generate_vmap_rule = True
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, value: Tensor, derived: Tensor) -> tuple[Tensor, int]:
+        value, derived = (
+            x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            for x, dim in zip((value, derived), in_dims, strict=True)
+        )
+        return _Same.apply(value, derived), 0  # type: ignore[no-untyped-call]
 
     @staticmethod
     def forward(value: Tensor, derived: Tensor) -> Tensor:

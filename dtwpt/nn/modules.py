@@ -12,7 +12,7 @@ from dtwpt.engine import dispatch
 from dtwpt.engine.spec import Analysis, Kind
 from dtwpt.nn.selection import Packets, as_packets, describe_packets
 from dtwpt.packets import PacketBank
-from dtwpt.transform import as_analysis
+from dtwpt.transform import as_analysis, side
 from dtwpt.wavelets import Wavelet
 
 __all__ = ["CMod1d", "CMod2d", "DTCWPT1d", "DTCWPT2d", "IDTCWPT1d", "IDTCWPT2d", "RMax1d", "RMax2d"]
@@ -395,8 +395,10 @@ def _synthesise(module: PacketModule, c: Tensor, shape: tuple[int, ...] | None) 
     if c.ndim not in (ndim + 1, ndim + 2) or c.shape[-ndim - 1] % count:
         sides = "H', W'" if ndim == 2 else "L'"
         raise ValueError(f"c must have shape (N, C * {count}, {sides}), got {tuple(c.shape)}")
-    step = 2**module.bank.depth
     if shape is None:
-        shape = tuple(cells * step for cells in c.shape[-ndim:])
+        shape = tuple(cells * 2**module.bank.depth for cells in c.shape[-ndim:])
+    elif not torch.compiler.is_compiling():  # a graph of any size has none to compare
+        for n, cells in zip(shape, c.shape[-ndim:], strict=True):
+            side(n, cells, module.bank.depth, "shape" if ndim == 2 else "length")
     x: Tensor = dispatch.synthesise(c.unflatten(-ndim - 1, (-1, count)), module.analysis, shape)
     return x

@@ -421,10 +421,7 @@ inline void segments_adjoint(const Job &job, int64_t group, T *to, Arena arena) 
         transpose<T>(square);
         for (int l = 0; l < lines.count; ++l) {
             const int count = minimum(minimum(run, samples - first[l]) - p, n);
-            if (count == n)
-                store(out[l] + p, square[l]);
-            else if (count > 0)
-                store_some(out[l] + p, square[l], count);
+            if (count > 0) store_up_to(out[l] + p, square[l], count);
         }
     }
 }

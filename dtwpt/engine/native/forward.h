@@ -44,8 +44,15 @@ inline int window_size(const Side &side, int positions) { return minimum(side.n,
 template <typename T>
 inline void copy_strip(const T *image, int columns, const Window &rows, const Window &cut, int first,
                        int count, T *to, int width) {
+    constexpr int kAhead = 8;  // rows; strips are too narrow for the machine to see where they go on
     for (int i = 0; i <= rows.size; ++i, to += width) {
         const int y = i < rows.size ? rows.source(i) : -1;
+        const int next = i + kAhead < rows.size ? rows.source(i + kAhead) : -1;
+        if (next >= 0 && cut.low >= 0) {
+            const T *const line = image + static_cast<ptrdiff_t>(next) * columns + cut.low + first;
+            for (int k = 0; k < count; k += 64 / static_cast<int>(sizeof(T)))
+                __builtin_prefetch(line + k, 0);
+        }
         int filled = 0;
         if (y >= 0) {
             const T *line = image + static_cast<ptrdiff_t>(y) * columns;
@@ -361,6 +368,9 @@ struct Writer {
         const Plan &plan = *job.plan;
         const uint8_t *needed = plan.columns + (2 << s) + 2 * k;
         if (s == plan.depth - 1) {
+            for (int c = 0; c < 2; ++c)
+                for (int sign = 0; sign < Dims; ++sign)
+                    if (needed[c]) prefetch(sign, plan.packet[2 * k + c]);
             group.last(k, in);
             for (int c = 0; c < 2; ++c)
                 for (int sign = 0; sign < Dims; ++sign)
@@ -382,6 +392,21 @@ struct Writer {
         return plan.place[(((sign << plan.depth) + lines.packet[lane]) << plan.depth) + packet];
     }
 
+    // Ask for the lines of the cache that will be written: on their way while coefficients are made.
+    void prefetch(int sign, int packet) const {
+        const int numbers = outputs * (job.kind == kComplex ? 2 : 1);
+        for (int l = 0; l < lines.count; ++l) {
+            const int to = channel_of(l, sign, packet);
+            if (to < 0) continue;
+            const T *const out = lines.out[l] + to * channel;
+            for (int i = 0; i < numbers; i += 64 / static_cast<int>(sizeof(T)))
+                __builtin_prefetch(out + i, 1);
+            if (job.kind != kParts) continue;
+            for (int i = 0; i < numbers; i += 64 / static_cast<int>(sizeof(T)))
+                __builtin_prefetch(out + part + i, 1);
+        }
+    }
+
     void emit(int child, int sign, int packet) const {
         T *const leaf = group.leaf(child, sign, 0);
         if (job.kind == kRMax) pool(leaf);
@@ -391,6 +416,10 @@ struct Writer {
             Vec<T> re[kLanes<T>], im[kLanes<T>];
             square_of(leaf, j, re);
             if constexpr (What == kBoth) square_of(group.leaf(child, sign, 1), j, im);
+            if (Dims == 2 && job.kind == kRMax) {
+                raise_rows(to, j, re);
+                continue;
+            }
             for (int l = 0; l < lines.count; ++l) {
                 const int count = minimum(lines.valid[l] - j, kLanes<T>);
                 if (to[l] < 0 || count <= 0) continue;
@@ -404,12 +433,10 @@ struct Writer {
                         __builtin_memcpy(out + 2 * j, both, static_cast<size_t>(2 * count) * sizeof(T));
                     }
                 } else if (job.kind == kParts) {
-                    put(out + j, re[l], count);
-                    put(out + j + part, im[l], count);
-                } else if (job.kind == kRMax && Dims == 2) {
-                    raise(out + j, lines.row[l], re[l], count);
+                    store_up_to(out + j, re[l], count);
+                    store_up_to(out + j + part, im[l], count);
                 } else {
-                    put(out + j, re[l], count);
+                    store_up_to(out + j, re[l], count);
                 }
             }
         }
@@ -422,13 +449,6 @@ struct Writer {
         transpose<T>(rows);
     }
 
-    static void put(T *out, Vec<T> v, int count) {
-        if (count == kLanes<T>)
-            store(out, v);
-        else
-            store_some(out, v, count);
-    }
-
     // The horizontal maxima, in place of the first cells.
     void pool(T *leaf) const {
         for (int j = 0; j < outputs; ++j) {
@@ -439,17 +459,26 @@ struct Writer {
         }
     }
 
-    // Maxima over rows of cells, which come in ascending order: each is put in the rows that it is
-    // pooled to. `out` is for row 0.
-    void raise(T *out, int cell, Vec<T> v, int count) const {
-        const int first = maximum(0, ceiling(cell - job.plan->pool + 1, 2));
-        const int last = minimum(row_count - 1, cell / 2);
-        for (int r = first; r <= last; ++r) {
-            T *const to = out + r * row_step;
-            Vec<T> most = v;
-            if (cell != 2 * r)
-                most = maximum<T>(count == kLanes<T> ? load(to) : load_some(to, count), v);
-            put(to, most, count);
+    // Maxima over rows of cells, each put in the rows that it is pooled to. Rows come in ascending
+    // order; the first and the last output of a group may go on from, or in, another.
+    void raise_rows(const int64_t *to, int j, const Vec<T> *cells) const {
+        const int pool = job.plan->pool, count = minimum(outputs - j, kLanes<T>);
+        for (int begin = 0, end; begin < lines.count; begin = end) {  // lines of one packet
+            end = begin + 1;
+            while (end < lines.count && lines.packet[end] == lines.packet[begin]) ++end;
+            if (to[begin] < 0) continue;
+            const int low = lines.row[begin], high = lines.row[end - 1];
+            const int last = minimum(row_count - 1, high / 2);
+            for (int r = maximum(0, ceiling(low - pool + 1, 2)); r <= last; ++r) {
+                const int first = maximum(2 * r, low);
+                T *const out = lines.out[begin] + to[begin] * channel + r * row_step + j;
+                Vec<T> most = cells[begin + first - low];
+                if (first > 2 * r)
+                    most = maximum<T>(load_up_to(out, count), most);
+                for (int y = first + 1; y <= minimum(2 * r + pool - 1, high); ++y)
+                    most = maximum<T>(most, cells[begin + y - low]);
+                store_up_to(out, most, count);
+            }
         }
     }
 };

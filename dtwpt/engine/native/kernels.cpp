@@ -141,15 +141,10 @@ void scale(void *real, void *imaginary, const void *g, int64_t n) {
     const T *gradients = static_cast<const T *>(g);
     for (int64_t i = 0; i < n; i += kLanes<T>) {
         const int count = n - i < kLanes<T> ? static_cast<int>(n - i) : kLanes<T>;
-        Vec<T> a = load_some(re + i, count), b = load_some(im + i, count);
-        direct<T>(a, b, load_some(gradients + i, count));
-        if (count == kLanes<T>) {
-            store(re + i, a);
-            store(im + i, b);
-        } else {
-            store_some(re + i, a, count);
-            store_some(im + i, b, count);
-        }
+        Vec<T> a = load_up_to(re + i, count), b = load_up_to(im + i, count);
+        direct<T>(a, b, load_up_to(gradients + i, count));
+        store_up_to(re + i, a, count);
+        store_up_to(im + i, b, count);
     }
 }
 

@@ -160,8 +160,29 @@ inline void store_some(T *to, Vec<T> v, int count) {
 template <typename T>
 inline Vec<T> load_some(const T *from, int count) {
     T all[kLanes<T>] = {};
-    for (int k = 0; k < count; ++k) all[k] = from[k];
+    T *to = all;
+#pragma GCC unroll 4
+    for (int run = kLanes<T> / 2; run > 0; run /= 2) {
+        if (!(count & run)) continue;
+        for (int k = 0; k < run; ++k) to[k] = from[k];
+        to += run;
+        from += run;
+    }
     return load<T>(all);
+}
+
+/// The first `count` numbers, at most kLanes.
+template <typename T>
+inline Vec<T> load_up_to(const T *from, int count) {
+    return count == kLanes<T> ? load(from) : load_some(from, count);
+}
+
+template <typename T>
+inline void store_up_to(T *to, Vec<T> v, int count) {
+    if (count == kLanes<T>)
+        store(to, v);
+    else
+        store_some(to, v, count);
 }
 
 }  // namespace

@@ -55,7 +55,7 @@ def _engine() -> str:
         return str(error)
     threads = f"up to {cpu.thread_count()} threads"
     if name == "native":
-        return f"native, {native.info()['instruction set']}, {threads}"
+        return f"native, {native.info()['instruction_set']}, {threads}"
     reason = native.unavailable()
     return f"reference ({reason or 'asked for'})"
 

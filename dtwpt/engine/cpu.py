@@ -128,7 +128,7 @@ def engine(analysis: Analysis | None = None) -> str:
     reason = native.unavailable()
     if reason and asked == "native":
         raise RuntimeError(f"DTWPT_ENGINE is native, which is not available: {reason}")
-    if reason or (analysis is not None and not native.supports(analysis)):
+    if reason or (analysis is not None and not native.available(analysis)):
         return "reference"
     return "native"
 

@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 REFERENCE_VENV ?= .venv-reference
 BIN := $(VENV)/bin
+NATIVE := $(wildcard dtwpt/engine/native/*.cpp dtwpt/engine/native/*.h dtwpt/engine/native/*.txt)
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .PHONY: help demo test test-slow test-reference lint doctest docs benchmark reproduction clean
@@ -16,7 +17,7 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 # One stamp for each set of extras, so that an unchanged environment is not resolved again.
-$(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.%: pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	$(INSTALL) --editable ".[$*]"
 	@touch $@
 
@@ -30,7 +31,7 @@ test-slow: $(VENV)/.test  ## the exhaustive sweeps
 	$(BIN)/python -m pytest -m slow
 
 # dtcwt and pytorch_wavelets need an environment of their own: numpy<2 and an old setuptools.
-$(REFERENCE_VENV)/.reference: pyproject.toml constraints.txt
+$(REFERENCE_VENV)/.reference: pyproject.toml constraints.txt $(NATIVE)
 	test -x $(REFERENCE_VENV)/bin/python || $(PYTHON) -m venv $(REFERENCE_VENV)
 	$(REFERENCE_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[reference]"
 	@touch $@

@@ -209,7 +209,8 @@ def _later_stage(wavelet: Wavelet, stage: int) -> NDArray[np.float64]:
     swapped = nodes >> (stage - 1) == 1  # the trees swap below the first high-pass
     alike = nodes % 2 ** (stage - 1) != 0  # below a later high-pass both trees are tree a
     own = np.stack([swapped & ~alike, ~swapped & ~alike]).astype(int)
-    return pairs[own]
+    later: NDArray[np.float64] = pairs[own]
+    return later
 
 
 @lru_cache(maxsize=16)

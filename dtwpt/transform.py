@@ -495,9 +495,11 @@ def _depth_of(c: Array, packets: tuple[int, ...], layout: str) -> int:
 def side(length: Any, cells: int, depth: int, name: str) -> int:
     """Return the length that ``length`` is, of so many coefficients; None: the longest."""
     if length is None:
-        return int(cells * 2**depth)
+        return cells * 2**depth
     low, high = (cells - 1) * 2**depth + 1, cells * 2**depth
-    number = as_int(length, name, f"an integer from {low} to {high}")
+    number = length
+    if type(length) is not int:  # an int may be a symbol of a compiler's, and stay one
+        number = as_int(length, name, f"an integer from {low} to {high}")
     if not low <= number <= high:
         raise ValueError(
             f"{name} must be from {low} to {high} to have {cells} coefficients at depth {depth}, "

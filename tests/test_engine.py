@@ -172,13 +172,13 @@ def test_adjoints_equal_the_reference(
                 c.imag = noise(2, *c.shape)
             wide = c.astype(np.complex128 if kind == "complex" else np.float64)
             expected = reference.adjoint(wide, analysis, axes, kind)
-            assert_close(adjoint(c, analysis, axes, kind), expected, 10 * np.abs(expected).max() + 1)
+            assert_close(
+                adjoint(c, analysis, axes, kind), expected, 10 * np.abs(expected).max() + 1
+            )
 
         c = reference.analyse(x.astype(np.float64), analysis, axes, "complex")
         g = noise(3, *c.shape) * (np.abs(c) > 1e-3)  # directions of small ones are not certain
-        expected = reference.adjoint(
-            g * c / np.maximum(np.abs(c), 1e-3), analysis, axes, "complex"
-        )
+        expected = reference.adjoint(g * c / np.maximum(np.abs(c), 1e-3), analysis, axes, "complex")
         actual = backward(x, g.astype(dtype), analysis, axes)
         assert_close(actual, expected, np.abs(expected).max() + 1, 1000)
 

@@ -43,6 +43,6 @@ def synthesise(c: Array, analysis: Analysis, shape: tuple[int, ...]) -> Array:
 
 
 def _torch() -> Any:
-    from dtwpt.engine import torch_ops
+    from dtwpt.engine import torch_autograd
 
-    return torch_ops
+    return torch_autograd

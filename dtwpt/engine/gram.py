@@ -7,9 +7,9 @@ near an end those are missing that would begin beyond it, and the extension adds
     A^T A / gain = E^T E - E^T (M_first + M_last) E,
 
 E being the extension, which gives each position one sample at most, and M the product of the
-missing cells with themselves. A missing cell further out sees the same taps, moved: M is the product
-of one cell, summed along its diagonals. Only the samples within half a filter of an end see any
-of it, whatever the length of the axis.
+missing cells with themselves. A missing cell further out sees the same taps, moved: M is the
+product of one cell, summed along its diagonals. Only the samples within half a filter of an end
+see any of it, whatever the length of the axis.
 """
 
 from __future__ import annotations
@@ -83,16 +83,12 @@ def _grams(analysis: Analysis, n: int) -> Iterator[Block]:
     beyond = axis.length - axis.stride  # positions that a missing cell sees, too
     ends = [source[:beyond], source[axis.extended - beyond :]]
     changed = np.flatnonzero(copies != 1)
-    first, last = (
-        np.union1d(end[end >= 0], some)
-        for end, some in zip(
-            ends, (changed[changed < n // 2], changed[changed >= n // 2]), strict=True
-        )
-    )
-    if first.size == 0 or last.size == 0 or first.max() >= last.min():
+    sides = changed[changed < n // 2], changed[changed >= n // 2]
+    first, last = (np.union1d(end[end >= 0], side) for end, side in zip(ends, sides, strict=True))
+    apart = first.size > 0 and last.size > 0 and first.max() < last.min()
+    groups: list[tuple[NDArray[Any], tuple[int, ...]]] = [(first, (0,)), (last, (1,))]
+    if not apart:
         groups = [(np.union1d(first, last), (0, 1))]
-    else:
-        groups = [(first, (0,)), (last, (1,))]
     for near, which in groups:
         gram = np.diag(copies[near].astype(float))
         for end in which:

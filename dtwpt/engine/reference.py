@@ -175,7 +175,7 @@ def _of_kind(parts: tuple[Array, Array], analysis: Analysis, kind: Kind) -> Arra
         return xp.stack((real, imaginary), 1)
     if kind == "modulus":
         return np.hypot(real, imaginary) if xp is np else modulus(real, imaginary)
-    if kind == "rmax":
+    if kind == "rmax" and analysis.pool is not None:
         for axis in range(2, real.ndim):
             last = real.shape[axis] - analysis.pool + 1
             views = [

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dtwpt.engine.torch_ops import modulus
+from dtwpt.engine.torch_autograd import modulus
 from dtwpt.nn.geometry import (
     as_activation,
     as_convolution,

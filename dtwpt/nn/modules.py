@@ -92,12 +92,13 @@ class DTCWPT2d(PacketModule):
 
     Notes
     -----
-    Shape: (N, C, H, W) or (C, H, W) to complex (N, C * K, ceil(H / stride), ceil(W / stride)), K packets.
+    Shape: (N, C, H, W) or (C, H, W) to complex (N, C * K, ceil(H / stride), ceil(W / stride)), K
+    packets.
     Channel ``c * K + k`` is packet k of input channel c; with all packets,
     ``k = (sign * 2**J + vertical) * 2**J + horizontal``, sign 0 being +1.
 
-    The module holds no tensor: a state dict has no entry, and ``module.to(...)`` changes nothing. The
-    transform is computed in the precision of the input, also under autocast; input in half
+    The module holds no tensor: a state dict has no entry, and ``module.to(...)`` changes nothing.
+    The transform is computed in the precision of the input, also under autocast; input in half
     precision is computed in float32 (on a GPU with products of reduced precision) and gives
     complex64.
 
@@ -176,8 +177,9 @@ class CMod2d(PacketModule):
 
     Notes
     -----
-    Shape: (N, C, H, W) or (C, H, W) to (N, C * K, ceil(H / 2**depth), ceil(W / 2**depth)), channels in the order
-    of :class:`DTCWPT2d`. The output has the dtype of the input (float32 for integers).
+    Shape: (N, C, H, W) or (C, H, W) to (N, C * K, ceil(H / 2**depth), ceil(W / 2**depth)),
+    channels in the order of :class:`DTCWPT2d`. The output has the dtype of the input (float32 for
+    integers).
 
     Examples
     --------
@@ -400,5 +402,5 @@ def _synthesise(module: PacketModule, c: Tensor, shape: tuple[int, ...] | None) 
     elif not torch.compiler.is_compiling():  # a graph of any size has none to compare
         for n, cells in zip(shape, c.shape[-ndim:], strict=True):
             side(n, cells, module.bank.depth, "shape" if ndim == 2 else "length")
-    x: Tensor = dispatch.synthesise(c.unflatten(-ndim - 1, (-1, count)), module.analysis, shape)
+    x: Tensor = dispatch.synthesise(torch.unflatten(c, -ndim - 1, (-1, count)), module.analysis, shape)
     return x

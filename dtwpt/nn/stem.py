@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dtwpt.checks import as_count, as_depth, as_int
-from dtwpt.engine import torch_ops
+from dtwpt.engine import torch_autograd
 from dtwpt.nn.blurpool import MaxBlurPool2d
 from dtwpt.nn.mixing import ColourMix, PacketMixing
 from dtwpt.nn.norm import EnergyNorm2d
@@ -211,13 +211,13 @@ class WaveletStem(nn.Module):
         seen = self.colour_mix(x)
         if self.operator == "rmax":
             cells = tuple(self.analysis.cells(n) for n in size)
-            real = torch_ops.analyse(seen, self.analysis, cells, "real")
+            real = torch_autograd.analyse(seen, self.analysis, cells, "real")
             normed: Tensor = self.norm(self.mixing(real).to(x.dtype))
             return nn.functional.max_pool2d(normed.relu(), _POOL, stride=2)
-        parts = torch_ops.analyse(seen, self.analysis, size, "parts").transpose(1, 2)
+        parts = torch_autograd.analyse(seen, self.analysis, size, "parts").transpose(1, 2)
         # Real weights, the same for both parts.
         both = self.mixing(parts.flatten(0, 1)).unflatten(0, (-1, 2))
-        normed = self.norm(torch_ops.modulus(both[:, 0], both[:, 1]))
+        normed = self.norm(torch_autograd.modulus(both[:, 0], both[:, 1]))
         return normed.relu()
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:

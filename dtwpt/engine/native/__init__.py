@@ -60,7 +60,9 @@ class _Plan(ctypes.Structure):
 def _library() -> tuple[Any, str, str]:
     """Return the library or None, its path, and why it is not there."""
     suffix = ".dylib" if "macos" in sysconfig.get_platform() else ".so"
-    path = os.environ.get("DTWPT_NATIVE_LIBRARY") or str(Path(__file__).parent / f"_kernels{suffix}")
+    path = os.environ.get("DTWPT_NATIVE_LIBRARY") or str(
+        Path(__file__).parent / f"_kernels{suffix}"
+    )
     try:
         library = ctypes.CDLL(path)
         library.dtwpt_instruction_set.argtypes = [ctypes.c_int]
@@ -163,7 +165,7 @@ def unavailable() -> str:
 class _Prepared:
     """An analysis as the library takes it, with the arrays that it points to."""
 
-    def __init__(self, analysis: Analysis, dtype: np.dtype[Any]) -> None:
+    def __init__(self, analysis: Analysis, dtype: np.dtype[Any], pooled: bool) -> None:
         first, *later = analysis.stages
         taps = first.shape[3] - 2
         shift = np.array([[0, 2], [1, 1]])  # where the taps begin that are not zeros of both ends
@@ -196,7 +198,7 @@ class _Prepared:
             analysis.depth,
             analysis.ndim,
             analysis.stride,
-            analysis.pool or 0,
+            (analysis.pool or 0) if pooled else 0,
             analysis.channels,
             analysis.length,
             first.shape[3],
@@ -216,8 +218,8 @@ def _needed(leaves: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=64)
-def _prepared(analysis: Analysis, dtype: np.dtype[Any]) -> _Prepared:
-    return _Prepared(analysis, dtype)
+def _prepared(analysis: Analysis, dtype: np.dtype[Any], pooled: bool) -> _Prepared:
+    return _Prepared(analysis, dtype, pooled)
 
 
 # As few as the indices themselves.
@@ -238,7 +240,7 @@ def _address(array: NDArray[Any]) -> int:
 def analyse(
     x: Float, analysis: Analysis, axes: tuple[Axis, ...], kind: Kind, out: Float, threads: int
 ) -> None:
-    """Analyse (B, \\*shape) to what ``kind`` says, (B, ..., \\*size); see :class:`Analysis`."""
+    """Analyse (B, H, W) or (B, N) to what ``kind`` says, (B, ..., H', W'); see :class:`Analysis`."""
     _run(_ANALYSE, x.dtype, analysis, axes, kind, len(x), (x, None, out), (1, 1), threads)
 
 
@@ -251,7 +253,7 @@ def mean(
     out: Float,
     threads: int,
 ) -> None:
-    """Take means of maps (kind "modulus" or "rmax") over the cells of a grid: (B, K, \\*grid).
+    """Take means of maps (kind "modulus" or "rmax") over the cells of a grid: (B, K, rows, columns).
 
     Rows are cut at ``part * rows // grid[0]``, columns likewise. Sums over runs of 16 rows are in
     the dtype of ``x``, those over runs and columns in double precision.
@@ -262,7 +264,7 @@ def mean(
 def adjoint(
     c: Float, analysis: Analysis, axes: tuple[Axis, ...], kind: Kind, out: Float, threads: int
 ) -> None:
-    """Apply the adjoint, in the real inner product, of :func:`analyse`: to (B, \\*shape).
+    """Apply the adjoint, in the real inner product, of :func:`analyse`: to (B, H, W) or (B, N).
 
     The kind is "complex", "parts" or "real". The cells are those of ``axes``, not pooled.
     """
@@ -291,7 +293,7 @@ def _run(
     name = _instruction_set()
     if name is None:
         raise RuntimeError("the native engine cannot run on this machine: see info()")
-    prepared = _prepared(analysis, dtype)
+    prepared = _prepared(analysis, dtype, kind == "rmax")
     sides = [_side(axis) for axis in axes]
     result = _library()[0].dtwpt_run(
         operation,

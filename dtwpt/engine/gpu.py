@@ -1,0 +1,338 @@
+"""Analysis of images on a GPU, and its adjoint, in one kernel each.
+
+The results are those of :mod:`dtwpt.engine.reference` within 1e-5 of the largest value for float32
+and within 1e-2 for float16, bfloat16 and ``fast``; in practice within 1e-6 and 1e-3. They are the
+same bits at every call. Precision settings of torch play no part. A value that is not finite
+reaches at least the coefficients that see it, and at most those of their tile.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dtwpt.engine.gpu_tables import cover, pieces, window
+from dtwpt.engine.spec import Analysis, Axis, Kind
+
+try:
+    import triton
+
+    from dtwpt.engine import gpu_kernels as kernels
+except ImportError:  # pragma: no cover - torch comes without it on some platforms
+    triton = None
+
+
+class Tiling(NamedTuple):
+    """How a kernel cuts its work: cells (analysis) or pixels (adjoint) of a tile."""
+
+    rows: int
+    columns: int
+    warps: int = 4
+    stages: int = 1
+    images: int = 16
+    """Images at most that one program goes through, with its matrices in shared memory."""
+
+
+#: Tilings by depth and terms.
+ANALYSIS = {
+    (1, 1): Tiling(16, 16),
+    (1, 2): Tiling(16, 16),
+    (2, 1): Tiling(8, 16),
+    (2, 2): Tiling(8, 8),
+    (3, 1): Tiling(4, 8),
+    (3, 2): Tiling(4, 4),
+    (4, 1): Tiling(2, 4),
+    (4, 2): Tiling(2, 2),
+}
+ADJOINT = {
+    (1, 1): Tiling(64, 64),
+    (1, 2): Tiling(64, 64),
+    (2, 1): Tiling(64, 64),
+    (2, 2): Tiling(64, 64),
+    (3, 1): Tiling(64, 64),
+    (3, 2): Tiling(64, 64),
+    (4, 1): Tiling(64, 64),
+    (4, 2): Tiling(64, 64),
+}
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def available(x: Tensor, analysis: Analysis) -> bool:
+    """Tell whether the kernels can analyse images ``x``, (B, H, W)."""
+    if triton is None or analysis.ndim != 2 or not 1 <= analysis.depth <= 4:
+        return False
+    if x.dtype not in _DTYPES or analysis.stride not in (
+        2**analysis.depth,
+        2 ** (analysis.depth - 1),
+    ):
+        return False
+    # Positions within an image are of 32 bits.
+    height, width = x.shape[-2:]
+    numbers = 2 * (height // analysis.stride + 4) * (width // analysis.stride + 4)
+    if max(height * width, numbers * analysis.channels) >= 2**31:
+        return False
+    if x.is_cuda:
+        return torch.version.hip is None and torch.cuda.get_device_capability(x.device) >= (8, 0)
+    return x.device.type == "cpu" and _interpreted()
+
+
+def analyse(
+    x: Tensor, analysis: Analysis, axes: tuple[Axis, ...], kind: Kind, *, fast: bool = False
+) -> Tensor:
+    """Analyse images (B, H, W); see :class:`dtwpt.engine.spec.Analysis`.
+
+    Parameters
+    ----------
+    x : Tensor
+        float32, float16 or bfloat16.
+    analysis : Analysis
+    axes : (Axis, Axis)
+    kind : {"complex", "parts", "real", "modulus"}
+    fast : bool
+        Let float32 have the products of tf32's precision.
+
+    Returns
+    -------
+    Tensor
+        "complex" and "parts" in single precision, others of the dtype of x.
+    """
+    shape = (len(x), analysis.channels, axes[0].count, axes[1].count)
+    if kind == "complex":
+        out = torch.empty(shape, dtype=torch.complex64, device=x.device)
+        _analyse(x, torch.view_as_real(out), None, None, analysis, axes, kind, fast)
+        return out
+    if kind == "parts":
+        out = torch.empty((shape[0], 2, *shape[1:]), dtype=torch.float32, device=x.device)
+    else:
+        out = torch.empty(shape, dtype=x.dtype, device=x.device)
+    _analyse(x, out, None, None, analysis, axes, kind, fast)
+    return out
+
+
+def adjoint(
+    c: Tensor, analysis: Analysis, axes: tuple[Axis, ...], kind: Kind, dtype: torch.dtype
+) -> Tensor:
+    """Apply the adjoint, in the real inner product, of :func:`analyse`: to (B, H, W) of ``dtype``.
+
+    ``kind`` is one of "complex", "parts" and "real".
+    """
+    c = c.contiguous()
+    numbers = torch.view_as_real(c.resolve_conj()) if kind == "complex" else c
+    maxima = torch.zeros(len(c), dtype=torch.int32, device=c.device)
+    size = numbers[0].numel() if len(c) else 0
+    block, steps = 1024, 8
+    for start in range(0, len(c) if size else 0, 65535):
+        some = slice(start, min(start + 65535, len(c)))
+        grid = (-(-size // (block * steps)), some.stop - start)
+        with _on(c):
+            kernels.maxima_kernel[grid](
+                numbers[some], maxima[some], size, BLOCK=block, STEPS=steps, num_warps=4
+            )
+    return _adjoint(numbers, maxima, analysis, axes, kind, dtype)
+
+
+def modulus_backward(
+    x: Tensor, g: Tensor, analysis: Analysis, axes: tuple[Axis, ...], *, fast: bool = False
+) -> Tensor:
+    """Return the gradient of images from that of their modulus, (B, K, *size).
+
+    That is the adjoint of ``g c / |c|``, 0 where the coefficient c is 0; c is computed again.
+    """
+    g = g.contiguous()
+    shape = (len(x), 2, *g.shape[1:])
+    parts = torch.empty(shape, dtype=x.dtype, device=x.device)
+    maxima = torch.zeros(len(x), dtype=torch.int32, device=x.device)
+    _analyse(x, parts, g, maxima, analysis, axes, "direction", fast)
+    return _adjoint(parts, maxima, analysis, axes, "parts", x.dtype, fast)
+
+
+# Launches ---------------------------------------------------------------------------------------
+
+
+def _analyse(
+    x: Tensor,
+    out: Tensor,
+    g: Tensor | None,
+    maxima: Tensor | None,
+    analysis: Analysis,
+    axes: tuple[Axis, ...],
+    kind: str,
+    fast: bool,
+    tiling: Tiling | None = None,
+) -> None:
+    if not out.numel():
+        return
+    x = x.contiguous()
+    terms = 1 if fast or x.dtype != torch.float32 else 2
+    tiling = tiling or ANALYSIS[analysis.depth, terms]
+    align = 16 // x.element_size()
+    while axes[1].n % align:
+        align //= 2
+    even = next(n for n in (8, 4, 2, 1) if axes[1].count % n == 0)
+    v = _window(analysis, axes[0], tiling.rows, 1, terms, True, x.device)
+    h = _window(analysis, axes[1], tiling.columns, align, terms, False, x.device)
+    tiles = len(v.start) * len(h.start)
+    per = _images(len(x), tiles, tiling, x.device)
+    with _on(x):
+        kernels.analyse_kernel[tiles, -(-len(x) // per)](
+            x,
+            out,
+            out if g is None else g,
+            v.table if maxima is None else maxima,
+            v.matrices,
+            h.matrices,
+            v.start,
+            v.table,
+            h.start,
+            h.table,
+            _place(analysis, x.device),
+            len(x),
+            per,
+            axes[0].n,
+            axes[1].n // h.align,
+            axes[0].count,
+            axes[1].count // even,
+            analysis.channels,
+            len(h.start),
+            CELLS_V=tiling.rows,
+            CELLS_H=tiling.columns,
+            P=analysis.count,
+            ROWS=pieces(v.width),
+            COLUMNS=pieces(h.width, 64),
+            WINDOW_V=v.width,
+            WINDOW_H=h.width,
+            SPAN=1 << (h.width - 1).bit_length(),
+            ALIGN=h.align,
+            READ="masked" if "masked" in (v.read, h.read) else v.read,
+            EVEN=even,
+            TERMS=terms,
+            KIND=kind,
+            ALL=analysis.packets is None,
+            num_warps=tiling.warps,
+            num_stages=tiling.stages,
+        )
+
+
+def _adjoint(
+    c: Tensor,
+    maxima: Tensor,
+    analysis: Analysis,
+    axes: tuple[Axis, ...],
+    kind: str,
+    dtype: torch.dtype,
+    fast: bool = False,
+    tiling: Tiling | None = None,
+) -> Tensor:
+    shape = (len(c), axes[0].n, axes[1].n)
+    if not c.numel():
+        return torch.zeros(shape, dtype=dtype, device=c.device)
+    out = torch.empty(shape, dtype=dtype, device=c.device)
+    terms = 1 if fast or dtype != torch.float32 else 2
+    tiling = tiling or ADJOINT[analysis.depth, terms]
+    v = _cover(analysis, axes[0], tiling.rows, terms, True, c.device)
+    h = _cover(analysis, axes[1], tiling.columns, terms, False, c.device)
+    tiles = len(v.table) * len(h.table)
+    per = _images(len(c), tiles, tiling, c.device)
+    with _on(c):
+        kernels.adjoint_kernel[tiles, -(-len(c) // per)](
+            c,
+            out,
+            maxima,
+            v.matrices,
+            h.matrices,
+            v.cells,
+            v.table,
+            h.cells,
+            h.table,
+            _place(analysis, c.device),
+            len(c),
+            per,
+            axes[0].n,
+            axes[1].n,
+            axes[0].count,
+            axes[1].count,
+            analysis.channels,
+            len(h.table),
+            SIDE_V=tiling.rows,
+            SIDE_H=tiling.columns,
+            P=analysis.count,
+            ROWS=pieces(v.seen * analysis.count),
+            CELLS_V=v.seen,
+            CELLS_H=h.seen,
+            TERMS=terms,
+            KIND=kind,
+            ALL=analysis.packets is None,
+            num_warps=tiling.warps,
+            num_stages=tiling.stages,
+        )
+    return out
+
+
+def _images(count: int, tiles: int, tiling: Tiling, device: torch.device) -> int:
+    """Return how many images a program goes through: few enough for all processors to be busy."""
+    per = max(1, min(tiling.images, count * tiles // (12 * _processors(device))))
+    return max(per, -(-count // 65535))  # the limit of a grid
+
+
+@lru_cache(maxsize=16)
+def _processors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def _on(x: Tensor) -> Any:
+    """Make the device of a tensor the current one."""
+    return torch.cuda.device_of(x)  # type: ignore[no-untyped-call]
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+# Constants, uploaded once -----------------------------------------------------------------------
+# The copy waits, so that any stream can use them.
+
+
+@lru_cache(maxsize=256)
+def _window(
+    analysis: Analysis,
+    axis: Axis,
+    cells: int,
+    align: int,
+    terms: int,
+    vertical: bool,
+    device: torch.device,
+) -> Any:
+    table = window(analysis, axis, cells, align, terms, vertical)
+    return type(table)(*(_on_device(field, device) for field in table))
+
+
+@lru_cache(maxsize=256)
+def _cover(
+    analysis: Analysis,
+    axis: Axis,
+    side: int,
+    terms: int,
+    vertical: bool,
+    device: torch.device,
+) -> Any:
+    table = cover(analysis, axis, side, terms, vertical)
+    return type(table)(*(_on_device(field, device) for field in table))
+
+
+@lru_cache(maxsize=64)
+def _place(analysis: Analysis, device: torch.device) -> Any:
+    return _on_device(analysis.place, device)
+
+
+def _on_device(field: Any, device: torch.device) -> Any:
+    if not isinstance(field, np.ndarray):
+        return field
+    return torch.from_numpy(field.copy()).to(device)

@@ -28,36 +28,45 @@ except ImportError:  # pragma: no cover - torch comes without it on some platfor
 
 
 class Tiling(NamedTuple):
-    """How a kernel cuts its work: cells (analysis) or pixels (adjoint) of a tile."""
+    """How a kernel cuts its work: cells (analysis) or pixels (adjoint) of a tile.
+
+    A program goes through ``images`` images at most, with its matrices in shared memory. With
+    ``once`` it holds the pixels of a tile in registers, or else reads them again from the cache.
+    Products are of blocks of ``piece`` rows (of pixels, or packets and cells) at most, and
+    ``chunk`` columns of pixels.
+    """
 
     rows: int
     columns: int
     warps: int = 4
     stages: int = 1
     images: int = 16
-    """Images at most that one program goes through, with its matrices in shared memory."""
+    once: bool = False
+    chunk: int = 64
+    piece: int = 64
+    registers: int | None = None
 
 
 #: Tilings by depth and terms.
 ANALYSIS = {
-    (1, 1): Tiling(16, 16),
-    (1, 2): Tiling(16, 16),
-    (2, 1): Tiling(8, 16),
-    (2, 2): Tiling(8, 8),
-    (3, 1): Tiling(4, 8),
-    (3, 2): Tiling(4, 4),
-    (4, 1): Tiling(2, 4),
-    (4, 2): Tiling(2, 2),
+    (1, 1): Tiling(16, 16, once=True),
+    (1, 2): Tiling(16, 16, once=True),
+    (2, 1): Tiling(8, 16, once=True),
+    (2, 2): Tiling(8, 8, once=True),
+    (3, 1): Tiling(4, 8, chunk=32),
+    (3, 2): Tiling(4, 4, chunk=32),
+    (4, 1): Tiling(2, 4, chunk=32),
+    (4, 2): Tiling(2, 2, chunk=32),
 }
 ADJOINT = {
     (1, 1): Tiling(64, 64),
-    (1, 2): Tiling(64, 64),
+    (1, 2): Tiling(64, 64, piece=32),
     (2, 1): Tiling(64, 64),
-    (2, 2): Tiling(64, 64),
-    (3, 1): Tiling(64, 64),
-    (3, 2): Tiling(64, 64),
-    (4, 1): Tiling(64, 64),
-    (4, 2): Tiling(64, 64),
+    (2, 2): Tiling(64, 64, piece=32),
+    (3, 1): Tiling(64, 64, piece=32),
+    (3, 2): Tiling(64, 64, piece=32),
+    (4, 1): Tiling(64, 32, piece=32),
+    (4, 2): Tiling(64, 32, piece=32),
 }
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -171,10 +180,8 @@ def _analyse(
     x = x.contiguous()
     terms = 1 if fast or x.dtype != torch.float32 else 2
     tiling = tiling or ANALYSIS[analysis.depth, terms]
-    align = 16 // x.element_size()
-    while axes[1].n % align:
-        align //= 2
-    even = next(n for n in (8, 4, 2, 1) if axes[1].count % n == 0)
+    align = _divisor(axes[1].n, 16 // x.element_size())
+    even = _divisor(axes[1].count, 8)
     v = _window(analysis, axes[0], tiling.rows, 1, terms, True, x.device)
     h = _window(analysis, axes[1], tiling.columns, align, terms, False, x.device)
     tiles = len(v.start) * len(h.start)
@@ -203,19 +210,21 @@ def _analyse(
             CELLS_V=tiling.rows,
             CELLS_H=tiling.columns,
             P=analysis.count,
-            ROWS=pieces(v.width),
-            COLUMNS=pieces(h.width, 64),
+            ROWS=pieces(v.width, tiling.piece),
+            COLUMNS=pieces(h.width, tiling.chunk),
             WINDOW_V=v.width,
             WINDOW_H=h.width,
             SPAN=1 << (h.width - 1).bit_length(),
             ALIGN=h.align,
             READ="masked" if "masked" in (v.read, h.read) else v.read,
+            ONCE=tiling.once,
             EVEN=even,
             TERMS=terms,
             KIND=kind,
             ALL=analysis.packets is None,
             num_warps=tiling.warps,
             num_stages=tiling.stages,
+            maxnreg=tiling.registers,
         )
 
 
@@ -235,8 +244,10 @@ def _adjoint(
     out = torch.empty(shape, dtype=dtype, device=c.device)
     terms = 1 if fast or dtype != torch.float32 else 2
     tiling = tiling or ADJOINT[analysis.depth, terms]
-    v = _cover(analysis, axes[0], tiling.rows, terms, True, c.device)
-    h = _cover(analysis, axes[1], tiling.columns, terms, False, c.device)
+    align = _divisor(axes[1].count, 4 if c.element_size() > 2 else 8)
+    even = _divisor(axes[1].n, 8)
+    v = _cover(analysis, axes[0], tiling.rows, 1, terms, True, c.device)
+    h = _cover(analysis, axes[1], tiling.columns, align, terms, False, c.device)
     tiles = len(v.table) * len(h.table)
     per = _images(len(c), tiles, tiling, c.device)
     with _on(c):
@@ -254,22 +265,27 @@ def _adjoint(
             len(c),
             per,
             axes[0].n,
-            axes[1].n,
+            axes[1].n // even,
             axes[0].count,
-            axes[1].count,
+            axes[1].count // h.align,
             analysis.channels,
             len(h.table),
             SIDE_V=tiling.rows,
             SIDE_H=tiling.columns,
             P=analysis.count,
-            ROWS=pieces(v.seen * analysis.count),
+            ROWS=pieces(v.seen * analysis.count, tiling.piece),
             CELLS_V=v.seen,
             CELLS_H=h.seen,
+            ALIGN=h.align,
+            EVEN=even,
+            DIRECT=h.direct,
+            NARROW=h.direct and h.seen > axes[1].count,
             TERMS=terms,
             KIND=kind,
             ALL=analysis.packets is None,
             num_warps=tiling.warps,
             num_stages=tiling.stages,
+            maxnreg=tiling.registers,
         )
     return out
 
@@ -278,6 +294,11 @@ def _images(count: int, tiles: int, tiling: Tiling, device: torch.device) -> int
     """Return how many images a program goes through: few enough for all processors to be busy."""
     per = max(1, min(tiling.images, count * tiles // (12 * _processors(device))))
     return max(per, -(-count // 65535))  # the limit of a grid
+
+
+def _divisor(n: int, most: int) -> int:
+    """Return the largest power of two up to ``most`` that divides n."""
+    return min(most, n & -n)
 
 
 @lru_cache(maxsize=16)
@@ -319,11 +340,12 @@ def _cover(
     analysis: Analysis,
     axis: Axis,
     side: int,
+    align: int,
     terms: int,
     vertical: bool,
     device: torch.device,
 ) -> Any:
-    table = cover(analysis, axis, side, terms, vertical)
+    table = cover(analysis, axis, side, align, terms, vertical)
     return type(table)(*(_on_device(field, device) for field in table))
 
 

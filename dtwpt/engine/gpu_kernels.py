@@ -61,6 +61,12 @@ def _pixels(x, rows, columns, H, W, some, CUT: tl.constexpr, READ: tl.constexpr)
 
 
 @triton.jit
+def _fold(x):
+    """Return the largest of rows that are 16 apart, which one thread holds."""
+    return tl.max(tl.reshape(x, (x.shape[0] // 16, 16, x.shape[1])), 0)
+
+
+@triton.jit
 def _parts(accumulator, M: tl.constexpr, N: tl.constexpr):
     """Separate the trees, which alternate in rows eight at a time and come in halves of columns.
 
@@ -89,8 +95,8 @@ def _write(
         tl.store(out + maps + at, imaginary * unit, kept)
     elif KIND == "complex":
         pairs = tl.join(real * unit, imaginary * unit)
-        at_pairs = tl.join(2 * at, 2 * at + 1)
-        tl.store(out + at_pairs, pairs, tl.join(kept, kept))
+        at_pairs = (2 * at)[:, :, :, None] + tl.arange(0, 2)[None, None, None, :]
+        tl.store(out + at_pairs, pairs, kept[:, :, :, None])
     else:  # the gradient of the modulus times the direction of the coefficient
         power = real * real + imaginary * imaginary
         # No power in between: sums of products of float16 are zero or above 2**-48.
@@ -133,6 +139,7 @@ def analyse_kernel(
     SPAN: tl.constexpr,
     ALIGN: tl.constexpr,
     READ: tl.constexpr,
+    ONCE: tl.constexpr,
     EVEN: tl.constexpr,
     TERMS: tl.constexpr,
     KIND: tl.constexpr,
@@ -200,24 +207,40 @@ def analyse_kernel(
     area = tl.full((), 1, tl.int64) * H * W
     maps = tl.full((), 1, tl.int64) * K * nh * nw
     first = tl.program_id(1) * per
-    for b in range(first, tl.minimum(first + per, B)):
+    for b in tl.range(first, tl.minimum(first + per, B), disable_licm=True):
         image = x + b * area
-        # Pixels are read twice, the second time from the cache.
-        largest = tl.zeros((16, SPAN), tl.float32)
-        columns = c0 + tl.arange(0, SPAN)
-        some = (tl.arange(0, SPAN) < WINDOW_H)[None, :]
-        for step in tl.static_range(WINDOW_V // 16):
-            rows = r0 + step * 16 + tl.arange(0, 16)
-            pixels = _pixels(image, rows, columns, H, W, some, WINDOW_H < SPAN, READ)
-            largest = tl.maximum(largest, tl.abs(pixels))
-        scale, unit = _scale(tl.max(largest), 8)
+        blocks = ()
+        if ONCE:
+            peak = 0.0
+            for chunk in tl.static_range(len(COLUMNS)):
+                columns = c0 + COLUMNS[chunk][0] + tl.arange(0, COLUMNS[chunk][1])
+                folded = tl.zeros((16, tl.constexpr(COLUMNS[chunk][1])), tl.float32)
+                for piece in tl.static_range(len(ROWS)):
+                    rows = r0 + ROWS[piece][0] + tl.arange(0, ROWS[piece][1])
+                    pixels = _pixels(image, rows, columns, H, W, rows, False, READ)
+                    blocks = blocks + (pixels,)
+                    folded = tl.maximum(folded, _fold(tl.abs(pixels)))
+                peak = tl.maximum(peak, tl.max(folded))
+        else:
+            largest = tl.zeros((16, SPAN), tl.float32)
+            columns = c0 + tl.arange(0, SPAN)
+            some = (tl.arange(0, SPAN) < WINDOW_H)[None, :]
+            for step in tl.range(0, WINDOW_V // 16, disable_licm=True):
+                rows = r0 + step * 16 + tl.arange(0, 16)
+                pixels = _pixels(image, rows, columns, H, W, some, WINDOW_H < SPAN, READ)
+                largest = tl.maximum(largest, tl.abs(pixels))
+            peak = tl.max(largest)
+        scale, unit = _scale(peak, 8)
         accumulator = tl.zeros((M, N), tl.float32)
         for chunk in tl.static_range(len(COLUMNS)):
             columns = c0 + COLUMNS[chunk][0] + tl.arange(0, COLUMNS[chunk][1])
             y = tl.zeros((M, tl.constexpr(COLUMNS[chunk][1])), tl.float32)
             for piece in tl.static_range(len(ROWS)):
-                rows = r0 + ROWS[piece][0] + tl.arange(0, ROWS[piece][1])
-                pixels = _pixels(image, rows, columns, H, W, rows, False, READ) * scale
+                if ONCE:
+                    pixels = blocks[chunk * len(ROWS) + piece] * scale
+                else:  # from the cache
+                    rows = r0 + ROWS[piece][0] + tl.arange(0, ROWS[piece][1])
+                    pixels = _pixels(image, rows, columns, H, W, rows, False, READ) * scale
                 high = pixels.to(tl.float16)
                 y = _product(vs[piece], v_lows[piece], high, _low(pixels, high), y, TERMS)
             high = y.to(tl.float16)
@@ -257,10 +280,28 @@ def maxima_kernel(c, maxima, size, BLOCK: tl.constexpr, STEPS: tl.constexpr):
 
 
 @triton.jit
-def _coefficients(c, channel, row, column, kept, nh, nw, scale):
-    """Load coefficients at (packet and cell in rows, cells in columns), zero where not kept."""
-    at = channel * (nh * nw) + row * nw
-    return tl.load(c + at[:, None] + column[None, :], mask=kept, other=0.0).to(tl.float32) * scale
+def _plane(c, channel, row, columns, maps, nh, nw, scale, KIND: tl.constexpr, FULL: tl.constexpr):
+    """Load real and imaginary parts at (packets and cells in rows, cells in columns)."""
+    at = (channel * (nh * nw) + row * nw)[:, None] + columns[None, :]
+    kept = (channel >= 0)[:, None] & (columns < nw)[None, :]
+    if KIND == "complex":
+        at = (2 * at)[:, :, None] + tl.arange(0, 2)[None, None, :]
+        if FULL:
+            pairs = tl.load(c + at)
+        else:
+            pairs = tl.load(c + at, mask=kept[:, :, None], other=0.0)
+        real, imaginary = tl.split(pairs)
+    elif FULL:
+        real = tl.load(c + at)
+        imaginary = real
+        if KIND == "parts":
+            imaginary = tl.load(c + maps + at)
+    else:
+        real = tl.load(c + at, mask=kept, other=0.0)
+        imaginary = real
+        if KIND == "parts":
+            imaginary = tl.load(c + maps + at, mask=kept, other=0.0)
+    return real.to(tl.float32) * scale, imaginary.to(tl.float32) * scale
 
 
 @triton.jit
@@ -278,9 +319,9 @@ def adjoint_kernel(
     B,
     per,
     H,
-    W,
+    units,
     nh,
-    nw,
+    cell_units,
     K,
     tiles,
     SIDE_V: tl.constexpr,
@@ -289,6 +330,10 @@ def adjoint_kernel(
     ROWS: tl.constexpr,
     CELLS_V: tl.constexpr,
     CELLS_H: tl.constexpr,
+    ALIGN: tl.constexpr,
+    EVEN: tl.constexpr,
+    DIRECT: tl.constexpr,
+    NARROW: tl.constexpr,
     TERMS: tl.constexpr,
     KIND: tl.constexpr,
     ALL: tl.constexpr,
@@ -297,8 +342,14 @@ def adjoint_kernel(
 
     ``vertical`` holds (table, term, tree, SIDE_V, CELLS_V * P) matrices, packets innermost, and
     ``horizontal`` (table, term, packet, tree, CELLS_H, SIDE_H). ROWS cuts CELLS_V * P into pieces.
+    With DIRECT the cells of a tile are CELLS_H columns from a multiple of ALIGN on, which the
+    number of columns is one of, too, and with NARROW there are fewer of these; or else a table lists
+    them. EVEN divides the width of images.
     """
     Q: tl.constexpr = CELLS_V * P
+    FULL: tl.constexpr = ALL and not NARROW
+    W = units * EVEN
+    nw = cell_units * ALIGN
     tile_r = tl.program_id(0) // tiles
     tile_c = tl.program_id(0) % tiles
     v = vertical + tl.load(row_table + tile_r) * (TERMS * 2 * SIDE_V * Q)
@@ -319,20 +370,23 @@ def adjoint_kernel(
         else:
             v_a_lows = v_a_lows + (0,)
             v_b_lows = v_b_lows + (0,)
-    column = tl.load(column_cells + tile_c * CELLS_H + tl.arange(0, CELLS_H))
+    if DIRECT:
+        columns = tl.load(column_cells + tile_c * CELLS_H) // ALIGN * ALIGN + tl.arange(0, CELLS_H)
+    else:
+        columns = tl.load(column_cells + tile_c * CELLS_H + tl.arange(0, CELLS_H))
     at_h = tl.arange(0, CELLS_H)[:, None] * SIDE_H + tl.arange(0, SIDE_H)[None, :]
 
     # Of 64 bits; arguments that are 1 are no tensors.
     area = tl.full((), 1, tl.int64) * H * W
     maps = tl.full((), 1, tl.int64) * K * nh * nw
     first = tl.program_id(1) * per
-    for b in range(first, tl.minimum(first + per, B)):
+    for b in tl.range(first, tl.minimum(first + per, B), disable_licm=True):
         scale, unit = _scale(tl.load(maxima + b).to(tl.float32, bitcast=True), 4)
         image = c + b * maps
         if KIND != "real":  # two numbers each
             image += b * maps
         accumulator = tl.zeros((SIDE_V, SIDE_H), tl.float32)
-        for j in range(P):
+        for j in tl.range(0, P, disable_licm=True):
             za = tl.zeros((SIDE_V, CELLS_H), tl.float32)
             zb = tl.zeros((SIDE_V, CELLS_H), tl.float32)
             for piece in tl.static_range(len(ROWS)):
@@ -340,55 +394,26 @@ def adjoint_kernel(
                 row = tl.load(row_cells + tile_r * CELLS_V + k // P)
                 plus = (k % P) * P + j
                 minus = plus + P * P
-                inside_plus = row >= 0
-                inside_minus = row >= 0
                 if not ALL:
                     plus = tl.load(place + plus)
                     minus = tl.load(place + minus)
-                    inside_plus = inside_plus & (plus >= 0)
-                    inside_minus = inside_minus & (minus >= 0)
-                seen = (column >= 0)[None, :]
-                kept_plus = inside_plus[:, None] & seen
-                kept_minus = inside_minus[:, None] & seen
-                if KIND == "complex":
-                    part = image + 1
-                    re_plus = _coefficients(
-                        image, 2 * plus, 2 * row, 2 * column, kept_plus, nh, nw, scale
-                    )
-                    re_minus = _coefficients(
-                        image, 2 * minus, 2 * row, 2 * column, kept_minus, nh, nw, scale
-                    )
-                    im_plus = _coefficients(
-                        part, 2 * plus, 2 * row, 2 * column, kept_plus, nh, nw, scale
-                    )
-                    im_minus = _coefficients(
-                        part, 2 * minus, 2 * row, 2 * column, kept_minus, nh, nw, scale
-                    )
-                else:
-                    re_plus = _coefficients(image, plus, row, column, kept_plus, nh, nw, scale)
-                    re_minus = _coefficients(image, minus, row, column, kept_minus, nh, nw, scale)
-                    if KIND == "real":
-                        im_plus = tl.zeros_like(re_plus)
-                        im_minus = tl.zeros_like(re_plus)
-                    else:
-                        part = image + maps
-                        im_plus = _coefficients(part, plus, row, column, kept_plus, nh, nw, scale)
-                        im_minus = _coefficients(
-                            part, minus, row, column, kept_minus, nh, nw, scale
-                        )
+                re, im = _plane(image, plus, row, columns, maps, nh, nw, scale, KIND, FULL)
+                re_minus, im_minus = _plane(
+                    image, minus, row, columns, maps, nh, nw, scale, KIND, FULL
+                )
                 va, va_low = v_as[piece], v_a_lows[piece]
                 vb, vb_low = v_bs[piece], v_b_lows[piece]
-                t = re_plus + re_minus
+                t = re + re_minus
                 high = t.to(tl.float16)
                 za = _product(va, va_low, high, _low(t, high), za, TERMS)
-                t = re_minus - re_plus
+                t = re_minus - re
                 high = t.to(tl.float16)
                 zb = _product(vb, vb_low, high, _low(t, high), zb, TERMS)
                 if KIND != "real":
-                    t = im_plus + im_minus
+                    t = im + im_minus
                     high = t.to(tl.float16)
                     za = _product(vb, vb_low, high, _low(t, high), za, TERMS)
-                    t = im_plus - im_minus
+                    t = im - im_minus
                     high = t.to(tl.float16)
                     zb = _product(va, va_low, high, _low(t, high), zb, TERMS)
             lows = h + P * 2 * CELLS_H * SIDE_H

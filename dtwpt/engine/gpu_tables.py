@@ -36,12 +36,17 @@ class Window(NamedTuple):
 
 
 class Cover(NamedTuple):
-    """Cells that see tiles of samples of an axis: ``seen`` numbers a tile, -1 where fewer."""
+    """Cells that see tiles of samples of an axis, ``seen`` numbers a tile, by ``table``.
+
+    Where ``direct``, they follow each other, from a multiple of ``align`` on.
+    """
 
     cells: NDArray[np.int32]
     table: NDArray[np.int32]
     matrices: NDArray[np.float16]
     seen: int
+    align: int
+    direct: bool
 
 
 def pieces(length: int, longest: int = 1024) -> Pieces:
@@ -138,49 +143,60 @@ def _split(matrices: NDArray[Any], terms: int) -> NDArray[np.float16]:
 # Adjoint ----------------------------------------------------------------------------------------
 
 
-def cover(analysis: Analysis, axis: Axis, side: int, terms: int, vertical: bool) -> Cover:
-    """Tabulate tiles of ``side`` samples.
+def cover(
+    analysis: Analysis, axis: Axis, side: int, align: int, terms: int, vertical: bool
+) -> Cover:
+    """Tabulate tiles of ``side`` samples; ``align`` divides the number of cells.
 
-    Matrices are (U, terms, tree, side, count * P) along the vertical axis, packets innermost, and
-    (U, terms, packet, tree, count, side) along the other one.
+    Matrices are (U, terms, tree, side, seen * P) along the vertical axis, packets innermost, and
+    (U, terms, packet, tree, seen, side) along the other one.
     """
     tiles = -(-axis.n // side)
     first = np.arange(tiles) * side
     inside, low, high = _interior(axis, first, side)
-    p = analysis.count
-    groups, table = [], np.zeros(tiles, np.int32)
-    if inside.any():
-        tile = int(inside.argmax())
-        cells = np.arange(low[tile], high[tile] + 1)
-        groups.append((cells, _seen(analysis, axis, cells, int(first[tile]), side)))
-    for tile in np.flatnonzero(~inside).tolist():
-        reach = axis.length // axis.stride + side // axis.stride + 8
-        near = np.arange(low[tile] - reach, high[tile] + reach + 1)
-        ends = np.concatenate([near, np.arange(2 * reach), axis.count - 1 - np.arange(2 * reach)])
-        cells = np.unique(ends[(ends >= 0) & (ends < axis.count)])
-        matrix = _seen(analysis, axis, cells, int(first[tile]), side)
-        some = matrix.any(axis=(1, 2))
-        table[tile] = len(groups)
-        groups.append((cells[some], matrix[some]))
-    most = max(len(cells) for cells, _ in groups)
-    if vertical:
-        count = span(most * p, 3) // p
-        while count < most or count * p % 16 or len(pieces(count * p)) > 3:
-            count += 1
-    else:
-        count = max(16, 1 << (most - 1).bit_length())
-    numbers = np.full((tiles, count), -1, np.int32)
-    matrices: NDArray[np.float64] = np.zeros((len(groups), count, 2, p, side))
-    for unique, (_, matrix) in enumerate(groups):
-        matrices[unique, : len(matrix)] = matrix.reshape(-1, 2, p, side)
+    cells: list[NDArray[Any]] = []
     for tile in range(tiles):
-        direct = np.arange(low[tile], high[tile] + 1)
-        cells = direct if inside[tile] else groups[table[tile]][0]
-        numbers[tile, : len(cells)] = cells
+        if inside[tile]:
+            cells.append(np.arange(low[tile], high[tile] + 1))
+        else:
+            cells.append(_seeing(axis, int(low[tile]), int(high[tile]), int(first[tile]), side))
+    p, most = analysis.count, max(len(some) for some in cells)
+    direct = not vertical and axis.mode != "periodic"
     if vertical:
-        rows = matrices.transpose(0, 2, 4, 1, 3).reshape(-1, 2, side, count * p)
-        return Cover(numbers, table, _split(rows, terms), count)
-    return Cover(numbers, table, _split(matrices.transpose(0, 3, 2, 1, 4), terms), count)
+        seen, align = most, 1
+        while seen * p % 16 or len(pieces(seen * p)) > 3:
+            seen += 1
+    else:
+        seen = max(16, 1 << (most - 1).bit_length())
+        while most + align - 1 > seen or side // axis.stride % align:
+            align //= 2
+    numbers = np.empty((tiles, seen), np.int32)
+    for tile, some in enumerate(cells):
+        if direct:
+            start = int(some[0]) // align * align
+            inside[tile] &= start + seen <= axis.count
+            numbers[tile] = max(0, min(start, axis.count - seen)) + np.arange(seen)
+        else:  # the last one again, with no weight
+            numbers[tile] = np.pad(some, (0, seen - len(some)), mode="edge")
+    table, groups = np.zeros(tiles, np.int32), []
+    shared = tiles
+    for tile, some in enumerate(cells):
+        if inside[tile] and shared < tiles:
+            table[tile] = table[shared]
+            continue
+        if inside[tile]:
+            shared = tile
+        table[tile] = len(groups)
+        matrix = np.zeros((seen, 2, p, side))
+        at = np.searchsorted(numbers[tile], some)
+        matrix[at] = _weights(analysis, axis, some, int(first[tile]), side)
+        groups.append(matrix)
+    matrices = np.stack(groups)
+    if vertical:
+        rows = matrices.transpose(0, 2, 4, 1, 3).reshape(-1, 2, side, seen * p)
+        return Cover(numbers, table, _split(rows, terms), seen, align, direct)
+    across = matrices.transpose(0, 3, 2, 1, 4)
+    return Cover(numbers, table, _split(across, terms), seen, align, direct)
 
 
 def _interior(
@@ -199,13 +215,26 @@ def _interior(
     return inside, low, high
 
 
-def _seen(
+def _seeing(axis: Axis, low: int, high: int, first: int, side: int) -> NDArray[Any]:
+    """Return the cells that see any sample of a tile, by the extension or directly."""
+    # These are near the cells that would see it directly, or at the ends.
+    reach = axis.length // axis.stride + side // axis.stride + 8
+    near = np.arange(low - reach, high + reach + 1)
+    ends = np.arange(2 * reach)
+    cells = np.unique(np.concatenate([near, ends, axis.count - 1 - ends]))
+    cells = cells[(cells >= 0) & (cells < axis.count)]
+    source = axis.index[cells[:, None] * axis.stride + np.arange(axis.length)]
+    sees: NDArray[Any] = ((source >= first) & (source < first + side)).any(axis=1)
+    # A tile that no cell sees has one all the same.
+    return cells[sees] if sees.any() else cells[:1]
+
+
+def _weights(
     analysis: Analysis, axis: Axis, cells: NDArray[Any], first: int, side: int
 ) -> NDArray[np.float64]:
-    """Return (cells, 2 P, side): weights with which cells see the samples of a tile."""
-    taps = np.arange(axis.length)
-    source = axis.index[cells[:, None] * axis.stride + taps] - first
+    """Return (cells, 2, P, side): weights with which cells see the samples of a tile."""
+    source = axis.index[cells[:, None] * axis.stride + np.arange(axis.length)]
     matrix = np.zeros((len(cells), side, 2 * analysis.count))
-    number, tap = np.nonzero((source >= 0) & (source < side) & (source + first >= 0))
-    np.add.at(matrix, (number, source[number, tap]), analysis.taps.T[tap])
-    return matrix.swapaxes(1, 2)
+    number, tap = np.nonzero((source >= first) & (source < first + side))
+    np.add.at(matrix, (number, source[number, tap] - first), analysis.taps.T[tap])
+    return matrix.swapaxes(1, 2).reshape(len(cells), 2, -1, side)

@@ -59,8 +59,8 @@ ANALYSIS = {
     (4, 2): Tiling(2, 2, chunk=32),
 }
 ADJOINT = {
-    (1, 1): Tiling(64, 64),
-    (1, 2): Tiling(64, 64, piece=32),
+    (1, 1): Tiling(64, 32, piece=32),
+    (1, 2): Tiling(64, 32, piece=32),
     (2, 1): Tiling(64, 64),
     (2, 2): Tiling(64, 64, piece=32),
     (3, 1): Tiling(64, 64, piece=32),
@@ -69,6 +69,11 @@ ADJOINT = {
     (4, 2): Tiling(64, 32, piece=32),
 }
 
+#: For strides below ``2**depth``: more cells see a pixel.
+DENSE_ADJOINT = Tiling(32, 32, piece=32)
+
+# Shared memory in bytes that the kernels take at most, by depth.
+_SHARED = {1: 101376, 2: 101376, 3: 101376, 4: 135168}
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -76,10 +81,8 @@ def available(x: Tensor, analysis: Analysis) -> bool:
     """Tell whether the kernels can analyse images ``x``, (B, H, W)."""
     if triton is None or analysis.ndim != 2 or not 1 <= analysis.depth <= 4:
         return False
-    if x.dtype not in _DTYPES or analysis.stride not in (
-        2**analysis.depth,
-        2 ** (analysis.depth - 1),
-    ):
+    strides = (2**analysis.depth, 2 ** (analysis.depth - 1))
+    if x.dtype not in _DTYPES or analysis.stride not in strides:
         return False
     # Positions within an image are of 32 bits.
     height, width = x.shape[-2:]
@@ -87,7 +90,7 @@ def available(x: Tensor, analysis: Analysis) -> bool:
     if max(height * width, numbers * analysis.channels) >= 2**31:
         return False
     if x.is_cuda:
-        return torch.version.hip is None and torch.cuda.get_device_capability(x.device) >= (8, 0)
+        return _shared(x.device) >= _SHARED[analysis.depth]
     return x.device.type == "cpu" and _interpreted()
 
 
@@ -164,6 +167,20 @@ def modulus_backward(
 # Launches ---------------------------------------------------------------------------------------
 
 
+class Call(NamedTuple):
+    """A launch of a kernel, which tests also compile without a GPU."""
+
+    kernel: Any
+    grid: tuple[int, int]
+    arguments: dict[str, Any]
+    constants: dict[str, Any]
+    options: dict[str, Any]
+
+    def run(self) -> None:
+        """Launch it."""
+        self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
+
+
 def _analyse(
     x: Tensor,
     out: Tensor,
@@ -173,59 +190,72 @@ def _analyse(
     axes: tuple[Axis, ...],
     kind: str,
     fast: bool,
-    tiling: Tiling | None = None,
 ) -> None:
-    if not out.numel():
-        return
-    x = x.contiguous()
-    terms = 1 if fast or x.dtype != torch.float32 else 2
-    tiling = tiling or ANALYSIS[analysis.depth, terms]
+    if out.numel():
+        terms = 1 if fast or x.dtype != torch.float32 else 2
+        tiling = ANALYSIS[analysis.depth, terms]
+        with _on(x):
+            analysis_call(x.contiguous(), out, g, maxima, analysis, axes, kind, terms, tiling).run()
+
+
+def analysis_call(
+    x: Tensor,
+    out: Tensor,
+    g: Tensor | None,
+    maxima: Tensor | None,
+    analysis: Analysis,
+    axes: tuple[Axis, ...],
+    kind: str,
+    terms: int,
+    tiling: Tiling,
+) -> Call:
+    """Prepare the analysis of x to ``out``; kind "direction" needs gradients and maxima."""
     align = _divisor(axes[1].n, 16 // x.element_size())
     even = _divisor(axes[1].count, 8)
     v = _window(analysis, axes[0], tiling.rows, 1, terms, True, x.device)
     h = _window(analysis, axes[1], tiling.columns, align, terms, False, x.device)
     tiles = len(v.start) * len(h.start)
     per = _images(len(x), tiles, tiling, x.device)
-    with _on(x):
-        kernels.analyse_kernel[tiles, -(-len(x) // per)](
-            x,
-            out,
-            out if g is None else g,
-            v.table if maxima is None else maxima,
-            v.matrices,
-            h.matrices,
-            v.start,
-            v.table,
-            h.start,
-            h.table,
-            _place(analysis, x.device),
-            len(x),
-            per,
-            axes[0].n,
-            axes[1].n // h.align,
-            axes[0].count,
-            axes[1].count // even,
-            analysis.channels,
-            len(h.start),
-            CELLS_V=tiling.rows,
-            CELLS_H=tiling.columns,
-            P=analysis.count,
-            ROWS=pieces(v.width, tiling.piece),
-            COLUMNS=pieces(h.width, tiling.chunk),
-            WINDOW_V=v.width,
-            WINDOW_H=h.width,
-            SPAN=1 << (h.width - 1).bit_length(),
-            ALIGN=h.align,
-            READ="masked" if "masked" in (v.read, h.read) else v.read,
-            ONCE=tiling.once,
-            EVEN=even,
-            TERMS=terms,
-            KIND=kind,
-            ALL=analysis.packets is None,
-            num_warps=tiling.warps,
-            num_stages=tiling.stages,
-            maxnreg=tiling.registers,
-        )
+    arguments = {
+        "x": x,
+        "out": out,
+        "g": out if g is None else g,
+        "maxima": v.table if maxima is None else maxima,
+        "vertical": v.matrices,
+        "horizontal": h.matrices,
+        "row_start": v.start,
+        "row_table": v.table,
+        "column_start": h.start,
+        "column_table": h.table,
+        "place": _place(analysis, x.device),
+        "B": len(x),
+        "per": per,
+        "H": axes[0].n,
+        "units": axes[1].n // h.align,
+        "nh": axes[0].count,
+        "cell_units": axes[1].count // even,
+        "K": analysis.channels,
+        "tiles": len(h.start),
+    }
+    constants = {
+        "CELLS_V": tiling.rows,
+        "CELLS_H": tiling.columns,
+        "P": analysis.count,
+        "ROWS": pieces(v.width, tiling.piece),
+        "COLUMNS": pieces(h.width, tiling.chunk),
+        "WINDOW_V": v.width,
+        "WINDOW_H": h.width,
+        "SPAN": 1 << (h.width - 1).bit_length(),
+        "ALIGN": h.align,
+        "READ": "masked" if "masked" in (v.read, h.read) else v.read,
+        "ONCE": tiling.once,
+        "EVEN": even,
+        "TERMS": terms,
+        "KIND": kind,
+        "ALL": analysis.packets is None,
+    }
+    grid = (tiles, -(-len(x) // per))
+    return Call(kernels.analyse_kernel, grid, arguments, constants, _options(tiling))
 
 
 def _adjoint(
@@ -236,58 +266,78 @@ def _adjoint(
     kind: str,
     dtype: torch.dtype,
     fast: bool = False,
-    tiling: Tiling | None = None,
 ) -> Tensor:
     shape = (len(c), axes[0].n, axes[1].n)
     if not c.numel():
         return torch.zeros(shape, dtype=dtype, device=c.device)
     out = torch.empty(shape, dtype=dtype, device=c.device)
     terms = 1 if fast or dtype != torch.float32 else 2
-    tiling = tiling or ADJOINT[analysis.depth, terms]
+    dense = analysis.stride < 2**analysis.depth
+    tiling = DENSE_ADJOINT if dense else ADJOINT[analysis.depth, terms]
+    with _on(c):
+        adjoint_call(c, out, maxima, analysis, axes, kind, terms, tiling).run()
+    return out
+
+
+def adjoint_call(
+    c: Tensor,
+    out: Tensor,
+    maxima: Tensor,
+    analysis: Analysis,
+    axes: tuple[Axis, ...],
+    kind: str,
+    terms: int,
+    tiling: Tiling,
+) -> Call:
+    """Prepare the adjoint of c to ``out``; ``maxima`` are those of magnitudes in c, as bits."""
     align = _divisor(axes[1].count, 4 if c.element_size() > 2 else 8)
     even = _divisor(axes[1].n, 8)
     v = _cover(analysis, axes[0], tiling.rows, 1, terms, True, c.device)
     h = _cover(analysis, axes[1], tiling.columns, align, terms, False, c.device)
     tiles = len(v.table) * len(h.table)
     per = _images(len(c), tiles, tiling, c.device)
-    with _on(c):
-        kernels.adjoint_kernel[tiles, -(-len(c) // per)](
-            c,
-            out,
-            maxima,
-            v.matrices,
-            h.matrices,
-            v.cells,
-            v.table,
-            h.cells,
-            h.table,
-            _place(analysis, c.device),
-            len(c),
-            per,
-            axes[0].n,
-            axes[1].n // even,
-            axes[0].count,
-            axes[1].count // h.align,
-            analysis.channels,
-            len(h.table),
-            SIDE_V=tiling.rows,
-            SIDE_H=tiling.columns,
-            P=analysis.count,
-            ROWS=pieces(v.seen * analysis.count, tiling.piece),
-            CELLS_V=v.seen,
-            CELLS_H=h.seen,
-            ALIGN=h.align,
-            EVEN=even,
-            DIRECT=h.direct,
-            NARROW=h.direct and h.seen > axes[1].count,
-            TERMS=terms,
-            KIND=kind,
-            ALL=analysis.packets is None,
-            num_warps=tiling.warps,
-            num_stages=tiling.stages,
-            maxnreg=tiling.registers,
-        )
-    return out
+    arguments = {
+        "c": c,
+        "out": out,
+        "maxima": maxima,
+        "vertical": v.matrices,
+        "horizontal": h.matrices,
+        "row_cells": v.cells,
+        "row_table": v.table,
+        "column_cells": h.cells,
+        "column_table": h.table,
+        "place": _place(analysis, c.device),
+        "B": len(c),
+        "per": per,
+        "H": axes[0].n,
+        "units": axes[1].n // even,
+        "nh": axes[0].count,
+        "cell_units": axes[1].count // h.align,
+        "K": analysis.channels,
+        "tiles": len(h.table),
+    }
+    constants = {
+        "SIDE_V": tiling.rows,
+        "SIDE_H": tiling.columns,
+        "P": analysis.count,
+        "ROWS": pieces(v.seen * analysis.count, tiling.piece),
+        "CELLS_V": v.seen,
+        "CELLS_H": h.seen,
+        "ALIGN": h.align,
+        "EVEN": even,
+        "DIRECT": h.direct,
+        "NARROW": h.direct and h.seen > axes[1].count,
+        "TERMS": terms,
+        "KIND": kind,
+        "ALL": analysis.packets is None,
+    }
+    grid = (tiles, -(-len(c) // per))
+    return Call(kernels.adjoint_kernel, grid, arguments, constants, _options(tiling))
+
+
+def _options(tiling: Tiling) -> dict[str, Any]:
+    options = {"num_warps": tiling.warps, "num_stages": tiling.stages}
+    return options if tiling.registers is None else {**options, "maxnreg": tiling.registers}
 
 
 def _images(count: int, tiles: int, tiling: Tiling, device: torch.device) -> int:
@@ -306,6 +356,16 @@ def _processors(device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+@lru_cache(maxsize=16)
+def _shared(device: torch.device) -> int:
+    """Return the shared memory that a program can have, 0 where the kernels cannot run."""
+    properties = torch.cuda.get_device_properties(device)
+    if torch.version.hip is not None or properties.major < 8:
+        return 0
+    # Older versions of torch do not tell; it is the least there is from compute capability 8 on.
+    return int(getattr(properties, "shared_memory_per_block_optin", 101376))
 
 
 def _on(x: Tensor) -> Any:

@@ -108,7 +108,7 @@ def _write(
     return largest
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B", "per", "H", "units", "nh", "cell_units", "K", "tiles"])
 def analyse_kernel(
     x,
     out,
@@ -203,7 +203,7 @@ def analyse_kernel(
         kept_plus = kept & (plus >= 0)
         kept_minus = kept & (minus >= 0)
 
-    # Of 64 bits; arguments that are 1 are no tensors.
+    # Of 64 bits.
     area = tl.full((), 1, tl.int64) * H * W
     maps = tl.full((), 1, tl.int64) * K * nh * nw
     first = tl.program_id(1) * per
@@ -264,7 +264,7 @@ def analyse_kernel(
             tl.atomic_max(maxima + b, peak.to(tl.int32, bitcast=True), sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size"])
 def maxima_kernel(c, maxima, size, BLOCK: tl.constexpr, STEPS: tl.constexpr):
     """Take the largest magnitude of each row of (B, size), as the bits of a float32."""
     b = tl.program_id(1)
@@ -304,7 +304,7 @@ def _plane(c, channel, row, columns, maps, nh, nw, scale, KIND: tl.constexpr, FU
     return real.to(tl.float32) * scale, imaginary.to(tl.float32) * scale
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B", "per", "H", "units", "nh", "cell_units", "K", "tiles"])
 def adjoint_kernel(
     c,
     out,
@@ -343,8 +343,8 @@ def adjoint_kernel(
     ``vertical`` holds (table, term, tree, SIDE_V, CELLS_V * P) matrices, packets innermost, and
     ``horizontal`` (table, term, packet, tree, CELLS_H, SIDE_H). ROWS cuts CELLS_V * P into pieces.
     With DIRECT the cells of a tile are CELLS_H columns from a multiple of ALIGN on, which the
-    number of columns is one of, too, and with NARROW there are fewer of these; or else a table lists
-    them. EVEN divides the width of images.
+    number of columns is one of, too, and with NARROW there are fewer of these; or else a table
+    lists them. EVEN divides the width of images.
     """
     Q: tl.constexpr = CELLS_V * P
     FULL: tl.constexpr = ALL and not NARROW
@@ -376,7 +376,7 @@ def adjoint_kernel(
         columns = tl.load(column_cells + tile_c * CELLS_H + tl.arange(0, CELLS_H))
     at_h = tl.arange(0, CELLS_H)[:, None] * SIDE_H + tl.arange(0, SIDE_H)[None, :]
 
-    # Of 64 bits; arguments that are 1 are no tensors.
+    # Of 64 bits.
     area = tl.full((), 1, tl.int64) * H * W
     maps = tl.full((), 1, tl.int64) * K * nh * nw
     first = tl.program_id(1) * per

@@ -154,14 +154,15 @@ def cover(
     tiles = -(-axis.n // side)
     first = np.arange(tiles) * side
     inside, low, high = _interior(axis, first, side)
-    cells: list[NDArray[Any]] = []
-    for tile in range(tiles):
-        if inside[tile]:
-            cells.append(np.arange(low[tile], high[tile] + 1))
-        else:
-            cells.append(_seeing(axis, int(low[tile]), int(high[tile]), int(first[tile]), side))
-    p, most = analysis.count, max(len(some) for some in cells)
-    direct = not vertical and axis.mode != "periodic"
+    cells = [
+        np.arange(low[tile], high[tile] + 1)
+        if inside[tile]
+        else _seeing(axis, int(low[tile]), int(high[tile]), int(first[tile]), side)
+        for tile in range(tiles)
+    ]
+    p = analysis.count
+    # As for a long signal, so that kernels are compiled for few numbers.
+    most = max((side + axis.length - 2) // axis.stride + 1, *map(len, cells))
     if vertical:
         seen, align = most, 1
         while seen * p % 16 or len(pieces(seen * p)) > 3:
@@ -170,6 +171,7 @@ def cover(
         seen = max(16, 1 << (most - 1).bit_length())
         while most + align - 1 > seen or side // axis.stride % align:
             align //= 2
+    direct = not vertical and axis.mode != "periodic"
     numbers = np.empty((tiles, seen), np.int32)
     for tile, some in enumerate(cells):
         if direct:
@@ -178,20 +180,15 @@ def cover(
             numbers[tile] = max(0, min(start, axis.count - seen)) + np.arange(seen)
         else:  # the last one again, with no weight
             numbers[tile] = np.pad(some, (0, seen - len(some)), mode="edge")
-    table, groups = np.zeros(tiles, np.int32), []
-    shared = tiles
-    for tile, some in enumerate(cells):
-        if inside[tile] and shared < tiles:
-            table[tile] = table[shared]
-            continue
-        if inside[tile]:
-            shared = tile
-        table[tile] = len(groups)
-        matrix = np.zeros((seen, 2, p, side))
-        at = np.searchsorted(numbers[tile], some)
-        matrix[at] = _weights(analysis, axis, some, int(first[tile]), side)
-        groups.append(matrix)
-    matrices = np.stack(groups)
+    table = np.cumsum(~inside).astype(np.int32)
+    table[inside] = 0
+    own = np.concatenate([np.flatnonzero(inside)[:1], np.flatnonzero(~inside)])
+    if not inside.any():
+        table -= 1
+    matrices: NDArray[np.float64] = np.zeros((len(own), seen, 2, p, side))
+    for matrix, tile in zip(matrices, own.tolist(), strict=True):
+        at = np.searchsorted(numbers[tile], cells[tile])
+        matrix[at] = _weights(analysis, axis, cells[tile], int(first[tile]), side)
     if vertical:
         rows = matrices.transpose(0, 2, 4, 1, 3).reshape(-1, 2, side, seen * p)
         return Cover(numbers, table, _split(rows, terms), seen, align, direct)
@@ -224,9 +221,9 @@ def _seeing(axis: Axis, low: int, high: int, first: int, side: int) -> NDArray[A
     cells = np.unique(np.concatenate([near, ends, axis.count - 1 - ends]))
     cells = cells[(cells >= 0) & (cells < axis.count)]
     source = axis.index[cells[:, None] * axis.stride + np.arange(axis.length)]
-    sees: NDArray[Any] = ((source >= first) & (source < first + side)).any(axis=1)
+    cells_that_see = np.unique(np.nonzero((source >= first) & (source < first + side))[0])
     # A tile that no cell sees has one all the same.
-    return cells[sees] if sees.any() else cells[:1]
+    return cells[cells_that_see] if cells_that_see.size else cells[:1]
 
 
 def _weights(

@@ -179,9 +179,7 @@ struct Safe<double> {
 
 template <typename T>
 inline Vec<T> square(Vec<T> re, Vec<T> im) {
-    Vec<T> sum = rounded<T>(im * im);
-    sum += re * re;
-    return sum;
+    return rounded<T>(re * re) + rounded<T>(im * im);
 }
 
 /// The modulus of any numbers, with the bits of root(square(re, im)) where that is safe.

@@ -47,11 +47,12 @@ inline Vec<T> splat(T value) {
     return value - Vec<T>{};  // minus zero keeps the sign of a zero
 }
 
-/// The value, which the compiler cannot see through: products behind it stay out of fused operations.
+/// The value in a register, behind which the compiler cannot see: it neither loads it again for each
+/// use nor fuses the product that it is with a sum.
 template <typename T>
-inline Vec<T> rounded(Vec<T> v) {
+inline Vec<T> held(Vec<T> v) {
 #if defined(__x86_64__)
-    __asm__("" : "+x"(v));
+    __asm__("" : "+v"(v));
 #else
     __asm__("" : "+w"(v));
 #endif
@@ -99,7 +100,7 @@ inline V pick(V a, V b, std::index_sequence<K...>) {
 }
 
 template <typename T, typename First, typename Second, int Distance>
-inline void exchange(Vec<T> *rows) {
+__attribute__((always_inline)) inline void exchange(Vec<T> *rows) {
     constexpr int n = kLanes<T>;
 #pragma GCC unroll 16
     for (int i = 0; i < n; ++i) {
@@ -112,7 +113,7 @@ inline void exchange(Vec<T> *rows) {
 
 /// Transpose a square of vectors.
 template <typename T>
-inline void transpose(Vec<T> *rows) {
+__attribute__((always_inline)) inline void transpose(Vec<T> *rows) {
     constexpr int n = kLanes<T>, E = 16 / static_cast<int>(sizeof(T));
     exchange<T, Interleave<n, E, 1, 0>, Interleave<n, E, 1, 1>, 1>(rows);
     if constexpr (E == 4) {

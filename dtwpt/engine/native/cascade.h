@@ -71,7 +71,7 @@ inline void pair_at(const Rows<T> in, const Filters<T> f, int first, const To<T>
 template <typename T, int C, bool Table>
 inline void pairs_at(const Rows<T> in, const Filters<T> f, int count, const To<T> low,
                      const To<T> high) {
-    constexpr int N = C == 1 ? 4 : C == 2 ? 2 : 1;
+    constexpr int N = C == 1 ? 4 : C == 2 ? 2 : 1;  // sums enough to hide their latency
     int n = 0;
     for (; n + N <= count; n += N) pair_at<T, C, N, Table>(in, f, n, low, high);
     for (; n < count; ++n) pair_at<T, C, 1, Table>(in, f, n, low, high);

@@ -302,7 +302,7 @@ struct Group {
         const T *const w2 = w1 + (static_cast<ptrdiff_t>(taps) << s) * 2;
         Vec<T> tree1[N][2][kVectors] = {}, tree2[N][2][kVectors] = {};
         for (int tap = 0; tap < taps; ++tap) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (int n = 0; n < N; ++n) {
                 const int position = hop * (first + n) + dilation * tap;
                 const T *const a = row<Table>(in[0], position), *const b = row<Table>(in[1], position);
@@ -335,7 +335,7 @@ struct Group {
                 store(to, root<T>(sum));
             }
         };
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int n = 0; n < N; ++n) {
 #pragma GCC unroll 2
             for (int c = 0; c < 2; ++c) {
@@ -415,7 +415,6 @@ struct Writer {
 
     void emit(int child, int sign, int packet) const {
         T *const leaf = group.leaf(child, sign, 0);
-        if (job.kind == kRMax) pool(leaf);
         int64_t to[kLanes<T>];
         for (int l = 0; l < lines.count; ++l) to[l] = channel_of(l, sign, packet) * channel;
         // Maps are written by runs of their rows, turned in a small buffer. Vectors run over the ends
@@ -460,21 +459,22 @@ struct Writer {
         }
     }
 
-    // Numbers of kLanes positions from j on, as a row for each line.
+    // Numbers of kLanes outputs from j on, as a row for each line; maxima along the lines are taken.
     void square_of(const T *leaf, int j, Vec<T> *rows) const {
-        for (int l = 0; l < kLanes<T>; ++l)
-            rows[l] = load(leaf + minimum(j + l, outputs - 1) * kLanes<T>);
-        transpose<T>(rows);
-    }
-
-    // The horizontal maxima, in place of the first cells.
-    void pool(T *leaf) const {
-        for (int j = 0; j < outputs; ++j) {
-            Vec<T> most = load(leaf + 2 * j * kLanes<T>);
+        const bool pooled = What == kFirst && job.kind == kRMax;
+        for (int l = 0; l < kLanes<T>; ++l) {
+            const int output = minimum(j + l, outputs - 1);
+            if (!pooled) {
+                rows[l] = load(leaf + output * kLanes<T>);
+                continue;
+            }
+            const T *const cells = leaf + 2 * output * kLanes<T>;
+            Vec<T> most = load(cells);
             for (int shift = 1; shift < job.plan->pool; ++shift)
-                most = maximum<T>(most, load(leaf + (2 * j + shift) * kLanes<T>));
-            store(leaf + j * kLanes<T>, most);
+                most = maximum<T>(most, load(cells + shift * kLanes<T>));
+            rows[l] = most;
         }
+        transpose<T>(rows);
     }
 
     // Maxima over rows of cells, each put in the rows that it is pooled to. Rows come in ascending

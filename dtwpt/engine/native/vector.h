@@ -62,7 +62,8 @@ inline Vec<T> held(Vec<T> v) {
 /// The larger of both as np.maximum defines it: NaN if either is.
 template <typename T>
 inline Vec<T> maximum(Vec<T> a, Vec<T> b) {
-    return (a > b) | (a != a) ? a : b;
+    const Vec<T> larger = a > b ? a : b;  // b if either is NaN
+    return a != a ? a : larger;
 }
 
 inline float root(float x) { return __builtin_sqrtf(x); }

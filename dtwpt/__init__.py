@@ -3,9 +3,8 @@
 See https://arxiv.org/abs/2209.11740 for the theory, and the documentation for the conventions.
 """
 
-from dtwpt.operators import cmod2, rmax2
 from dtwpt.packets import PacketBank
-from dtwpt.transform import dtcwpt, dtcwpt2, idtcwpt, idtcwpt2
+from dtwpt.transform import cmod, cmod2, dtcwpt, dtcwpt2, idtcwpt, idtcwpt2, rmax, rmax2
 from dtwpt.wavelets import Wavelet, wavelets
 
 __version__ = "0.1.0"
@@ -14,11 +13,13 @@ __all__ = [
     "PacketBank",
     "Wavelet",
     "__version__",
+    "cmod",
     "cmod2",
     "dtcwpt",
     "dtcwpt2",
     "idtcwpt",
     "idtcwpt2",
+    "rmax",
     "rmax2",
     "wavelets",
 ]

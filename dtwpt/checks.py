@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import operator
-from functools import lru_cache
 from typing import Any
 
 from dtwpt.engine.borders import MODES
-from dtwpt.wavelets import Wavelet
+from dtwpt.wavelets import KNOWN, Wavelet
 
 __all__ = [
     "as_count",
@@ -18,7 +17,12 @@ __all__ = [
     "as_pool",
     "as_stride",
     "as_wavelet",
+    "wavelet_text",
 ]
+
+
+#: The filters of a depth take four times the memory of those of the last one, 0.2 GB here.
+DEEPEST = 10
 
 
 def as_int(value: Any, name: str, accepted: str) -> int:
@@ -53,19 +57,31 @@ def as_pair(value: Any, name: str, least: int = 1) -> tuple[int, int]:
 
 
 def as_depth(depth: Any) -> int:
-    """Return ``depth`` as an int of at least 1."""
-    return as_count(depth, "depth")
+    """Return ``depth`` as an int from 1 to ``DEEPEST``."""
+    accepted = f"an integer from 1 to {DEEPEST}"
+    number = as_int(depth, "depth", accepted)
+    if number < 1:
+        raise ValueError(f"depth must be {accepted}, got {number}")
+    if number > DEEPEST:
+        raise ValueError(
+            f"depth must be {accepted}, got {number}: it would need 2**{number} filters of some "
+            f"13 * 2**{number} taps, and images of 2 * 4**{number} maps"
+        )
+    return number
 
 
 def as_wavelet(wavelet: Any) -> Wavelet:
     """Return the :class:`Wavelet` that ``wavelet`` is, or names."""
+    return wavelet if isinstance(wavelet, Wavelet) else Wavelet.from_text(wavelet_text(wavelet))
+
+
+def wavelet_text(wavelet: Any) -> str:
+    """Return the text of the wavelet that ``wavelet`` is, or names."""
     if isinstance(wavelet, Wavelet):
+        return wavelet.text
+    if isinstance(wavelet, str) and wavelet in KNOWN:
         return wavelet
-    return _named(wavelet) if isinstance(wavelet, str) else Wavelet(wavelet)
-
-
-# For small images, to build it anew would take a good part of the time. It cannot be changed.
-_named = lru_cache(maxsize=8)(Wavelet)
+    return Wavelet(wavelet).text  # which raises the error
 
 
 def as_stride(stride: Any, depth: int) -> int:

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dtwpt.arrays import Array, empty
+from dtwpt.arrays import Array, as_real_input
 from dtwpt.checks import as_depth, as_int, as_wavelet
-from dtwpt.operators import cmod2, cmod2_in, rmax2, rmax2_in
+from dtwpt.engine import dispatch
 from dtwpt.packets import PacketBank
-from dtwpt.scratch import Scratch
+from dtwpt.transform import as_analysis, cmod2, rmax2
 from dtwpt.wavelets import Wavelet
 
-__all__ = ["OPERATORS", "packet_feature_names", "packet_features", "packet_features_in"]
+__all__ = ["OPERATORS", "packet_feature_names", "packet_features"]
 
 #: The operators by name.
 OPERATORS: dict[str, Callable[..., Array]] = {"cmod": cmod2, "rmax": rmax2}
-_IN_MEMORY: dict[str, Callable[..., Array]] = {"cmod": cmod2_in, "rmax": rmax2_in}
 
 
 def packet_features(
@@ -62,33 +61,19 @@ def packet_features(
     >>> packet_features(x).shape, packet_features(x, pool=4).shape
     ((5, 32), (5, 512))
     """
-    return packet_features_in(Scratch(), x, depth, wavelet, operator, pool, mode)
-
-
-def packet_features_in(
-    scratch: Scratch,
-    x: Array,
-    depth: int,
-    wavelet: str | Wavelet,
-    operator: str,
-    pool: str | int | tuple[int, int],
-    mode: str,
-) -> Array:
-    """Compute :func:`packet_features` in memory of an earlier call: for images one by one."""
-    _operator(operator)
-    grid = _grid(pool)  # before the work, so that a typing error costs no time
-    allocate = empty if grid is None else scratch.named("maps")
-    maps = _IN_MEMORY[operator](scratch, allocate, x, depth, wavelet, mode)
-    leading, (height, width) = tuple(maps.shape[:-5]), maps.shape[-2:]
+    function = _operator(operator)
+    grid = _grid(pool)
+    x = as_real_input(x, 2)
     if grid is None:
-        return maps.reshape(*leading, -1)
-    maps = maps.reshape(-1, height, width)
-    features = empty((maps.shape[0], *grid), maps)
-    for row, rows in enumerate(_cuts(height, grid[0], "rows")):
-        for column, columns in enumerate(_cuts(width, grid[1], "columns")):
-            cell = maps[:, rows, columns].reshape(maps.shape[0], -1)
-            features[:, row, column] = cell.mean(1)
-    return features.reshape(*leading, -1)
+        return function(x, depth, wavelet, mode).reshape(*x.shape[:-2], -1)
+    analysis = as_analysis(depth, wavelet, mode, pool=3 if operator == "rmax" else None)
+    for parts, length, name in zip(
+        grid, analysis.size(x.shape[-2:]), ("rows", "columns"), strict=True
+    ):
+        if parts > length:
+            raise ValueError(f"pool has {parts} {name}, more than the {length} {name} of the maps")
+    means = dispatch.mean(x, analysis, "modulus" if operator == "cmod" else "rmax", grid)
+    return means.reshape(*x.shape[:-2], -1)
 
 
 def packet_feature_names(
@@ -156,9 +141,3 @@ def _grid(pool: Any) -> tuple[int, int] | None:
     if rows < 1 or columns < 1:
         raise ValueError(f"pool must be {accepted}, got {pool!r}")
     return rows, columns
-
-
-def _cuts(length: int, parts: int, name: str) -> list[slice]:
-    if parts > length:
-        raise ValueError(f"pool has {parts} {name}, more than the {length} {name} of the maps")
-    return [slice(part * length // parts, (part + 1) * length // parts) for part in range(parts)]

@@ -1,25 +1,19 @@
-"""The dual-tree complex wavelet packet transform and its inverse, in one and two dimensions."""
+"""The dual-tree complex wavelet packet transform, its inverse and its operators.
+
+Checks of arguments and shapes; the engine does the work.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from dtwpt.arrays import (
-    Array,
-    as_complex_input,
-    as_real_input,
-    complex_empty,
-    copy,
-    linear_map,
-    namespace,
-    real_and_imaginary,
-)
-from dtwpt.axis import Axis, axis_for
-from dtwpt.checks import as_depth, as_int, as_mode, as_stride, as_wavelet
-from dtwpt.plane import plane_for
+from dtwpt.arrays import Array, as_complex_input, as_real_input
+from dtwpt.checks import as_depth, as_int, as_mode, as_pool, as_stride, wavelet_text
+from dtwpt.engine import dispatch
+from dtwpt.engine.spec import Analysis, Kind
 from dtwpt.wavelets import Wavelet
 
-__all__ = ["dtcwpt", "dtcwpt2", "idtcwpt", "idtcwpt2"]
+__all__ = ["cmod", "cmod2", "dtcwpt", "dtcwpt2", "idtcwpt", "idtcwpt2", "rmax", "rmax2"]
 
 # One dimension ----------------------------------------------------------------------------------
 
@@ -82,10 +76,9 @@ def dtcwpt(
     4
     """
     x = as_real_input(x, 1)
-    depth, wavelet, mode = as_depth(depth), as_wavelet(wavelet), as_mode(mode)
-    axis = axis_for(x.shape[-1], depth, wavelet, as_stride(stride, depth), mode)
-    c = linear_map(x.reshape(-1, axis.n), lambda x: _analyse(x, axis), lambda c: _adjoint(c, axis))
-    return c.reshape(*x.shape[:-1], *c.shape[1:])
+    depth = as_depth(depth)
+    stride = as_stride(stride, depth)
+    return _analyse(x, as_analysis(depth, wavelet, mode, stride, ndim=1), "complex")
 
 
 def idtcwpt(
@@ -126,39 +119,109 @@ def idtcwpt(
     True
     """
     c = as_complex_input(c)
-    wavelet, mode = as_wavelet(wavelet), as_mode(mode)
     if c.ndim < 2 or 0 in tuple(c.shape):
         raise ValueError(f"c must have shape (..., 2**depth, N'), got {tuple(c.shape)}")
     depth = _depth_of(c, c.shape[-2:-1], "(..., 2**depth, N')")
-    n = _side(shape, c.shape[-1], depth, "shape")
-    axis = axis_for(n, depth, wavelet, 2**depth, mode)
-    x = linear_map(
-        c.reshape(-1, 2**depth, axis.count),
-        lambda c: _solve(_adjoint(c, axis), axis),
-        lambda x: _analyse(_solve(copy(x), axis), axis),
-    )
-    return x.reshape(*c.shape[:-2], n)
+    n = side(shape, c.shape[-1], depth, "shape")
+    return dispatch.synthesise(c, as_analysis(depth, wavelet, mode, ndim=1), (n,))
 
 
-def _analyse(x: Array, axis: Axis) -> Array:
-    """(B, n) to complex (B, P, count)."""
-    packets = axis.channels // 2
-    trees = axis.signal(x)
-    c = complex_empty((x.shape[0], packets, axis.count), x)
-    real, imaginary = real_and_imaginary(c)
-    real[:] = trees[:, :packets]
-    imaginary[:] = trees[:, packets:]
-    return c
+def cmod(
+    x: Array,
+    depth: int = 2,
+    wavelet: str | Wavelet = "qshift_b",
+    mode: str = "symmetric",
+) -> Array:
+    """Modulus of the complex packet coefficients of signals, the operator CMod.
+
+    Parameters
+    ----------
+    x : array_like or torch.Tensor, shape (..., N)
+        As for :func:`dtcwpt`.
+    depth : int, default: 2
+        Number of stages J; there are ``2**depth`` packets.
+    wavelet : str or Wavelet, default: "qshift_b"
+    mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
+        How the signal goes on beyond its ends.
+
+    Returns
+    -------
+    real array, shape (..., 2**depth, ceil(N / 2**depth))
+        ``abs(dtcwpt(x, depth, wavelet, mode=mode))``, computed without the complex array; the
+        derivative at a zero coefficient is 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type, shape or value.
+
+    References
+    ----------
+    .. [1] H. Leterme, K. Polisano, V. Perrier, K. Alahari, "On the Shift Invariance of Max
+       Pooling Feature Maps in Convolutional Neural Networks", arXiv 2209.11740.
+
+    Examples
+    --------
+    >>> import numpy as np, dtwpt
+    >>> x = np.random.default_rng(0).normal(size=(3, 48))
+    >>> maps = dtwpt.cmod(x)
+    >>> maps.shape
+    (3, 4, 12)
+    >>> bool(np.allclose(maps, abs(dtwpt.dtcwpt(x))))
+    True
+    """
+    analysis = as_analysis(depth, wavelet, mode, ndim=1)
+    return _analyse(as_real_input(x, 1), analysis, "modulus")
 
 
-def _adjoint(c: Array, axis: Axis) -> Array:
-    """Complex (B, P, count) to (B, n)."""
-    return axis.signal_adjoint(namespace(c).concatenate(real_and_imaginary(c), 1))
+def rmax(
+    x: Array,
+    depth: int = 2,
+    wavelet: str | Wavelet = "qshift_b",
+    mode: str = "symmetric",
+    pool: int = 3,
+) -> Array:
+    """Max pooling of the real part of the packet coefficients of signals, the operator RMax.
 
+    The real part at stride ``m = 2**(depth - 1)``, as a strided convolution layer computes it,
+    goes through ``pool`` wide max pooling with stride 2. The pooling windows are centred on
+    the samples of :func:`cmod`; those at the border see the extended signal.
 
-def _solve(x: Array, axis: Axis) -> Array:
-    """Undo the Gram matrix on (B, n), in place."""
-    return axis.rows_solve(x[:, :, None])[:, :, 0]
+    Parameters
+    ----------
+    x : array_like or torch.Tensor, shape (..., N)
+        As for :func:`dtcwpt`.
+    depth : int, default: 2
+        Number of stages J; there are ``2**depth`` packets.
+    wavelet : str or Wavelet, default: "qshift_b"
+    mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
+        How the signal goes on beyond its ends.
+    pool : int, default: 3
+        Side ``2 q + 1`` of the pooling window, odd.
+
+    Returns
+    -------
+    real array, shape (..., 2**depth, ceil(N / 2**depth))
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type, shape or value.
+
+    References
+    ----------
+    .. [1] H. Leterme, K. Polisano, V. Perrier, K. Alahari, "On the Shift Invariance of Max
+       Pooling Feature Maps in Convolutional Neural Networks", arXiv 2209.11740.
+
+    Examples
+    --------
+    >>> import numpy as np, dtwpt
+    >>> x = np.random.default_rng(0).normal(size=(3, 48))
+    >>> dtwpt.rmax(x).shape
+    (3, 4, 12)
+    """
+    analysis = as_analysis(depth, wavelet, mode, ndim=1, pool=as_pool(pool))
+    return _analyse(as_real_input(x, 1), analysis, "rmax")
 
 
 # Two dimensions ---------------------------------------------------------------------------------
@@ -229,11 +292,9 @@ def dtcwpt2(
     True
     """
     x = as_real_input(x, 2)
-    depth, wavelet, mode = as_depth(depth), as_wavelet(wavelet), as_mode(mode)
-    height, width = x.shape[-2:]
-    plane = plane_for(height, width, depth, wavelet, as_stride(stride, depth), mode)
-    c = linear_map(x.reshape(-1, height, width), plane.analyse, plane.adjoint)
-    return c.reshape(*x.shape[:-2], *c.shape[1:])
+    depth = as_depth(depth)
+    stride = as_stride(stride, depth)
+    return _analyse(x, as_analysis(depth, wavelet, mode, stride), "complex")
 
 
 def idtcwpt2(
@@ -275,7 +336,6 @@ def idtcwpt2(
     True
     """
     c = as_complex_input(c)
-    wavelet, mode = as_wavelet(wavelet), as_mode(mode)
     layout = "(..., 2, 2**depth, 2**depth, H', W')"
     if c.ndim < 5 or c.shape[-5] != 2 or 0 in tuple(c.shape):
         raise ValueError(f"c must have shape {layout}, got {tuple(c.shape)}")
@@ -285,15 +345,141 @@ def idtcwpt2(
     if not isinstance(shape, (tuple, list)) or len(shape) != 2:
         raise TypeError(f"shape must be a pair (H, W) of integers, got {shape!r}")
     height, width = shape
-    height = _side(height, c.shape[-2], depth, "shape[0]")
-    width = _side(width, c.shape[-1], depth, "shape[1]")
-    plane = plane_for(height, width, depth, wavelet, 2**depth, mode)
-    x = linear_map(
-        c.reshape(-1, *c.shape[-5:]),
-        lambda c: plane.solve(plane.adjoint(c)),
-        lambda x: plane.analyse(plane.solve(copy(x))),
-    )
-    return x.reshape(*c.shape[:-5], height, width)
+    height = side(height, c.shape[-2], depth, "shape[0]")
+    width = side(width, c.shape[-1], depth, "shape[1]")
+    c = c.reshape(*c.shape[:-5], 2 * 4**depth, *c.shape[-2:])
+    return dispatch.synthesise(c, as_analysis(depth, wavelet, mode), (height, width))
+
+
+def cmod2(
+    x: Array,
+    depth: int = 2,
+    wavelet: str | Wavelet = "qshift_b",
+    mode: str = "symmetric",
+) -> Array:
+    """Modulus of the complex packet coefficients of images, the operator CMod.
+
+    Parameters
+    ----------
+    x : array_like or torch.Tensor, shape (..., H, W)
+        As for :func:`dtcwpt2`.
+    depth : int, default: 2
+        Number of stages J; there are ``2**depth`` packets an axis.
+    wavelet : str or Wavelet, default: "qshift_b"
+    mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
+        How the image goes on beyond its borders.
+
+    Returns
+    -------
+    real array, shape (..., 2, 2**depth, 2**depth, ceil(H / 2**depth), ceil(W / 2**depth))
+        ``abs(dtcwpt2(x, depth, wavelet, mode=mode))``, computed without the complex array; the
+        derivative at a zero coefficient is 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type, shape or value.
+
+    References
+    ----------
+    .. [1] H. Leterme, K. Polisano, V. Perrier, K. Alahari, "On the Shift Invariance of Max
+       Pooling Feature Maps in Convolutional Neural Networks", arXiv 2209.11740.
+
+    Examples
+    --------
+    >>> import numpy as np, dtwpt
+    >>> x = np.random.default_rng(0).normal(size=(3, 32, 48))
+    >>> maps = dtwpt.cmod2(x)
+    >>> maps.shape
+    (3, 2, 4, 4, 8, 12)
+    >>> bool(np.allclose(maps, abs(dtwpt.dtcwpt2(x))))
+    True
+    """
+    analysis = as_analysis(depth, wavelet, mode)
+    return _analyse(as_real_input(x, 2), analysis, "modulus")
+
+
+def rmax2(
+    x: Array,
+    depth: int = 2,
+    wavelet: str | Wavelet = "qshift_b",
+    mode: str = "symmetric",
+    pool: int = 3,
+) -> Array:
+    """Max pooling of the real part of the packet coefficients of images, the operator RMax.
+
+    The real part at stride ``m = 2**(depth - 1)``, as a strided convolution layer computes it,
+    goes through ``pool x pool`` max pooling with stride 2. The pooling windows are centred on
+    the samples of :func:`cmod2`; those at the border see the extended image.
+
+    Parameters
+    ----------
+    x : array_like or torch.Tensor, shape (..., H, W)
+        As for :func:`dtcwpt2`.
+    depth : int, default: 2
+        Number of stages J; there are ``2**depth`` packets an axis.
+    wavelet : str or Wavelet, default: "qshift_b"
+    mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
+        How the image goes on beyond its borders.
+    pool : int, default: 3
+        Side ``2 q + 1`` of the pooling window, odd.
+
+    Returns
+    -------
+    real array, shape (..., 2, 2**depth, 2**depth, ceil(H / 2**depth), ceil(W / 2**depth))
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type, shape or value.
+
+    References
+    ----------
+    .. [1] H. Leterme, K. Polisano, V. Perrier, K. Alahari, "On the Shift Invariance of Max
+       Pooling Feature Maps in Convolutional Neural Networks", arXiv 2209.11740.
+
+    Examples
+    --------
+    >>> import numpy as np, dtwpt
+    >>> x = np.random.default_rng(0).normal(size=(3, 32, 48))
+    >>> dtwpt.rmax2(x).shape
+    (3, 2, 4, 4, 8, 12)
+    """
+    analysis = as_analysis(depth, wavelet, mode, pool=as_pool(pool))
+    return _analyse(as_real_input(x, 2), analysis, "rmax")
+
+
+# Analyses ---------------------------------------------------------------------------------------
+
+
+def as_analysis(
+    depth: Any,
+    wavelet: Any,
+    mode: Any,
+    stride: int | None = None,
+    *,
+    ndim: int = 2,
+    pool: int | None = None,
+    packets: tuple[int, ...] | None = None,
+) -> Analysis:
+    """Return the analysis that arguments describe, checked.
+
+    The stride is ``2**depth`` by default or, with ``pool``, half of that.
+    """
+    depth = as_depth(depth)
+    if pool is not None:
+        stride = 2 ** (depth - 1)
+    stride = 2**depth if stride is None else stride
+    return Analysis(depth, wavelet_text(wavelet), stride, as_mode(mode), ndim, pool, packets)
+
+
+def _analyse(x: Array, analysis: Analysis, kind: Kind) -> Array:
+    """Analyse to arrays with one axis for each index of a packet."""
+    out = dispatch.analyse(x, analysis, kind)
+    if analysis.ndim == 1:
+        return out
+    packets = (2, analysis.count, analysis.count)
+    return out.reshape(*x.shape[:-2], *packets, *out.shape[-2:])
 
 
 # Shapes -----------------------------------------------------------------------------------------
@@ -306,7 +492,8 @@ def _depth_of(c: Array, packets: tuple[int, ...], layout: str) -> int:
     return int(count).bit_length() - 1
 
 
-def _side(length: Any, cells: int, depth: int, name: str) -> int:
+def side(length: Any, cells: int, depth: int, name: str) -> int:
+    """Return the length that ``length`` is, of so many coefficients; None: the longest."""
     if length is None:
         return int(cells * 2**depth)
     low, high = (cells - 1) * 2**depth + 1, cells * 2**depth

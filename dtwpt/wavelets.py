@@ -11,6 +11,8 @@ References
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -134,6 +136,9 @@ _LOW_A: dict[str, tuple[float, ...]] = {
     ),
 }
 
+#: Names of the built-in wavelets, shortest first.
+KNOWN = tuple(_LOW_A)
+
 # Deviation from orthonormality that a pair may have; the published qshift_32 misses by 2e-9.
 _ORTHONORMAL_TOLERANCE = 1e-8
 # Relative misfit of tree b to tree a delayed by half a sample, over the lower half of the band.
@@ -194,6 +199,7 @@ class Wavelet:
     """
 
     name: str
+    text: str
     low: NDArray[np.float64]
     high: NDArray[np.float64]
 
@@ -257,6 +263,11 @@ class Wavelet:
         wavelet._check()
         return wavelet
 
+    @staticmethod
+    def from_text(text: str) -> Wavelet:
+        """Return the wavelet whose :attr:`text` it is."""
+        return _from_text(text)
+
     def _set(self, name: str, low: NDArray[np.float64], high: NDArray[np.float64] | None) -> None:
         if high is None:
             high_a = _alternating_flip(low[0])
@@ -266,6 +277,10 @@ class Wavelet:
         self.name = name
         self.low = _frozen(low)
         self.high = _frozen(high)
+        #: The name of a built-in wavelet, the taps of any other.
+        self.text = name
+        if name not in _LOW_A or not np.array_equal(self.low[0], _LOW_A[name]) or high is not None:
+            self.text = json.dumps([self.low.tolist(), self.high.tolist()])
         self._hash = hash((self.low.tobytes(), self.high.tobytes()))
 
     def _check(self) -> None:
@@ -318,6 +333,14 @@ class Wavelet:
         if self.name in _LOW_A and self == Wavelet(self.name):
             return f"Wavelet({self.name!r})"
         return f"<Wavelet {self.name!r}, {self.low.shape[1]} taps>"
+
+
+@lru_cache(maxsize=16)
+def _from_text(text: str) -> Wavelet:
+    if text in _LOW_A:
+        return Wavelet(text)
+    low, high = (np.array(taps) for taps in json.loads(text))
+    return _restored("custom", low, high)
 
 
 def _restored(name: str, low: NDArray[np.float64], high: NDArray[np.float64]) -> Wavelet:

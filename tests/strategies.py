@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import dtwpt
-from dtwpt.borders import MODES
+from dtwpt.engine.borders import MODES
 
 depths = st.integers(1, 4)
 wavelets = st.sampled_from(dtwpt.wavelets())

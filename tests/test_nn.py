@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 
 import dtwpt
-import dtwpt.nn.analysis
 from dtwpt.nn import (
     CMod2d,
     DTCWPT2d,
@@ -32,37 +31,24 @@ CLASSES: list[Any] = [DTCWPT2d, CMod2d, RMax2d]
 FUNCTIONS: dict[Any, Any] = {DTCWPT2d: dtwpt.dtcwpt2, CMod2d: dtwpt.cmod2, RMax2d: dtwpt.rmax2}
 
 
-@pytest.fixture(params=["convolutions", "products"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of computing: that of CPUs, and that of other devices."""
-    if request.param == "products":
-        monkeypatch.setattr(dtwpt.nn.analysis, "_CONVOLVING", ())
-    return str(request.param)
-
-
-@given(
-    st.integers(1, 40), st.integers(1, 40), st.integers(1, 3), wavelets, modes, st.booleans(), seeds
-)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3), wavelets, modes, seeds)
 @settings(max_examples=25)
 def test_modules_equal_the_functions(
-    height: int, width: int, depth: int, wavelet: str, mode: str, products: bool, seed: int
+    height: int, width: int, depth: int, wavelet: str, mode: str, seed: int
 ) -> None:
     x = torch.from_numpy(noise(seed, 2, 3, height, width))
     arguments: dict[str, Any] = {"depth": depth, "wavelet": wavelet, "mode": mode}
-    with pytest.MonkeyPatch.context() as patch:
-        if products:
-            patch.setattr(dtwpt.nn.analysis, "_CONVOLVING", ())
-        for module in CLASSES:
-            expected = FUNCTIONS[module](x, **arguments).flatten(1, 4)
-            got = module(**arguments).double()(x)
-            assert got.shape == expected.shape
-            assert relative_error(got.numpy(), expected.numpy()) < 1e-11, (module, got.shape)
-        c = dtwpt.dtcwpt2(x, **arguments).flatten(1, 4)
-        assert torch.allclose(IDTCWPT2d(**arguments)(c, (height, width)), x, rtol=0, atol=1e-10)
+    for module in CLASSES:
+        expected = FUNCTIONS[module](x, **arguments).flatten(1, 4)
+        got = module(**arguments)(x)
+        assert torch.equal(got, expected), module
+        assert torch.equal(module(**arguments)(x[0]), expected[0])
+    c = dtwpt.dtcwpt2(x, **arguments).flatten(1, 4)
+    assert torch.allclose(IDTCWPT2d(**arguments)(c, (height, width)), x, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])
-def test_strides(stride: int, way: str) -> None:
+def test_strides(stride: int) -> None:
     x = torch.from_numpy(noise(1, 1, 2, 19, 30))
     expected = dtwpt.dtcwpt2(x, stride=stride).flatten(1, 4)
     got = DTCWPT2d(stride=stride).double()(x)
@@ -110,7 +96,7 @@ def test_scales_are_octaves_and_part_the_packets() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("module", CLASSES)
-def test_autocast_leaves_the_transform_accurate(module: Any, dtype: torch.dtype, way: str) -> None:
+def test_autocast_leaves_the_transform_accurate(module: Any, dtype: torch.dtype) -> None:
     x = (
         torch.from_numpy(noise(3, 2, 3, 40, 50)) + 3
     )  # a mean that rounded filters would let through
@@ -199,7 +185,7 @@ def test_gpu(module: Any) -> None:
 
 
 @pytest.mark.parametrize("module", CLASSES)
-def test_gradients(module: Any, way: str) -> None:
+def test_gradients(module: Any) -> None:
     x = torch.from_numpy(noise(7, 1, 2, 7, 6)).requires_grad_()
     # The largest of two equal values has no derivative: such are not met here, but in mode
     # "symmetric" they are, where the border is mirrored.
@@ -278,7 +264,7 @@ def test_energy_norm_is_batch_norm_of_the_real_part() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: CMod2d(0), ValueError, "depth must be an integer of at least 1, got 0"),
+        (lambda: CMod2d(0), ValueError, "depth must be an integer from 1 to 10, got 0"),
         (lambda: CMod2d(packets="Gabor"), ValueError, 'packets must be "all", "gabor" or indices'),
         (lambda: CMod2d(packets=[32]), ValueError, "packets must be .* from 0 to 31, got"),
         (lambda: CMod2d(packets=[-1]), ValueError, "packets must be .* from 0 to 31, got"),
@@ -289,10 +275,9 @@ def test_energy_norm_is_batch_norm_of_the_real_part() -> None:
         (lambda: CMod2d(1, packets="gabor"), ValueError, 'no "gabor" packets at depth 1'),
         (lambda: RMax2d(pool=2), ValueError, "pool must be an odd integer"),
         (lambda: DTCWPT2d(stride=3), ValueError, "stride must be a power of two"),
-        (lambda: CMod2d()(torch.zeros(3, 8, 8)), ValueError, r"shape \(N, C, H, W\), got \(3, 8"),
+        (lambda: CMod2d()(torch.zeros(8, 8)), ValueError, r"or \(C, H, W\), got \(8, 8"),
         (lambda: CMod2d()(np.zeros((1, 1, 8, 8))), TypeError, "x must be a torch.Tensor"),
         (lambda: CMod2d()(torch.zeros(1, 1, 0, 8)), ValueError, "must not be empty"),
-        (lambda: CMod2d()(torch.zeros(1, 1, 8, 8).double()), TypeError, "torch.float64 and the"),
         (lambda: CMod2d()(torch.zeros(1, 1, 8, 8) * 1j), TypeError, "complex64"),
         (lambda: IDTCWPT2d()(torch.zeros(1, 32, 8, 8)), TypeError, "c must be a complex tensor"),
         (lambda: IDTCWPT2d()(torch.zeros(1, 31, 8, 8) * 1j), ValueError, r"\(N, C \* 32, H', W'\)"),

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from skimage import data
 
 import dtwpt
-from dtwpt.features import packet_features, packet_features_in
-from dtwpt.scratch import Scratch
 from tests.strategies import depths, modes, noise, seeds, wavelets
 
 
@@ -51,33 +49,6 @@ def test_rmax_pools_the_real_part_around_the_samples_of_cmod(
     np.testing.assert_allclose(
         dtwpt.rmax2(x, depth, mode="periodic", pool=pool), windows.max((-2, -1)), atol=1e-12
     )
-
-
-@given(
-    st.lists(
-        st.tuples(
-            *(seeds, st.integers(1, 3), st.integers(4, 300), st.integers(4, 300)),
-            *(st.integers(1, 2), modes, st.sampled_from(["cmod", "rmax"])),
-            *(st.sampled_from(["mean", "none", 1]), st.sampled_from(["float32", "float64"])),
-            st.booleans(),
-        ),
-        min_size=2,
-        max_size=4,
-    )
-)
-def test_memory_of_earlier_calls_leaves_no_trace(calls: list[tuple[Any, ...]]) -> None:
-    torch = pytest.importorskip("torch")
-    scratch = Scratch()
-    kept = []
-    for seed, planes, height, width, depth, mode, operator, pool, dtype, tensor in calls:
-        x = noise(seed, planes, height, width, dtype=dtype)
-        x = torch.from_numpy(x) if tensor else x
-        arguments = (x, depth, "qshift_a", operator, pool, mode)
-        expected = packet_features(*arguments)
-        kept.append((packet_features_in(scratch, *arguments), expected))
-        assert kept[-1][0].dtype == x.dtype
-    for actual, expected in kept:
-        np.testing.assert_array_equal(np.asarray(actual), np.asarray(expected))
 
 
 @pytest.mark.parametrize("size", [(530, 300), (90, 2200), (3, 5)])

@@ -195,10 +195,10 @@ def test_bad_arguments_are_named() -> None:
         dtwpt.PacketBank(2, "haar")
     with pytest.raises(TypeError, match="wavelet must be a name"):
         dtwpt.Wavelet(3)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="depth must be an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="depth must be an integer from 1 to 10, got 0"):
         dtwpt.PacketBank(0)
     for depth in (1.5, "2", None, True):
-        with pytest.raises(TypeError, match="depth must be an integer of at least 1, got"):
+        with pytest.raises(TypeError, match="depth must be an integer from 1 to 10, got"):
             dtwpt.PacketBank(depth)  # type: ignore[arg-type]
     bank = dtwpt.PacketBank(2)
     with pytest.raises(ValueError, match=r"sign must be \+1 or -1, got 0"):

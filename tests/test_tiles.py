@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,10 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from threadpoolctl import threadpool_limits
 
 import dtwpt
-import dtwpt.plane
 from dtwpt.cli import cli
 from dtwpt.extract import ImageError, iter_tiles, read_image, tiles
 from dtwpt.extract.maps import partial_path
@@ -39,19 +35,8 @@ GREY = RNG.integers(0, 256, (700, 2300), dtype=np.uint8)
 COLOUR = RNG.integers(0, 256, (300, 130, 3), dtype=np.uint8)
 
 
-@contextlib.contextmanager
-def parts_of(height: int, width: int) -> Iterator[None]:
-    """Cut images into smaller parts, so that small ones have many."""
-    with (
-        mock.patch.object(dtwpt.plane, "_PART_HEIGHT", height),
-        mock.patch.object(dtwpt.plane, "_PART_WIDTH", width),
-    ):
-        yield
-
-
 def whole(image: NDArray[Any], operator: str = "cmod", **options: Any) -> NDArray[np.float32]:
-    with threadpool_limits(1, user_api="blas"):
-        maps: NDArray[np.float32] = OPERATORS[operator](image, **options)
+    maps: NDArray[np.float32] = OPERATORS[operator](image, **options)
     return maps
 
 
@@ -62,7 +47,6 @@ def whole(image: NDArray[Any], operator: str = "cmod", **options: Any) -> NDArra
     st.sampled_from(sorted(OPERATORS)),
     st.sampled_from(["qshift_a", "qshift_d"]),
     st.integers(1, 200),
-    st.sampled_from([8, 24, 64]),
     seeds,
 )
 def test_tiles_equal_the_whole_image_bit_for_bit(
@@ -72,32 +56,24 @@ def test_tiles_equal_the_whole_image_bit_for_bit(
     operator: str,
     wavelet: str,
     tile: int,
-    part: int,
     seed: int,
 ) -> None:
     image = np.random.default_rng(seed).normal(size=size).astype(np.float32)
     options: dict[str, Any] = {"depth": depth, "wavelet": wavelet, "mode": mode}
-    with parts_of(part, 2 * part):
-        expected = whole(image, operator, **options)
-        maps = np.full_like(expected, np.nan)
-        for place, values in iter_tiles(image, operator=operator, tile=tile, **options):
-            assert np.isnan(maps[(..., *place)]).all()  # no place comes twice
-            maps[(..., *place)] = values
+    expected = whole(image, operator, **options)
+    maps = np.full_like(expected, np.nan)
+    for place, values in iter_tiles(image, operator=operator, tile=tile, **options):
+        assert np.isnan(maps[(..., *place)]).all()  # no place comes twice
+        maps[(..., *place)] = values
     np.testing.assert_array_equal(maps, expected)
 
 
 @pytest.mark.parametrize("mode", ["symmetric", "periodic"])
 @pytest.mark.parametrize("operator", sorted(OPERATORS))
-def test_parts_of_their_usual_size(tmp_path: Path, mode: str, operator: str) -> None:
+def test_tiles_of_a_file_equal_the_whole_image(tmp_path: Path, mode: str, operator: str) -> None:
     maps = tiles(GREY, tmp_path / "maps.zarr", operator=operator, mode=mode, tile=512)
     assert len(list(iter_tiles(GREY, mode=mode, tile=512))) == 4
     np.testing.assert_array_equal(maps[...], whole(GREY, operator, mode=mode))
-
-
-def test_with_several_threads_of_blas_the_whole_image_is_the_same_to_1e_6() -> None:
-    expected = dtwpt.cmod2(GREY)
-    for place, maps in iter_tiles(GREY):
-        np.testing.assert_allclose(maps, expected[(..., *place)], rtol=0, atol=1e-6)
 
 
 def test_only_what_the_filters_see_is_read() -> None:
@@ -111,8 +87,7 @@ def test_only_what_the_filters_see_is_read() -> None:
             return pixels
 
     watched = Watched()
-    with parts_of(128, 128):
-        count = sum(1 for _ in iter_tiles(watched, tile=256))
+    count = sum(1 for _ in iter_tiles(watched, tile=256))
     length = dtwpt.PacketBank(2, "qshift_b").filters.shape[1]
     assert count == 5 * 4
     assert watched.seen == (256 - 4 + length) ** 2
@@ -183,10 +158,9 @@ def test_pixels_are_those_of_read_image(tmp_path: Path, kind: str, dtype: str, c
         expected = read_image(path, colour)
     if dtype == "float32" and colour == "luma":
         np.testing.assert_array_equal(expected, image)
-    with parts_of(64, 64):
-        # Periodic: the far side is read as well.
-        maps = tiles(path, tmp_path / "maps.zarr", colour=colour, mode="periodic", tile=64)
-        np.testing.assert_array_equal(maps[...], whole(expected, mode="periodic"))
+    # Periodic: the far side is read as well.
+    maps = tiles(path, tmp_path / "maps.zarr", colour=colour, mode="periodic", tile=64)
+    np.testing.assert_array_equal(maps[...], whole(expected, mode="periodic"))
 
 
 @pytest.mark.parametrize("kind", ["tiled", "striped", "plain", "apart"])
@@ -209,10 +183,9 @@ def test_a_tiff_is_turned_as_its_orientation_says(
         turned = np.asarray(ImageOps.exif_transpose(picture))
     np.save(tmp_path / "turned.npy", turned)
     image = read_image(tmp_path / "turned.npy")
-    with parts_of(64, 64):
-        maps = tiles(path, tmp_path / "maps.zarr", tile=64)
-        assert maps.attrs["size"] == list(image.shape)
-        np.testing.assert_array_equal(maps[...], whole(image))
+    maps = tiles(path, tmp_path / "maps.zarr", tile=64)
+    assert maps.attrs["size"] == list(image.shape)
+    np.testing.assert_array_equal(maps[...], whole(image))
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16"])
@@ -382,11 +355,10 @@ def interrupted(source: Any, output: Path, tiles_done: int, **options: Any) -> N
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     path = save(tmp_path / "image", COLOUR, "striped")
     output = tmp_path / "maps.zarr"
-    with parts_of(64, 64):
-        interrupted(path, output, 3)
-        steps: list[tuple[int, int]] = []
-        maps = tiles(path, output, tile=64, progress=lambda *step: steps.append(step))
-        np.testing.assert_array_equal(maps[...], whole(read_image(path)))
+    interrupted(path, output, 3)
+    steps: list[tuple[int, int]] = []
+    maps = tiles(path, output, tile=64, progress=lambda *step: steps.append(step))
+    np.testing.assert_array_equal(maps[...], whole(read_image(path)))
     assert steps[0][0] >= 3
     assert steps[-1] == (8, 8)
     assert not Path(partial_path(output)).exists()
@@ -395,20 +367,19 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
 def test_only_the_same_run_goes_on(tmp_path: Path) -> None:
     path = save(tmp_path / "image", COLOUR, "tiled")
     output = tmp_path / "maps.zarr"
-    with parts_of(64, 64):
-        interrupted(path, output, 3)
-        with pytest.raises(FileExistsError, match="begun with another settings"):
-            tiles(path, output, tile=64, mode="zero")
-        with pytest.raises(FileExistsError, match="begun with another tile"):
-            tiles(path, output, tile=200)
-        os.utime(path, (0, 0))
-        with pytest.raises(FileExistsError, match="begun with another source"):
-            tiles(path, output, tile=64)
-        maps = tiles(path, output, tile=64, mode="zero", overwrite=True)
-        np.testing.assert_array_equal(maps[...], whole(read_image(path), mode="zero"))
-        interrupted(COLOUR, tmp_path / "second.zarr", 3)
-        with pytest.raises(FileExistsError, match="of an image in memory"):
-            tiles(COLOUR, tmp_path / "second.zarr", tile=64)
+    interrupted(path, output, 3)
+    with pytest.raises(FileExistsError, match="begun with another settings"):
+        tiles(path, output, tile=64, mode="zero")
+    with pytest.raises(FileExistsError, match="begun with another tile"):
+        tiles(path, output, tile=200)
+    os.utime(path, (0, 0))
+    with pytest.raises(FileExistsError, match="begun with another source"):
+        tiles(path, output, tile=64)
+    maps = tiles(path, output, tile=64, mode="zero", overwrite=True)
+    np.testing.assert_array_equal(maps[...], whole(read_image(path), mode="zero"))
+    interrupted(COLOUR, tmp_path / "second.zarr", 3)
+    with pytest.raises(FileExistsError, match="of an image in memory"):
+        tiles(COLOUR, tmp_path / "second.zarr", tile=64)
 
 
 def test_two_processes_do_not_write_one_output(tmp_path: Path) -> None:
@@ -420,18 +391,17 @@ def test_two_processes_do_not_write_one_output(tmp_path: Path) -> None:
         inside.set()
         leave.wait(600)
 
-    with parts_of(64, 64):
-        first = threading.Thread(target=tiles, args=(path, output), kwargs={"progress": hold})
-        first.start()
-        assert inside.wait(600)
-        try:
-            for overwrite in (False, True):
-                with pytest.raises(OSError, match="another process is writing"):
-                    tiles(path, output, overwrite=overwrite)
-        finally:
-            leave.set()
-            first.join()
-        np.testing.assert_array_equal(zarr.open_array(output)[...], whole(read_image(path)))
+    first = threading.Thread(target=tiles, args=(path, output), kwargs={"progress": hold})
+    first.start()
+    assert inside.wait(600)
+    try:
+        for overwrite in (False, True):
+            with pytest.raises(OSError, match="another process is writing"):
+                tiles(path, output, overwrite=overwrite)
+    finally:
+        leave.set()
+        first.join()
+    np.testing.assert_array_equal(zarr.open_array(output)[...], whole(read_image(path)))
 
 
 @pytest.mark.parametrize("kind", ["npy", "tiled", "zarr"])
@@ -443,11 +413,10 @@ def test_an_image_that_changes_meanwhile_gives_nothing(tmp_path: Path, kind: str
             for file in [path, *path.rglob("*")]:
                 os.utime(file, (0, 0))
 
-    with parts_of(64, 64):
-        with pytest.raises(ImageError, match="changed while it was read"):
-            tiles(path, tmp_path / "maps.zarr", tile=64, progress=change)
-        assert os.listdir(tmp_path) == [path.name]
-        assert tiles(path, tmp_path / "maps.zarr", tile=64).shape[-2:] == (75, 33)
+    with pytest.raises(ImageError, match="changed while it was read"):
+        tiles(path, tmp_path / "maps.zarr", tile=64, progress=change)
+    assert os.listdir(tmp_path) == [path.name]
+    assert tiles(path, tmp_path / "maps.zarr", tile=64).shape[-2:] == (75, 33)
 
 
 @pytest.mark.parametrize("last", ["renamed", "cleared up"])
@@ -456,15 +425,14 @@ def test_killed_after_its_last_step_it_has_nothing_left_to_do(
 ) -> None:
     path, output = save(tmp_path / "image", COLOUR, "tiled"), tmp_path / "maps.zarr"
     steps: list[tuple[int, int]] = []
-    with parts_of(64, 64):
-        tiles(path, output, tile=64)
-        files = {file: file.stat().st_mtime_ns for file in output.rglob("*") if file.is_file()}
-        if last == "renamed":
-            (output / "tiles-done").write_text("0/0\n")
-        maps = tiles(path, output, tile=64, progress=lambda *step: steps.append(step))
-        np.testing.assert_array_equal(maps[...], whole(read_image(path)))
-        assert steps == [(8, 8)]
-        run("extract", path, "-o", output, "--tile", 64)
+    tiles(path, output, tile=64)
+    files = {file: file.stat().st_mtime_ns for file in output.rglob("*") if file.is_file()}
+    if last == "renamed":
+        (output / "tiles-done").write_text("0/0\n")
+    maps = tiles(path, output, tile=64, progress=lambda *step: steps.append(step))
+    np.testing.assert_array_equal(maps[...], whole(read_image(path)))
+    assert steps == [(8, 8)]
+    run("extract", path, "-o", output, "--tile", 64)
     said = capsys.readouterr().out
     assert said.endswith(" pixels, 2 x 4 x 4 x 75 x 33, nothing left to do\n")
     now = {file: file.stat().st_mtime_ns for file in output.rglob("*") if file.is_file()}
@@ -474,13 +442,12 @@ def test_killed_after_its_last_step_it_has_nothing_left_to_do(
         ({"tile": 64, "mode": "zero"}, "settings"),
         ({"tile": 2048}, "tile"),
     ]
-    with parts_of(64, 64):
-        for options, other in others:
-            with pytest.raises(FileExistsError, match=f"exists with another {other}"):
-                tiles(path, output, **options)
-        os.utime(path, (0, 0))
-        with pytest.raises(FileExistsError, match="exists with another source"):
-            tiles(path, output, tile=64)
+    for options, other in others:
+        with pytest.raises(FileExistsError, match=f"exists with another {other}"):
+            tiles(path, output, **options)
+    os.utime(path, (0, 0))
+    with pytest.raises(FileExistsError, match="exists with another source"):
+        tiles(path, output, tile=64)
 
 
 def test_the_image_is_never_in_what_is_replaced(tmp_path: Path) -> None:

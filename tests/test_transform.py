@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dtwpt
-from dtwpt.borders import MODES
+from dtwpt.engine.borders import MODES
 from tests import naive
 from tests.strategies import depths, modes, noise, relative_error, seeds, wavelets
 

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from dtwpt.borders import MODES, source_index
+from dtwpt.engine.borders import MODES, source_index
 
 x = np.array([1.0, 2.2, 2.6, 3.6, 3.2, 4.4])
 positions = np.arange(-7, 13)

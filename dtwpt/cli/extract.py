@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import dtwpt
-from dtwpt.engine.borders import MODES
 from dtwpt.cli.jobs import Job, to_store, to_table
 from dtwpt.cli.options import Size, depth_option, given, on_error_option, wavelet_option
 from dtwpt.cli.terminal import SOME_SKIPPED, cores, note, one_line, tell_skipped
 from dtwpt.cli.tiles import extract_tiles
+from dtwpt.engine.borders import MODES
 from dtwpt.features import OPERATORS
 
 if TYPE_CHECKING:

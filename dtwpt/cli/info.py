@@ -16,7 +16,7 @@ __all__ = ["info"]
 
 @click.command()
 def info() -> None:
-    """Show versions and the built-in wavelets.
+    """Show versions, the engine and the built-in wavelets.
 
     What to put into a bug report.
 
@@ -29,6 +29,7 @@ def info() -> None:
         ("Python", platform.python_version()),
         ("system", platform.platform()),
         ("cores", str(cores())),
+        ("engine", _engine()),
     ]
     for name in (
         *("numpy", "scipy", "torch", "pillow", "tifffile", "imagecodecs", "threadpoolctl"),
@@ -43,6 +44,20 @@ def info() -> None:
     rows.append(("wavelets", " ".join(dtwpt.wavelets())))
     for name, value in rows:
         click.echo(f"{name:<14}{value}")
+
+
+def _engine() -> str:
+    from dtwpt.engine import cpu, native
+
+    try:
+        name = cpu.engine()
+    except RuntimeError as error:
+        return str(error)
+    threads = f"up to {cpu.thread_count()} threads"
+    if name == "native":
+        return f"native, {native.info()['instruction_set']}, {threads}"
+    reason = native.unavailable()
+    return f"reference ({reason or 'asked for'})"
 
 
 def _gpu() -> str:

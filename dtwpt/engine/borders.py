@@ -1,8 +1,13 @@
-"""How a signal goes on beyond its ends."""
+"""Extension modes: how a signal is padded beyond its ends."""
 
 from __future__ import annotations
 
-from dtwpt.arrays import Array, namespace, remainder
+import sys
+from typing import Any
+
+import numpy as np
+
+Array = Any
 
 __all__ = ["MODES", "source_index"]
 
@@ -37,17 +42,22 @@ def source_index(positions: Array, n: int, mode: str) -> Array:
     ndarray or torch.Tensor of int
         In ``[0, n)``; -1 where the extended signal is zero.
     """
-    xp = namespace(positions)
+    xp = np if isinstance(positions, (np.ndarray, np.integer)) else sys.modules["torch"]
     if mode == "periodic":
-        return remainder(positions, n)
+        return _remainder(positions, n)
     if mode == "symmetric":
-        folded = remainder(positions, 2 * n)
+        folded = _remainder(positions, 2 * n)
         return xp.minimum(folded, 2 * n - 1 - folded)
     if mode == "reflect":
         if n == 1:  # a single sample mirrored on itself is a constant
             return 0 * positions
-        folded = remainder(positions, 2 * n - 2)
+        folded = _remainder(positions, 2 * n - 2)
         return xp.minimum(folded, 2 * n - 2 - folded)
     if mode == "replicate":
         return xp.clip(positions, 0, n - 1)
     return xp.where((positions >= 0) & (positions < n), positions, -1)
+
+
+def _remainder(x: Array, divisor: int) -> Array:
+    # The divisor may be a symbol of torch's; the exporter to ONNX wants it as a tensor.
+    return x % divisor if isinstance(x, (np.ndarray, np.integer)) else x % x.new_full((), divisor)

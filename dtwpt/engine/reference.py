@@ -18,39 +18,46 @@ from dtwpt.engine.spec import Analysis, Axis, Kind
 
 Array = Any
 
-# Numbers in the largest intermediate array, about: signals go through a few at a time.
+# Numbers in the largest intermediate array, about: images go through a few at a time.
 _CHUNK = 2**22
+
+
+def analyse(x: Array, analysis: Analysis, axes: tuple[Axis, ...], kind: Kind) -> Array:
+    """Analyse (B, *shape) to (B, ..., *size), what ``kind`` says; see :class:`Analysis`.
+
+    Tensors may have symbolic sizes, and what is returned of them is differentiable.
+    """
+    if not isinstance(x, np.ndarray):
+        return _of_kind(_combine(_trees(x, analysis, axes), analysis), analysis, kind)
+    parts = []
+    for images in _chunks(x, analysis, axes):
+        trees = images
+        for axis in axes[::-1]:  # always the last one; its cells are put first
+            trees = _correlate(trees, analysis, axis)
+        parts.append(_of_kind(_combine(trees, analysis), analysis, kind))
+    return np.concatenate(parts)
+
+
+def adjoint(c: Array, analysis: Analysis, axes: tuple[Axis, ...], kind: Kind) -> Array:
+    """Apply the adjoint, in the real inner product, of :func:`analyse`: to (B, *shape)."""
+    if not isinstance(c, np.ndarray):
+        return _trees_adjoint(_separate(c, analysis, kind), analysis, axes)
+    parts = []
+    for coefficients in _chunks(c, analysis, axes):
+        trees = _separate(coefficients, analysis, kind)
+        for axis in axes:
+            trees = _spread(trees, analysis, axis)
+        parts.append(trees)
+    return np.concatenate(parts)
 
 
 # NumPy ------------------------------------------------------------------------------------------
 
 
-def analyse(x: NDArray[Any], analysis: Analysis, axes: tuple[Axis, ...], kind: Kind) -> Array:
-    """Analyse (B, *shape) to what ``kind`` says, (B, ..., *size); see :class:`Analysis`."""
-    cells = tuple(axis.count for axis in axes)
-    out: Array = None
-    size = max(1, _CHUNK // (4 * analysis.count**2 * int(np.prod(cells))))
-    for start in range(0, len(x), size):
-        trees = x[start : start + size]
-        for axis in axes[::-1]:  # always along the last axis; cells come out first
-            trees = _correlate(trees, analysis, axis)
-        part = _of_kind(_combine(trees, analysis), analysis, kind)
-        if out is None:
-            out = np.empty((len(x), *part.shape[1:]), part.dtype)
-        out[start : start + size] = part
-    return out
-
-
-def adjoint(c: NDArray[Any], analysis: Analysis, axes: tuple[Axis, ...], kind: Kind) -> Array:
-    """Apply the adjoint, in the real inner product, of :func:`analyse`: to (B, *shape)."""
-    x = np.empty((len(c), *(axis.n for axis in axes)), c.real.dtype)
-    size = max(1, _CHUNK // (4 * analysis.count**2 * int(np.prod([a.count for a in axes]))))
-    for start in range(0, len(c), size):
-        trees = _separate(c[start : start + size], analysis, kind)
-        for axis in axes:
-            trees = _spread(trees, analysis, axis)
-        x[start : start + size] = trees
-    return x
+def _chunks(x: NDArray[Any], analysis: Analysis, axes: tuple[Axis, ...]) -> list[NDArray[Any]]:
+    numbers = np.prod([2 * analysis.count * axis.count for axis in axes])
+    size = max(1, int(_CHUNK // numbers))
+    return [x[start : start + size] for start in range(0, max(len(x), 1), size)]
 
 
 def _correlate(x: NDArray[Any], analysis: Analysis, axis: Axis) -> NDArray[Any]:
@@ -60,9 +67,8 @@ def _correlate(x: NDArray[Any], analysis: Analysis, axis: Axis) -> NDArray[Any]:
     extended[..., axis.index < 0] = 0
     windows = sliding_window_view(extended, axis.length, axis=-1)[..., :: axis.stride, :]
     out = np.empty((*windows.shape[:-1], len(taps)), x.dtype)
-    flat, to = windows.reshape(-1, *windows.shape[-2:]), out.reshape(-1, *out.shape[-2:])
-    for window, cells in zip(flat, to, strict=True):  # each line in a product of one shape
-        np.matmul(window, taps.T, out=cells)
+    for line in np.ndindex(out.shape[:-2]):  # products of one shape, whatever the batch
+        np.matmul(np.ascontiguousarray(windows[line]), taps.T, out=out[line])
     return np.moveaxis(out, (-1, -2), (1, 2))
 
 
@@ -78,6 +84,61 @@ def _spread(c: NDArray[Any], analysis: Analysis, axis: Axis) -> NDArray[Any]:
     inside = axis.index >= 0
     np.add.at(x, axis.index[inside], np.moveaxis(extended, -1, 0)[inside])
     return np.moveaxis(x, 0, -1)
+
+
+# torch ------------------------------------------------------------------------------------------
+
+
+def _trees(x: Array, analysis: Analysis, axes: tuple[Axis, ...]) -> Array:
+    """(B, *shape) to what :func:`_combine` takes."""
+    functional = sys.modules["torch"].nn.functional
+    taps = _constant(analysis.taps, x)
+    stride = analysis.stride
+    across = _extended(x, -1, axes[-1])
+    if analysis.ndim == 1:
+        return functional.conv1d(across[:, None], taps[:, None], stride=stride)
+    across = functional.conv2d(across[:, None], taps[:, None, None], stride=(1, stride))
+    down = _extended(across, 2, axes[0]).flatten(0, 1)
+    down = functional.conv2d(down[:, None], taps[:, None, :, None], stride=(stride, 1))
+    return down.unflatten(0, (-1, taps.shape[0])).permute(0, 2, 3, 1, 4)
+
+
+def _extended(x: Array, dim: int, axis: Axis) -> Array:
+    torch = sys.modules["torch"]
+    positions = torch.arange(axis.extended, device=x.device) + axis.first
+    index = source_index(positions, axis.n, axis.mode)
+    if axis.mode != "zero":
+        return x.index_select(dim, index)
+    inside = (index >= 0)[:, None] if dim == 2 else index >= 0
+    return torch.where(inside, x.index_select(dim, index.clamp(min=0)), 0.0)
+
+
+def _trees_adjoint(trees: Array, analysis: Analysis, axes: tuple[Axis, ...]) -> Array:
+    functional = sys.modules["torch"].nn.functional
+    taps = _constant(analysis.taps, trees)
+    stride = analysis.stride
+    if analysis.ndim == 1:
+        across = functional.conv_transpose1d(trees, taps[:, None], stride=stride)[:, 0]
+        return _folded(across, -1, axes[0])
+    down = trees.permute(0, 3, 1, 2, 4).flatten(0, 1)
+    down = functional.conv_transpose2d(down, taps[:, None, :, None], stride=(stride, 1))[:, 0]
+    across = _folded(down, 1, axes[0]).unflatten(0, (-1, taps.shape[0]))
+    across = functional.conv_transpose2d(across, taps[:, None, None], stride=(1, stride))[:, 0]
+    return _folded(across, -1, axes[1])
+
+
+def _folded(x: Array, dim: int, axis: Axis) -> Array:
+    torch = sys.modules["torch"]
+    shape = list(x.shape)
+    shape[dim] = axis.n
+    inside = np.flatnonzero(axis.index >= 0)
+    source = torch.from_numpy(axis.index[inside].astype(np.int64)).to(x.device)
+    x = x.index_select(dim, torch.from_numpy(inside).to(x.device))
+    return x.new_zeros(shape).index_add(dim, source, x)
+
+
+def _constant(values: NDArray[np.float64], like: Array) -> Array:
+    return sys.modules["torch"].from_numpy(values).to(like.device, like.dtype)
 
 
 # Both -------------------------------------------------------------------------------------------
@@ -113,7 +174,7 @@ def _of_kind(parts: tuple[Array, Array], analysis: Analysis, kind: Kind) -> Arra
     if kind == "parts":
         return xp.stack((real, imaginary), 1)
     if kind == "modulus":
-        return xp.hypot(real, imaginary)
+        return np.hypot(real, imaginary) if xp is np else modulus(real, imaginary)
     if kind == "rmax":
         for axis in range(2, real.ndim):
             last = real.shape[axis] - analysis.pool + 1
@@ -125,6 +186,17 @@ def _of_kind(parts: tuple[Array, Array], analysis: Analysis, kind: Kind) -> Arra
             for view in views[1:]:
                 real = xp.maximum(real, view)
     return real
+
+
+def modulus(real: Array, imaginary: Array) -> Array:
+    """Return the modulus of two tensors, in operators that every format of graphs has.
+
+    Neither overflows nor vanishes; 0 where both are 0.
+    """
+    torch = sys.modules["torch"]
+    size = torch.maximum(real.abs(), imaginary.abs())
+    scale = torch.where(size == 0, 1.0, size)
+    return size * torch.sqrt((real / scale) ** 2 + (imaginary / scale) ** 2)
 
 
 def _separate(c: Array, analysis: Analysis, kind: Kind) -> Array:

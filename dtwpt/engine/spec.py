@@ -6,7 +6,6 @@ takes an :class:`Analysis` and the :class:`Axis` objects that it makes for the s
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal, TypeAlias
@@ -26,8 +25,8 @@ Kind: TypeAlias = Literal["complex", "parts", "real", "modulus", "rmax"]
 class Axis:
     """Sizes and positions along one axis of ``n`` samples.
 
-    Cell k of ``count`` sees the samples ``first + k * stride, ..., first + k * stride + length - 1``
-    of the extended signal.
+    Cell k of ``count`` sees ``length`` samples of the extended signal, from position
+    ``first + k * stride`` on.
     """
 
     n: int
@@ -47,10 +46,36 @@ class Axis:
         """Source of each of the ``extended`` samples, -1 for a zero. Read-only."""
         return _index(self)
 
+    def window(self, start: int, stop: int) -> tuple[NDArray[np.intp], Axis]:
+        """Return the samples that some cells see, each once, and the axis on them alone.
+
+        What these cells give there is the same, bit for bit.
+        """
+        seen = self.index[start * self.stride : (stop - 1) * self.stride + self.length]
+        samples = np.unique(seen[seen >= 0]).astype(np.intp)
+        if samples.size == 0:  # a cell that sees nothing but zeros
+            samples = np.zeros(1, np.intp)
+        local = np.where(seen < 0, -1, np.searchsorted(samples, seen)).astype(np.int32)
+        axis = _Window(samples.size, 0, self.stride, stop - start, self.length, self.mode)
+        object.__setattr__(axis, "_seen", local)
+        return samples, axis
+
+
+@dataclass(frozen=True, eq=False)
+class _Window(Axis):
+    """Some cells of an axis."""
+
+    @property
+    def index(self) -> NDArray[np.int32]:
+        seen: NDArray[np.int32] = self.__dict__["_seen"]
+        return seen
+
 
 @dataclass(frozen=True)
 class Analysis:
     """A dual-tree packet analysis of signals or images, whatever their size.
+
+    Compilers trace through it, so it is made of numbers and text; arrays come with the first use.
 
     Along an axis the filters of both trees turn n samples into ``2 P`` numbers a cell, P =
     ``2**depth``: packets in order of frequency, those of tree 1, then those of tree 2. In one
@@ -70,7 +95,8 @@ class Analysis:
     Parameters
     ----------
     depth : int
-    wavelet : Wavelet
+    wavelet : str
+        Of :func:`dtwpt.wavelets`, or :attr:`dtwpt.Wavelet.text`.
     stride : int
         Samples between cells.
     mode : str
@@ -84,7 +110,7 @@ class Analysis:
     """
 
     depth: int
-    wavelet: Wavelet
+    wavelet: str
     stride: int
     mode: str
     ndim: int = 2
@@ -122,7 +148,7 @@ class Analysis:
     @cached_property
     def taps(self) -> NDArray[np.float64]:
         """Filters of an axis, (2 P, L), to be correlated with the signal."""
-        filters = packet_filters(self.depth, self.wavelet)
+        filters = packet_filters(self.depth, Wavelet.from_text(self.wavelet))
         # A coefficient is the inner product with the packet t1 + i t2, which conjugates it.
         return self.gain * np.concatenate([filters.real, -filters.imag])
 
@@ -133,7 +159,7 @@ class Analysis:
         Stage s has shape (2, 2**s, 2, taps): (tree, parent node, child, taps), children low-pass
         first, taps ``2**s`` samples apart. Node ``k ^ (k >> 1)`` of the last stage is packet k.
         """
-        *first, last = packet_stages(self.depth, self.wavelet)
+        *first, last = packet_stages(self.depth, Wavelet.from_text(self.wavelet))
         return (*first, self.gain * last)
 
     @cached_property
@@ -152,45 +178,75 @@ class Analysis:
         hop = self.stride if self.pool is None else 2 * self.stride
         return tuple((n - 1) // hop + 1 for n in shape)
 
-    def axis(self, n: int, size: int) -> Axis:
-        """Return one axis of n samples for maps of ``size``; a size beyond :meth:`size` is cut."""
-        first, count = self.cells(size)
-        return Axis(n, first, self.stride, count, self.length, self.mode)
+    def size_of(self, axes: tuple[Axis, ...], kind: Kind) -> tuple[int, ...]:
+        """Return the size of what is of a kind, for axes of :meth:`axes`."""
+        if kind != "rmax":
+            return tuple(axis.count for axis in axes)
+        return tuple((axis.count - (self.pool or 0)) // 2 + 1 for axis in axes)
 
-    def cells(self, size: int) -> tuple[int, int]:
-        """Return where the first cell starts, and the number of cells, for maps of a size.
+    def output(self, kind: Kind, size: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of what an engine returns of one image, for maps of a size."""
+        parts = (2,) if kind == "parts" else ()
+        return (*parts, self.channels, *size)
+
+    def axes(self, shape: tuple[int, ...], size: tuple[int, ...], kind: Kind) -> tuple[Axis, ...]:
+        """Return the axes of images of a shape, for what is of a kind and size."""
+        counts = size if kind != "rmax" else tuple(self.cells(cells) for cells in size)
+        return tuple(
+            Axis(n, self.first, self.stride, count, self.length, self.mode)
+            for n, count in zip(shape, counts, strict=True)
+        )
+
+    @property
+    def first(self) -> int:
+        """Where the first cell starts.
 
         Without pooling cell k is centred on ``stride * k + (stride - 1) / 2``.
         """
         if self.pool is None:
-            return (self.stride - self.length) // 2, size
-        first = (2 * self.stride - self.length) // 2 - self.pool // 2 * self.stride
-        return first, 2 * size - 2 + self.pool
+            return (self.stride - self.length) // 2
+        return (2 * self.stride - self.length) // 2 - self.pool // 2 * self.stride
 
-    # As text ------------------------------------------------------------------------------------
+    def cells(self, size: int) -> int:
+        """Return the cells whose pooling gives so many values."""
+        return 2 * size - 2 + (self.pool or 0)
 
-    @cached_property
+    def macs(self, shape: tuple[int, int], size: tuple[int, int], real: bool = False) -> int:
+        """Return the multiply-adds of the cascade for maps of a size, borders left aside.
+
+        ``real`` maps, which are pooled if ``pool`` is given, need half of the second pass.
+        """
+        cells = [self.cells(n) if self.pool else n for n in size]
+        outputs = [0, 0]
+        for stage in range(self.depth):
+            taps = self.stages[stage].shape[3]
+            spacing = min(2 ** (stage + 1), self.stride)
+            for axis in range(2):
+                outputs[axis] += 2 ** (stage + 2) * taps * cells[axis] * self.stride // spacing
+        lines = 2 * self.count * cells[0] // (2 if real else 1)
+        return outputs[0] * shape[1] + outputs[1] * lines
+
+    @property
     def text(self) -> str:
-        """All of it as text, which operators of torch can take."""
-        low, high = self.wavelet.low.tolist(), self.wavelet.high.tolist()
-        fields = [self.depth, low, high, self.stride, self.mode, self.ndim, self.pool, self.packets]
-        return json.dumps(fields)
+        """All of it as text, which operators of torch can take; :func:`parse` reads it."""
+        packets = "" if self.packets is None else ",".join(str(packet) for packet in self.packets)
+        numbers = f"{self.depth} {self.stride} {self.mode} {self.ndim} {self.pool or 0}"
+        return f"{numbers};{packets};{self.wavelet}"
 
 
 @lru_cache(maxsize=64)
 def parse(text: str) -> Analysis:
-    """Return the analysis that :attr:`Analysis.text` describes."""
-    depth, low, high, stride, mode, ndim, pool, packets = json.loads(text)
-    wavelet = Wavelet.from_taps(low, high)
-    return Analysis(
-        depth, wavelet, stride, mode, ndim, pool, None if packets is None else tuple(packets)
-    )
+    """Return the analysis that :attr:`Analysis.text` describes, always the same object."""
+    numbers, packets, wavelet = text.split(";", maxsplit=2)
+    depth, stride, mode, ndim, pool = numbers.split()
+    chosen = tuple(int(packet) for packet in packets.split(",")) if packets else None
+    return Analysis(int(depth), wavelet, int(stride), mode, int(ndim), int(pool) or None, chosen)
 
 
 # Few, as an index of a long signal takes megabytes.
 @lru_cache(maxsize=64)
 def _index(axis: Axis) -> NDArray[np.int32]:
     positions = axis.first + np.arange(axis.extended)
-    index = source_index(positions, axis.n, axis.mode).astype(np.int32)
+    index: NDArray[np.int32] = source_index(positions, axis.n, axis.mode).astype(np.int32)
     index.setflags(write=False)
     return index

@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from dtwpt.engine import cpu
 from dtwpt.extract.reading import ImageError, read_image
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.sizing import centre_crop, resize
-from dtwpt.features import packet_features_in
-from dtwpt.scratch import Scratch
+from dtwpt.features import packet_features
 
 __all__ = [
     "FeatureExtractor",
@@ -87,7 +86,7 @@ def image_of(path: str, settings: Settings) -> NDArray[np.float32]:
 
 
 def features_of_images(
-    images: NDArray[np.float32], settings: Settings, device: str, scratch: Scratch
+    images: NDArray[np.float32], settings: Settings, device: str
 ) -> NDArray[np.float32]:
     """Return the features, shape (B, F), of images of one size, (B, H, W) or (B, 3, H, W).
 
@@ -97,13 +96,13 @@ def features_of_images(
     features: NDArray[np.float32]
     if device == "numpy":
         with np.errstate(over="ignore", invalid="ignore"):
-            features = packet_features_in(scratch, images, *arguments)
+            features = packet_features(images, *arguments)
     else:
         import torch
 
         with torch.no_grad():
             tensor = torch.from_numpy(images).to(device)
-            features = packet_features_in(scratch, tensor, *arguments).cpu().numpy()
+            features = packet_features(tensor, *arguments).cpu().numpy()
     return features.reshape(len(images), -1)
 
 
@@ -112,18 +111,17 @@ def rows_of(
     images: NDArray[np.float32],
     settings: Settings,
     device: str,
-    scratch: Scratch,
 ) -> list[Row | ImageError]:
     """Return the features of images of one size, or why there are none, one for each path."""
     height, width = images.shape[-2:]
     try:
-        features = features_of_images(images, settings, device, scratch)
+        features = features_of_images(images, settings, device)
     except (ValueError, MemoryError, RuntimeError) as error:
         if len(images) > 1:  # it may be only one's fault, or too many at a time
             return [
                 row
                 for path, image in zip(paths, images, strict=True)
-                for row in rows_of([path], image[None], settings, device, scratch)
+                for row in rows_of([path], image[None], settings, device)
             ]
         if isinstance(error, ValueError):
             return [ImageError(paths[0], str(error))]
@@ -145,9 +143,7 @@ def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def features_of(
-    path: str, settings: Settings, device: str = "numpy", scratch: Scratch | None = None
-) -> Row:
+def features_of(path: str, settings: Settings, device: str = "numpy") -> Row:
     """Return the final size of one image and its features, shape (F,).
 
     Raises
@@ -155,8 +151,7 @@ def features_of(
     ImageError
         If the file cannot be used.
     """
-    scratch = Scratch() if scratch is None else scratch
-    (row,) = rows_of([path], image_of(path, settings)[None], settings, device, scratch)
+    (row,) = rows_of([path], image_of(path, settings)[None], settings, device)
     if isinstance(row, ImageError):
         raise row
     return row
@@ -269,8 +264,7 @@ class FeatureExtractor:
         columns = dict(batch) if isinstance(batch, Mapping) else {"path": list(batch)}
         if "path" not in columns:
             raise ValueError(f"a batch needs a column 'path', got {', '.join(map(str, columns))}")
-        scratch = Scratch()
-        rows = [self._row(os.fspath(path), scratch) for path in columns["path"]]
+        rows = [self._row(os.fspath(path)) for path in columns["path"]]
         found = [row for row in rows if isinstance(row, Row)]
         lengths = {row.features.size for row in found}
         if len(lengths) > 1:
@@ -286,10 +280,10 @@ class FeatureExtractor:
         errors = [row.reason if isinstance(row, ImageError) else "" for row in rows]
         return {**columns, "features": features, "error": np.array(errors, dtype=np.str_)}
 
-    def _row(self, path: str, scratch: Scratch) -> Row | ImageError:
+    def _row(self, path: str) -> Row | ImageError:
         try:
-            with _one_thread():
-                return features_of(path, self.settings, self.device, scratch)
+            with cpu.threads(1):
+                return features_of(path, self.settings, self.device)
         except ImageError as error:
             return error
 
@@ -298,14 +292,9 @@ class FeatureExtractor:
         if images.ndim != (4 if colour else 3) or (colour and images.shape[1] != 3):
             expected = "(B, 3, H, W)" if colour else "(B, H, W)"
             raise ValueError(f"images must have shape {expected}, got {images.shape}")
-        with _one_thread():
-            return features_of_images(images, self.settings, self.device, Scratch())
+        with cpu.threads(1):
+            return features_of_images(images, self.settings, self.device)
 
     def _usual_length(self) -> int:
         size = self.settings.final_size()
         return 0 if size is None else len(self.settings.names(size))
-
-
-def _one_thread() -> Any:
-    # How a product is cut over threads shows in its last bits.
-    return threadpool_limits(1, user_api="blas")

@@ -18,7 +18,7 @@ from dtwpt.checks import as_count
 from dtwpt.extract.apart import check_spared
 from dtwpt.extract.reading import ImageError
 from dtwpt.extract.sources import Source, SourceChangedError, import_zarr, open_source
-from dtwpt.extract.tiling import Tiling, as_workers, maps_settings, threads
+from dtwpt.extract.tiling import Tiling, as_workers, maps_settings
 
 __all__ = ["partial_path", "tiles"]
 
@@ -401,7 +401,7 @@ def _write(
         return place
 
     # One more thread only waits for the disk.
-    with threads(workers) as pool, ThreadPoolExecutor(1) as disk:
+    with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(1) as disk:
         working: set[Future[str]] = set()
         syncing: set[Future[str]] = set()
         try:

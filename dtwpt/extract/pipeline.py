@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from dtwpt.engine import cpu
 from dtwpt.extract.decoding import Arrival, Decoders, Task
 from dtwpt.extract.extractor import Row, Stamp, image_of, rows_of, stamp_of
 from dtwpt.extract.reading import ImageError
 from dtwpt.extract.settings import Settings
-from dtwpt.scratch import Scratch
 
 __all__ = ["TIMEOUT", "Outcome", "Pipeline", "Reading", "stream"]
 
@@ -86,26 +85,24 @@ def stream(
     on_idle : callable, optional
         Called about once a second while nothing comes.
     """
-    # One thread for each product, here too: how it is cut over threads shows in its last bits.
-    with threadpool_limits(1, user_api="blas"):
-        if workers == 1:
-            yield from _alone(tasks, reading)
-        else:
-            with Pipeline(reading, workers) as pipeline:
-                yield from pipeline.run(iter(tasks), in_order, on_idle)
+    if workers == 1:
+        yield from _alone(tasks, reading)
+    else:
+        with Pipeline(reading, workers) as pipeline:
+            yield from pipeline.run(iter(tasks), in_order, on_idle)
 
 
 def _alone(tasks: Iterable[Task], reading: Reading) -> Generator[Outcome, None, None]:
     settings, device, hashes, _ = reading
-    scratch = Scratch()
     for task in tasks:
         stamp = stamp_of(task.path, hashes)
         result: Row | ImageError
         try:
             # No name for the image, which would keep it while the next one is read.
-            (result,) = rows_of(
-                [task.path], image_of(task.path, settings)[None], settings, device, scratch
-            )
+            with cpu.threads(1):
+                (result,) = rows_of(
+                    [task.path], image_of(task.path, settings)[None], settings, device
+                )
         except ImageError as error:
             result = error
         yield Outcome(*task, result, stamp)
@@ -128,10 +125,7 @@ class _Batch:
 
 
 class Pipeline:
-    """One process transforms, others decode. Close it, or use it in a ``with`` statement.
-
-    The products have to be limited to one thread, see :func:`stream`.
-    """
+    """One process transforms, others decode. Close it, or use it in a ``with`` statement."""
 
     def __init__(self, reading: Reading, workers: int) -> None:
         settings, device, hashes, timeout = reading
@@ -149,7 +143,6 @@ class Pipeline:
         self._running: dict[Future[list[Row | ImageError]], _Batch] = {}
         self._done: deque[Future[list[Row | ImageError]]] = deque()  # and not yet collected
         self._bytes = 0
-        self._scratches: list[Scratch] = []  # of threads that do not work at present
         with contextlib.ExitStack() as stack:
             self._decoders = stack.enter_context(Decoders(workers - 1, settings, hashes, timeout))
             self._woken, self._wake = Pipe(duplex=False)
@@ -285,14 +278,8 @@ class Pipeline:
         future.add_done_callback(self._say_done)
 
     def _transform(self, paths: list[str], images: NDArray[np.float32]) -> list[Row | ImageError]:
-        try:
-            scratch = self._scratches.pop()
-        except IndexError:
-            scratch = Scratch()
-        try:
-            return rows_of(paths, images, self._settings, self._device, scratch)
-        finally:
-            self._scratches.append(scratch)
+        with cpu.threads(1):  # one core each: the others are taken
+            return rows_of(paths, images, self._settings, self._device)
 
     def _say_done(self, future: Future[list[Row | ImageError]]) -> None:
         self._done.append(future)

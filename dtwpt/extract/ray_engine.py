@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from dtwpt.extract.decoding import Task, WorkerError
 from dtwpt.extract.extractor import Row, check_device
@@ -354,8 +353,6 @@ class _Worker:
         if here != self._made_by:
             raise RuntimeError(f"it has {_listed(here)}, the store {_listed(self._made_by)}")
         check_device(self._reading.device)
-        # For good: the process is ours.
-        threadpool_limits(1, user_api="blas")
         # Readers are processes, here too: a file that crashes one does not end the actor.
         return Pipeline(self._reading, self._cpus + 1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -12,15 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
-from dtwpt.checks import as_count, as_wavelet
+from dtwpt.checks import as_count
+from dtwpt.engine import cpu
+from dtwpt.engine.spec import Analysis, Kind, parse
 from dtwpt.extract.reading import ImageError
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.sources import Source, open_source
-from dtwpt.operators import fill_modulus, fill_rmax
-from dtwpt.plane import Plane, Window, plane_for
-from dtwpt.scratch import Scratch
+from dtwpt.transform import as_analysis
 
 __all__ = ["Tile", "Tiling", "as_workers", "iter_tiles"]
 
@@ -28,6 +26,12 @@ __all__ = ["Tile", "Tiling", "as_workers", "iter_tiles"]
 _POOL = 3
 # Threads by default, at most: each takes the memory of a tile.
 _MOST_WORKERS = 4
+
+
+class Window(NamedTuple):
+    """A rectangle of the maps, ``place`` its rows and columns."""
+
+    place: tuple[slice, slice]
 
 
 class Tile(NamedTuple):
@@ -95,7 +99,7 @@ def iter_tiles(
 
 def _iterate(source: Any, settings: Settings, tile: int, workers: int) -> Iterator[Tile]:
     pending: deque[tuple[Window, Future[NDArray[np.float32]]]] = deque()
-    with open_source(source) as opened, threads(workers) as pool:
+    with open_source(source) as opened, ThreadPoolExecutor(workers) as pool:
         tiling = Tiling.of(opened, settings, tile)
         try:
             for window in (window for row in tiling.windows for window in row):
@@ -110,37 +114,27 @@ def _iterate(source: Any, settings: Settings, tile: int, workers: int) -> Iterat
             pool.shutdown(cancel_futures=True)
 
 
-@contextlib.contextmanager
-def threads(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Run tiles in threads, each of them with a BLAS of one thread.
-
-    Tiles beside one another make better use of the cores than one product cut over them.
-    """
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        yield pool
-
-
 @dataclass(frozen=True)
 class Tiling:
     """How an image is cut into tiles, and what is made of each."""
 
     source: Source
     settings: Settings
-    plane: Plane
+    analysis: Analysis
     windows: list[list[Window]]
 
     @classmethod
     def of(cls, source: Source, settings: Settings, tile: int) -> Tiling:
         """Return the tiling of an image for tiles of about so many pixels a side."""
-        wavelet, mode = as_wavelet(settings.wavelet), settings.mode
-        if settings.operator == "cmod":
-            plane = plane_for(*source.size, settings.depth, wavelet, 2**settings.depth, mode)
-            windows = plane.windows(tile)
-        else:
-            stride = 2 ** (settings.depth - 1)
-            plane = plane_for(*source.size, settings.depth, wavelet, stride, mode, pool=_POOL)
-            windows = plane.windows(tile, _POOL, hop=2)
-        return cls(source, settings, plane, windows)
+        pool = _POOL if settings.operator == "rmax" else None
+        analysis = as_analysis(settings.depth, settings.wavelet, settings.mode, pool=pool)
+        side = max(1, tile // 2**settings.depth)
+        rows, columns = (
+            [slice(start, min(start + side, n)) for start in range(0, n, side)]
+            for n in analysis.size(source.size)
+        )
+        windows = [[Window((down, across)) for across in columns] for down in rows]
+        return cls(source, settings, parse(analysis.text), windows)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -151,10 +145,15 @@ class Tiling:
     @property
     def tile_shape(self) -> tuple[int, ...]:
         """Shape of the maps of a tile; at the right and lower edge, they may be smaller."""
-        return self._shape(*self.windows[0][0].size)
+        rows, columns = self.windows[0][0].place
+        return self._shape(rows.stop, columns.stop)
+
+    @property
+    def _kind(self) -> Kind:
+        return "rmax" if self.settings.operator == "rmax" else "modulus"
 
     def _shape(self, rows: int, columns: int) -> tuple[int, ...]:
-        packets = self.plane.packets
+        packets = self.analysis.count
         colours = (3,) if self.settings.colour == "channels" else ()
         return (*colours, 2, packets, packets, rows, columns)
 
@@ -166,16 +165,16 @@ class Tiling:
         ImageError
             If it cannot be read, or its values are too large.
         """
-        rows, columns = window.rows.samples, window.columns.samples
+        size = self.analysis.size(self.source.size)
+        axes = self.analysis.axes(self.source.size, size, self._kind)
+        (rows, down), (columns, across) = (
+            axis.window(*self._cells(place)) for axis, place in zip(axes, window.place, strict=True)
+        )
         pixels = self.source.read(rows, columns, self.settings.colour)
-        planes = pixels.reshape(-1, rows.size, columns.size)
-        maps = np.empty(self._shape(*window.size), np.float32)
-        out = maps.reshape(-1, *maps.shape[-5:])
+        planes = np.ascontiguousarray(pixels.reshape(-1, rows.size, columns.size))
         with np.errstate(over="ignore", invalid="ignore"):  # found below
-            if self.settings.operator == "cmod":
-                fill_modulus(out, self.plane, window.pieces(planes), Scratch())
-            else:
-                fill_rmax(out, self.plane, window.pieces(planes), _POOL, Scratch())
+            maps = cpu.analyse(planes, self.analysis, (down, across), self._kind, threads=1)
+        maps = maps.reshape(self._shape(*maps.shape[-2:]))
         # Integers are scaled to 0..1, which nothing can make overflow.
         if self.source.dtype.kind == "f" and not np.isfinite(maps).all():
             raise ImageError(
@@ -183,6 +182,11 @@ class Tiling:
                 f"values up to {np.abs(pixels).max():.3g} are too large for float32",
             )
         return maps
+
+    def _cells(self, place: slice) -> tuple[int, int]:
+        if self._kind == "modulus":
+            return place.start, place.stop
+        return 2 * place.start, 2 * place.start + self.analysis.cells(place.stop - place.start)
 
 
 def maps_settings(operator: str, depth: int, wavelet: str, mode: str, colour: str) -> Settings:

@@ -16,7 +16,7 @@ from dtwpt.colour import LUMA
 from dtwpt.invariance.filters import ERRORS, Filters, as_filters, as_shifts, blank_table
 from dtwpt.invariance.output import output_bandwidths
 from dtwpt.invariance.spectrum import windowed_power
-from dtwpt.operators import cmod2, rmax2
+from dtwpt.transform import cmod2, rmax2
 
 __all__ = ["grey_images", "measure"]
 

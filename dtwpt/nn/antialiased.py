@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dtwpt.engine.torch_ops import modulus
 from dtwpt.nn.geometry import (
     as_activation,
     as_convolution,
@@ -20,7 +21,6 @@ from dtwpt.nn.geometry import (
 )
 from dtwpt.nn.hilbert import impulse_responses, needed_reach
 from dtwpt.nn.judgement import ChannelReport, Rule, judge
-from dtwpt.nn.modulus import modulus
 
 __all__ = ["AntialiasedStem"]
 

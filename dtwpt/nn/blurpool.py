@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dtwpt.engine.borders import source_index
 from dtwpt.checks import as_int, as_pair
+from dtwpt.engine.borders import source_index
 from dtwpt.nn.buffers import ExactBuffers
 from dtwpt.nn.precision import full_dtype
 from dtwpt.nn.windows import reach_beyond

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dtwpt.colour import LUMA
-from dtwpt.nn.buffers import ExactBuffers
+from dtwpt.nn.precision import full_dtype
 from dtwpt.nn.selection import octaves
 from dtwpt.packets import PacketBank
 
@@ -21,7 +21,7 @@ __all__ = ["COLOURS", "ColourMix", "PacketMixing"]
 COLOURS = ("luma", "mix", "none")
 
 
-class ColourMix(ExactBuffers):
+class ColourMix(nn.Module):
     """Channels of an image to those that are transformed.
 
     Parameters
@@ -38,7 +38,7 @@ class ColourMix(ExactBuffers):
         If ``colour`` is unknown, or "luma" of neither three channels nor one.
     """
 
-    weight: Tensor | None
+    weight: nn.Parameter | None
 
     def __init__(self, in_channels: int, colour: str) -> None:
         super().__init__()
@@ -50,39 +50,38 @@ class ColourMix(ExactBuffers):
             )
         self.in_channels, self.colour = in_channels, colour
         self.out_channels = in_channels if colour == "none" else 1
-        self._start = np.array(LUMA if in_channels == 3 else [1 / in_channels] * in_channels)
-        if colour == "luma" and in_channels == 3:
-            self.register_exact("weight", self._start)
-        elif colour == "mix":
-            self.weight = nn.Parameter(torch.empty(in_channels))
-            self.reset_parameters()
-        else:
-            self.weight = None
+        #: Weights of a fixed mix, and those that a learned one begins with.
+        self.start = LUMA if in_channels == 3 else (1 / in_channels,) * in_channels
+        self.weight = nn.Parameter(torch.empty(in_channels)) if colour == "mix" else None
+        self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Set learned weights to those of luma, or of the mean."""
-        if isinstance(self.weight, nn.Parameter):
-            self.weight.copy_(torch.from_numpy(self._start))
+        if self.weight is not None:
+            self.weight.copy_(torch.tensor(self.start))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the channels to transform: (N, in_channels, H, W) to (N, out_channels, H, W)."""
-        if self.weight is None:
+        if self.out_channels == self.in_channels and self.weight is None:
             return x
         # In the precision of the transform: what is rounded here, a band-pass would amplify.
-        exact = torch.promote_types(torch.promote_types(x.dtype, torch.float32), self.weight.dtype)
-        weight = self.weight.to(exact)
+        exact = torch.promote_types(x.dtype, torch.float32)
+        weight: Any = self.start
+        if self.weight is not None:
+            exact = torch.promote_types(exact, self.weight.dtype)
+            weight = self.weight.to(exact).unbind()
         x = x.to(exact)
         out = x[:, :1] * weight[0]
         for channel in range(1, self.in_channels):
-            out = torch.addcmul(out, x[:, channel : channel + 1], weight[channel])
+            out = out + x[:, channel : channel + 1] * weight[channel]
         return out
 
     def matrix(self) -> Tensor:
         """Return the weights as a matrix, (out_channels, in_channels)."""
-        if self.weight is None:
-            return torch.eye(self.in_channels)
-        return self.weight[None]
+        if self.weight is not None:
+            return self.weight[None]
+        return torch.eye(self.in_channels) if self.out_channels > 1 else torch.tensor([self.start])
 
     def extra_repr(self) -> str:
         """Return what matters for reading a printed model."""
@@ -90,7 +89,7 @@ class ColourMix(ExactBuffers):
         return f"{self.in_channels}, {self.out_channels}, colour={self.colour!r}{learned}"
 
 
-class PacketMixing(ExactBuffers):
+class PacketMixing(nn.Module):
     """Channels that are each a combination of the packets of one scale.
 
     The weights are real and the same for real and imaginary part, so that what they make of
@@ -114,52 +113,48 @@ class PacketMixing(ExactBuffers):
         stands for one packet, with random and much smaller shares of its neighbours in frequency.
     channels : list of int
         Channels of each scale.
+    packets : ndarray of int
+        The packets scale by scale, as they are to be given.
     """
-
-    places: Tensor
 
     def __init__(
         self, bank: PacketBank, packets: NDArray[np.intp], in_channels: int, out_channels: int
     ) -> None:
         super().__init__()
-        self.scales = octaves(packets, bank)
-        sizes = np.array([scale.size for scale in self.scales])
-        self.channels = _shared_out(out_channels, sizes)
+        scales = octaves(packets, bank)
+        self.packets = packets[np.concatenate(scales)]
+        self.sizes = [scale.size for scale in scales]
+        self.channels = _shared_out(out_channels, np.array(self.sizes))
         self.in_channels, self.count, self.out_channels = in_channels, packets.size, out_channels
-        self._atoms = bank.atoms()[packets]
+        atoms = bank.atoms()
+        self._atoms = [atoms[packets[scale]] for scale in scales]
         self._cell = np.pi / 2**bank.depth
         self.weight = nn.ParameterList(
-            nn.Parameter(torch.empty(channels, in_channels * scale.size))
-            for scale, channels in zip(self.scales, self.channels, strict=True)
+            nn.Parameter(torch.empty(channels, in_channels * size))
+            for size, channels in zip(self.sizes, self.channels, strict=True)
         )
         self.reset_parameters()
-        # Where the inputs stand in the scales one after another.
-        offset = np.arange(in_channels)[:, None] * packets.size
-        order = np.concatenate([(offset + scale).ravel() for scale in self.scales])
-        self.register_exact("places", np.argsort(order).astype(np.int64))
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw the weights anew."""
-        for weight, scale in zip(self.weight, self.scales, strict=True):
-            weight.copy_(
-                _first_weights(self._atoms[scale], len(weight), self.in_channels, self._cell)
-            )
+        for weight, atoms in zip(self.weight, self._atoms, strict=True):
+            weight.copy_(_first_weights(atoms, len(weight), self.in_channels, self._cell))
 
     def forward(self, z: Tensor) -> Tensor:
         """Combine (N, in_channels, K, H', W') to (N, out_channels, H', W')."""
         weight = self.matrix().to(z.dtype)
-        return functional.conv2d(z.flatten(1, 2), weight[:, :, None, None])
+        with full_dtype(z):
+            return functional.conv2d(z.flatten(1, 2), weight[:, :, None, None])
 
     def matrix(self) -> Tensor:
         """Return all weights, (out_channels, in_channels * K); zero where scales differ."""
-        parts, before = [], 0
-        total = self.in_channels * self.count
-        for weight in self.weight:
-            width = weight.shape[1]
-            parts.append(functional.pad(weight, (before, total - before - width)))
-            before += width
-        return torch.cat(parts).index_select(1, self.places)
+        rows, before = [], 0
+        for weight, size in zip(self.weight, self.sizes, strict=True):
+            by_colour = weight.unflatten(1, (self.in_channels, size))
+            rows.append(functional.pad(by_colour, (before, self.count - before - size)))
+            before += size
+        return torch.cat(rows).flatten(1)
 
     def penalty(self) -> Tensor:
         """Return the sum over channels of l1 norm / l-infinity norm of the weights, minus 1.
@@ -179,8 +174,8 @@ class PacketMixing(ExactBuffers):
     def extra_repr(self) -> str:
         """Return what matters for reading a printed model."""
         shares = ", ".join(
-            f"{self.in_channels * scale.size} -> {channels}"
-            for scale, channels in zip(self.scales, self.channels, strict=True)
+            f"{self.in_channels * size} -> {channels}"
+            for size, channels in zip(self.sizes, self.channels, strict=True)
         )
         return f"scales: {shares}"
 

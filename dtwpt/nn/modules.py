@@ -2,25 +2,79 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dtwpt.checks import as_depth, as_mode, as_pool, as_stride, as_wavelet
-from dtwpt.nn.analysis import PacketAnalysis
-from dtwpt.nn.buffers import ExactBuffers
-from dtwpt.nn.inverse import packet_synthesis, wavelet_text
-from dtwpt.nn.modulus import modulus
+from dtwpt.arrays import as_real_input
+from dtwpt.checks import as_pool, as_stride
+from dtwpt.engine import dispatch
+from dtwpt.engine.spec import Analysis, Kind
 from dtwpt.nn.selection import Packets, as_packets, describe_packets
 from dtwpt.packets import PacketBank
+from dtwpt.transform import as_analysis, side
 from dtwpt.wavelets import Wavelet
 
-__all__ = ["CMod2d", "DTCWPT2d", "IDTCWPT2d", "RMax2d"]
+__all__ = ["CMod1d", "CMod2d", "DTCWPT1d", "DTCWPT2d", "IDTCWPT1d", "IDTCWPT2d", "RMax1d", "RMax2d"]
 
 
-class DTCWPT2d(nn.Module):
+class PacketModule(nn.Module):
+    """A module of one analysis. It holds no tensor, so nothing can happen to its filters.
+
+    Attributes
+    ----------
+    analysis : Analysis
+    bank : PacketBank
+    packets : ndarray of int
+        Rows of ``bank.atoms()`` (in one dimension: packets), in the order of the channels.
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        depth: int,
+        wavelet: str | Wavelet,
+        mode: str,
+        packets: Packets,
+        stride: int | None = None,
+        pool: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.bank = PacketBank(depth, wavelet)
+        self.packets = as_packets(packets, self.bank, ndim)
+        everything = np.arange(self.bank.filters.shape[0] if ndim == 1 else 2 * 4**self.bank.depth)
+        kept = None if np.array_equal(self.packets, everything) else tuple(self.packets.tolist())
+        self.analysis: Analysis = as_analysis(
+            depth, wavelet, mode, as_stride(stride, depth), ndim=ndim, pool=pool, packets=kept
+        )
+
+    def analyse(self, x: Tensor, kind: Kind) -> Tensor:
+        """Return what is of a kind, the packets of a channel after one another as channels."""
+        ndim = self.analysis.ndim
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
+        if x.ndim not in (ndim + 1, ndim + 2):
+            shape = "(N, C, H, W) or (C, H, W)" if ndim == 2 else "(N, C, L) or (C, L)"
+            raise ValueError(f"x must have shape {shape}, got {tuple(x.shape)}")
+        if 0 in x.shape[-ndim:]:
+            raise ValueError(f"x must not be empty, got shape {tuple(x.shape)}")
+        if not x.is_floating_point():
+            x = as_real_input(x, ndim)
+        out: Tensor = dispatch.analyse(x, self.analysis, kind)
+        return out.flatten(-ndim - 2, -ndim - 1)
+
+    def extra_repr(self) -> str:
+        """Return what matters for reading a printed model."""
+        stride = "" if self.analysis.pool else f"stride={self.analysis.stride}, "
+        pool = f", pool={self.analysis.pool}" if self.analysis.pool else ""
+        return (
+            f"depth={self.bank.depth}, wavelet={self.bank.wavelet.name!r}, "
+            f"mode={self.analysis.mode!r}, {stride}"
+            f"packets={describe_packets(self.packets, self.bank, self.analysis.ndim)}{pool}"
+        )
+
+
+class DTCWPT2d(PacketModule):
     """:func:`dtwpt.dtcwpt2` as a module, its packets as channels.
 
     Parameters
@@ -38,12 +92,14 @@ class DTCWPT2d(nn.Module):
 
     Notes
     -----
-    Shape: (N, C, H, W) to complex (N, C * K, ceil(H / stride), ceil(W / stride)), K packets.
+    Shape: (N, C, H, W) or (C, H, W) to complex (N, C * K, ceil(H / stride), ceil(W / stride)), K packets.
     Channel ``c * K + k`` is packet k of input channel c; with all packets,
     ``k = (sign * 2**J + vertical) * 2**J + horizontal``, sign 0 being +1.
 
-    The filters are non-persistent buffers. In half precision, and under autocast, the transform
-    is computed in float32; input in half precision gives complex64.
+    The module holds no tensor: a state dict has no entry, and ``module.to(...)`` changes nothing. The
+    transform is computed in the precision of the input, also under autocast; input in half
+    precision is computed in float32 (on a GPU with products of reduced precision) and gives
+    complex64.
 
     Raises
     ------
@@ -67,17 +123,14 @@ class DTCWPT2d(nn.Module):
         mode: str = "symmetric",
         packets: Packets = "all",
     ) -> None:
-        super().__init__()
-        depth = as_depth(depth)
-        self.analysis = PacketAnalysis(depth, wavelet, mode, packets, as_stride(stride, depth))
+        super().__init__(2, depth, wavelet, mode, packets, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the coefficients."""
-        real, imaginary = self.analysis(x)
-        return torch.complex(real, imaginary).flatten(1, 2)
+        return self.analyse(x, "complex")
 
 
-class IDTCWPT2d(ExactBuffers):
+class IDTCWPT2d(PacketModule):
     """:func:`dtwpt.idtcwpt2` as a module, the inverse of :class:`DTCWPT2d`.
 
     Parameters
@@ -99,8 +152,6 @@ class IDTCWPT2d(ExactBuffers):
     True
     """
 
-    place: Tensor | None
-
     def __init__(
         self,
         depth: int = 2,
@@ -108,43 +159,14 @@ class IDTCWPT2d(ExactBuffers):
         mode: str = "symmetric",
         packets: Packets = "all",
     ) -> None:
-        super().__init__()
-        self.mode = as_mode(mode)
-        self.bank = PacketBank(as_depth(depth), as_wavelet(wavelet))
-        self._wavelet = wavelet_text(self.bank.wavelet)
-        self.packets = as_packets(packets, self.bank)
-        whole = self.packets.size == 2 * 4**self.bank.depth
-        if whole and (np.diff(self.packets) > 0).all():
-            self.register_buffer("place", None)
-        else:
-            self.register_exact("place", self.packets.astype(np.int64))
+        super().__init__(2, depth, wavelet, mode, packets)
 
     def forward(self, c: Tensor, shape: tuple[int, int] | None = None) -> Tensor:
         """Return the images."""
-        count = self.packets.size
-        if not isinstance(c, torch.Tensor) or not c.is_complex():
-            kind = c.dtype if isinstance(c, torch.Tensor) else type(c).__name__
-            raise TypeError(f"c must be a complex tensor, got {kind}")
-        if c.ndim != 4 or c.shape[1] % count:
-            raise ValueError(f"c must have shape (N, C * {count}, H', W'), got {tuple(c.shape)}")
-        step = 2**self.bank.depth
-        height, width = (c.shape[2] * step, c.shape[3] * step) if shape is None else shape
-        leading, cells = (c.shape[0], c.shape[1] // count), c.shape[2:]
-        if self.place is not None:
-            everything = c.new_zeros(*leading, 2 * step * step, *cells)
-            c = everything.index_copy(2, self.place, c.reshape(*leading, count, *cells))
-        c = c.reshape(*leading, 2, step, step, *cells)
-        return packet_synthesis(c, height, width, self.bank.depth, self._wavelet, self.mode)
-
-    def extra_repr(self) -> str:
-        """Return what matters for reading a printed model."""
-        return (
-            f"depth={self.bank.depth}, wavelet={self.bank.wavelet.name!r}, mode={self.mode!r}, "
-            f"packets={describe_packets(self.packets, self.bank)}"
-        )
+        return _synthesise(self, c, shape)
 
 
-class CMod2d(nn.Module):
+class CMod2d(PacketModule):
     """:func:`dtwpt.cmod2` as a module: the complex modulus of the packets.
 
     Parameters
@@ -154,9 +176,8 @@ class CMod2d(nn.Module):
 
     Notes
     -----
-    Shape: (N, C, H, W) to (N, C * K, ceil(H / 2**depth), ceil(W / 2**depth)), channels in the order
-    of :class:`DTCWPT2d`. Computed in float32 or float64; the output has the dtype of the input
-    (float32 for integers).
+    Shape: (N, C, H, W) or (C, H, W) to (N, C * K, ceil(H / 2**depth), ceil(W / 2**depth)), channels in the order
+    of :class:`DTCWPT2d`. The output has the dtype of the input (float32 for integers).
 
     Examples
     --------
@@ -177,16 +198,14 @@ class CMod2d(nn.Module):
         mode: str = "symmetric",
         packets: Packets = "all",
     ) -> None:
-        super().__init__()
-        depth = as_depth(depth)
-        self.analysis = PacketAnalysis(depth, wavelet, mode, packets, 2**depth)
+        super().__init__(2, depth, wavelet, mode, packets)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the maps."""
-        return _as_input(modulus(*self.analysis(x)).flatten(1, 2), x)
+        return self.analyse(x, "modulus")
 
 
-class RMax2d(nn.Module):
+class RMax2d(PacketModule):
     """:func:`dtwpt.rmax2` as a module: max pooling of the real part of the packets.
 
     Parameters
@@ -216,19 +235,170 @@ class RMax2d(nn.Module):
         packets: Packets = "all",
         pool: int = 3,
     ) -> None:
-        super().__init__()
-        depth, self.pool = as_depth(depth), as_pool(pool)
-        self.analysis = PacketAnalysis(depth, wavelet, mode, packets, 2 ** (depth - 1), self.pool)
+        super().__init__(2, depth, wavelet, mode, packets, pool=as_pool(pool))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the maps."""
-        real = self.analysis.real(x).flatten(1, 2)
-        return _as_input(nn.functional.max_pool2d(real, self.pool, stride=2), x)
-
-    def extra_repr(self) -> str:
-        """Return what matters for reading a printed model."""
-        return f"pool={self.pool}"
+        return self.analyse(x, "rmax")
 
 
-def _as_input(out: Tensor, x: Any) -> Tensor:
-    return out.to(x.dtype) if x.is_floating_point() else out
+class DTCWPT1d(PacketModule):
+    """:func:`dtwpt.dtcwpt` as a module, its packets as channels.
+
+    Parameters
+    ----------
+    depth, wavelet, stride, mode
+        As for :func:`dtwpt.dtcwpt`.
+    packets : {"all", "gabor"} or iterable of int
+        All ``2**depth`` of them; all but the first and the last one; or those of given numbers.
+
+    Notes
+    -----
+    Shape: (N, C, L) or (C, L) to complex (N, C * K, ceil(L / stride)), K packets.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dtwpt.nn import DTCWPT1d
+    >>> DTCWPT1d(depth=3)(torch.zeros(5, 2, 100)).shape
+    torch.Size([5, 16, 13])
+    """
+
+    def __init__(
+        self,
+        depth: int = 2,
+        wavelet: str | Wavelet = "qshift_b",
+        stride: int | None = None,
+        mode: str = "symmetric",
+        packets: Packets = "all",
+    ) -> None:
+        super().__init__(1, depth, wavelet, mode, packets, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the coefficients."""
+        return self.analyse(x, "complex")
+
+
+class IDTCWPT1d(PacketModule):
+    """:func:`dtwpt.idtcwpt` as a module: the inverse of :class:`DTCWPT1d`.
+
+    Parameters
+    ----------
+    depth, wavelet, mode, packets
+        Those of the transform; packets that were left out count as zero.
+
+    Notes
+    -----
+    Shape: complex (N, C * K, L') or (C * K, L') to (N, C, L). The length L may be given; it is
+    ``L' * 2**depth`` by default.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dtwpt.nn import DTCWPT1d, IDTCWPT1d
+    >>> x = torch.rand(1, 3, 77)
+    >>> bool(torch.allclose(IDTCWPT1d()(DTCWPT1d()(x), 77), x, atol=1e-5))
+    True
+    """
+
+    def __init__(
+        self,
+        depth: int = 2,
+        wavelet: str | Wavelet = "qshift_b",
+        mode: str = "symmetric",
+        packets: Packets = "all",
+    ) -> None:
+        super().__init__(1, depth, wavelet, mode, packets)
+
+    def forward(self, c: Tensor, length: int | None = None) -> Tensor:
+        """Return the signals."""
+        return _synthesise(self, c, None if length is None else (length,))
+
+
+class CMod1d(PacketModule):
+    """:func:`dtwpt.cmod` as a module: the complex modulus of the packets.
+
+    Parameters
+    ----------
+    depth, wavelet, mode, packets
+        As for :class:`DTCWPT1d`.
+
+    Notes
+    -----
+    Shape: (N, C, L) or (C, L) to (N, C * K, ceil(L / 2**depth)). The output has the dtype of the
+    input (float32 for integers).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dtwpt.nn import CMod1d
+    >>> CMod1d(depth=4, packets="gabor")(torch.rand(5, 1, 160)).shape
+    torch.Size([5, 14, 10])
+    """
+
+    def __init__(
+        self,
+        depth: int = 2,
+        wavelet: str | Wavelet = "qshift_b",
+        mode: str = "symmetric",
+        packets: Packets = "all",
+    ) -> None:
+        super().__init__(1, depth, wavelet, mode, packets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the maps."""
+        return self.analyse(x, "modulus")
+
+
+class RMax1d(PacketModule):
+    """:func:`dtwpt.rmax` as a module: max pooling of the real part of the packets.
+
+    Parameters
+    ----------
+    depth, wavelet, mode, packets
+        As for :class:`DTCWPT1d`.
+    pool : int, default: 3
+        Length of the pooling window, odd; its stride is 2.
+
+    Notes
+    -----
+    Shape and dtype are those of :class:`CMod1d`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dtwpt.nn import RMax1d
+    >>> RMax1d(depth=4, packets="gabor")(torch.rand(5, 1, 160)).shape
+    torch.Size([5, 14, 10])
+    """
+
+    def __init__(
+        self,
+        depth: int = 2,
+        wavelet: str | Wavelet = "qshift_b",
+        mode: str = "symmetric",
+        packets: Packets = "all",
+        pool: int = 3,
+    ) -> None:
+        super().__init__(1, depth, wavelet, mode, packets, pool=as_pool(pool))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the maps."""
+        return self.analyse(x, "rmax")
+
+
+def _synthesise(module: PacketModule, c: Tensor, shape: tuple[int, ...] | None) -> Tensor:
+    count, ndim = module.packets.size, module.analysis.ndim
+    if not isinstance(c, torch.Tensor) or not c.is_complex():
+        kind = c.dtype if isinstance(c, torch.Tensor) else type(c).__name__
+        raise TypeError(f"c must be a complex tensor, got {kind}")
+    if c.ndim not in (ndim + 1, ndim + 2) or c.shape[-ndim - 1] % count:
+        sides = "H', W'" if ndim == 2 else "L'"
+        raise ValueError(f"c must have shape (N, C * {count}, {sides}), got {tuple(c.shape)}")
+    if shape is None:
+        shape = tuple(cells * 2**module.bank.depth for cells in c.shape[-ndim:])
+    elif not torch.compiler.is_compiling():  # a graph of any size has none to compare
+        for n, cells in zip(shape, c.shape[-ndim:], strict=True):
+            side(n, cells, module.bank.depth, "shape" if ndim == 2 else "length")
+    x: Tensor = dispatch.synthesise(c.unflatten(-ndim - 1, (-1, count)), module.analysis, shape)
+    return x

@@ -17,31 +17,37 @@ __all__ = ["Packets", "as_packets", "describe_packets", "octaves"]
 Packets: TypeAlias = "str | Iterable[int]"
 
 
-def as_packets(packets: Any, bank: PacketBank) -> NDArray[np.intp]:
-    """Return the rows of ``bank.atoms()`` that ``packets`` selects.
+def as_packets(packets: Any, bank: PacketBank, ndim: int = 2) -> NDArray[np.intp]:
+    """Return the rows of ``bank.atoms()``, in one dimension the packets, that ``packets`` selects.
 
     Parameters
     ----------
     packets : {"all", "gabor"} or iterable of int
         "gabor": neither the low-pass one nor those of the last band of an axis.
     bank : PacketBank
+    ndim : {1, 2}
 
     Raises
     ------
     TypeError, ValueError
         If it is something else, empty, out of range or has a packet twice.
     """
-    atoms = bank.atoms()
+    count = 2**bank.depth
+    total = count if ndim == 1 else 2 * count**2
     if isinstance(packets, str):
         if packets == "all":
-            return np.arange(len(atoms))
+            return np.arange(total)
         if packets != "gabor":
             raise ValueError(f'packets must be "all", "gabor" or indices, got {packets!r}')
-        chosen = np.flatnonzero(~(atoms["boundary"] | atoms["lowpass"]))
+        if ndim == 1:
+            chosen = np.arange(1, count - 1)
+        else:
+            atoms = bank.atoms()
+            chosen = np.flatnonzero(~(atoms["boundary"] | atoms["lowpass"]))
         if chosen.size == 0:
             raise ValueError(f'packets: there are no "gabor" packets at depth {bank.depth}')
         return chosen
-    accepted = f'"all", "gabor" or integers from 0 to {len(atoms) - 1}'
+    accepted = f'"all", "gabor" or integers from 0 to {total - 1}'
     try:
         values = list(packets)
     except TypeError:
@@ -49,19 +55,19 @@ def as_packets(packets: Any, bank: PacketBank) -> NDArray[np.intp]:
     index = np.array([as_int(value, "packets", accepted) for value in values], dtype=np.intp)
     if index.size == 0:
         raise ValueError(f"packets must be {accepted}, got none")
-    if index.min() < 0 or index.max() >= len(atoms):
+    if index.min() < 0 or index.max() >= total:
         raise ValueError(f"packets must be {accepted}, got {values}")
     if np.unique(index).size < index.size:
         raise ValueError(f"packets must not repeat, got {values}")
     return index
 
 
-def describe_packets(packets: NDArray[np.intp], bank: PacketBank) -> str:
+def describe_packets(packets: NDArray[np.intp], bank: PacketBank, ndim: int = 2) -> str:
     """Return a few words on a selection."""
-    total = len(bank.atoms())
+    total = as_packets("all", bank, ndim).size
     if packets.size == total:
         return f"all {total}"
-    if np.array_equal(np.sort(packets), as_packets("gabor", bank)):
+    if bank.depth > 1 and np.array_equal(np.sort(packets), as_packets("gabor", bank, ndim)):
         return f"gabor ({packets.size} of {total})"
     return f"{packets.size} of {total}"
 

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dtwpt.axis import place_cells
 from dtwpt.checks import as_count, as_depth, as_int
-from dtwpt.nn.analysis import PacketAnalysis
+from dtwpt.engine import torch_ops
 from dtwpt.nn.blurpool import MaxBlurPool2d
-from dtwpt.nn.buffers import ExactBuffers
 from dtwpt.nn.mixing import ColourMix, PacketMixing
-from dtwpt.nn.modulus import modulus
 from dtwpt.nn.norm import EnergyNorm2d
-from dtwpt.nn.precision import full_dtype
-from dtwpt.nn.selection import Packets
+from dtwpt.nn.selection import Packets, as_packets, describe_packets
 from dtwpt.nn.windows import window_count
+from dtwpt.packets import PacketBank
+from dtwpt.transform import as_analysis
 from dtwpt.wavelets import Wavelet
 
 __all__ = ["WaveletStem"]
@@ -27,6 +23,8 @@ __all__ = ["WaveletStem"]
 # Beyond it filters are longer than most images, and the matrix of all packets is very large.
 _DEEPEST = 5
 _OPERATORS = ("cmod", "rmax")
+# Side of the max pooling of the real part.
+_POOL = 3
 _POOLS = {"max": nn.MaxPool2d, "blur": MaxBlurPool2d}
 
 
@@ -76,8 +74,11 @@ class WaveletStem(nn.Module):
     Attributes
     ----------
     colour_mix : ColourMix
-    analysis : PacketAnalysis
+    analysis : Analysis
         The transform and the selection of packets.
+    bank : PacketBank
+    packets : ndarray of int
+        Rows of ``bank.atoms()``.
     mixing : PacketMixing
     norm : EnergyNorm2d or BatchNorm2d
     free : Sequential or None
@@ -162,15 +163,24 @@ class WaveletStem(nn.Module):
 
         channels = out_channels - free_channels
         self.colour_mix = ColourMix(in_channels, colour)
-        if operator == "cmod":
-            self.analysis = PacketAnalysis(depth, wavelet, mode, packets, 2**depth)
-            self.combination = _Combination(self.analysis.combination())
-            self.norm: nn.Module = EnergyNorm2d(channels, sync=sync)
-        else:
-            self.analysis = PacketAnalysis(depth, wavelet, mode, packets, stride, pool=3)
-            self.norm = nn.BatchNorm2d(channels)
+        self.bank = PacketBank(self.depth, wavelet)
         self.mixing = PacketMixing(
-            self.analysis.bank, self.analysis.packets, self.colour_mix.out_channels, channels
+            self.bank,
+            as_packets(packets, self.bank),
+            self.colour_mix.out_channels,
+            channels,
+        )
+        self.packets = self.mixing.packets
+        pooled = operator == "rmax"
+        self.analysis = as_analysis(
+            self.depth,
+            wavelet,
+            mode,
+            pool=_POOL if pooled else None,
+            packets=tuple(self.packets.tolist()),
+        )
+        self.norm: nn.Module = (
+            nn.BatchNorm2d(channels) if pooled else EnergyNorm2d(channels, sync=sync)
         )
         self.free: nn.Sequential | None = None
         if free_channels:
@@ -200,17 +210,14 @@ class WaveletStem(nn.Module):
         """Return the wavelet channels alone, of a size (H', W'), in the transform's precision."""
         seen = self.colour_mix(x)
         if self.operator == "rmax":
-            real = self.mixing(self.analysis.real(seen, size)).to(x.dtype)
-            return nn.functional.max_pool2d(self.norm(real).relu(), 3, stride=2)
-        trees = self.analysis.trees(seen, size)
-        # What combines the trees into packets and what mixes those are one matrix product.
-        with full_dtype(x):
-            weight = self.combination(self.mixing.matrix().to(trees.dtype), trees.shape[1])
-            flat = trees.flatten(1, 2).flatten(2)
-            both = torch.bmm(weight.expand(flat.shape[0], -1, -1), flat)
-        both = both.reshape(both.shape[0], 2, self.mixing.out_channels, *trees.shape[-2:])
-        real, imaginary = both[:, 0], both[:, 1]
-        normed: Tensor = self.norm(modulus(real, imaginary))
+            cells = tuple(self.analysis.cells(n) for n in size)
+            real = torch_ops.analyse(seen, self.analysis, cells, "real")
+            normed: Tensor = self.norm(self.mixing(real).to(x.dtype))
+            return nn.functional.max_pool2d(normed.relu(), _POOL, stride=2)
+        parts = torch_ops.analyse(seen, self.analysis, size, "parts").transpose(1, 2)
+        # Real weights, the same for both parts.
+        both = self.mixing(parts.flatten(0, 1)).unflatten(0, (-1, 2))
+        normed = self.norm(torch_ops.modulus(both[:, 0], both[:, 1]))
         return normed.relu()
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
@@ -243,8 +250,8 @@ class WaveletStem(nn.Module):
         weight = self.mixing.matrix()
         weight = weight.to(torch.promote_types(weight.dtype, torch.float32))  # complex ones, too
         weight = weight.reshape(self.mixing.out_channels, self.colour_mix.out_channels, -1)
-        bank = self.analysis.bank
-        atoms = bank.atoms()[self.analysis.packets]
+        bank = self.bank
+        atoms = bank.atoms()[self.packets]
         kernels = torch.stack(
             [
                 torch.from_numpy(bank.atom(int(row["sign"]), int(row["row"]), int(row["col"])))
@@ -259,7 +266,7 @@ class WaveletStem(nn.Module):
             return wavelet
         free = self.free.get_parameter("0.weight").to(wavelet.dtype)
         length = wavelet.shape[-1]
-        start, _ = place_cells(1, length, 2**self.depth)
+        start = (2**self.depth - length) // 2
         stride = self.stride
         free_start = (self.pool_kernel // 2 - self.pool_padding) * stride - self.padding
         first = min(start, free_start)
@@ -279,10 +286,10 @@ class WaveletStem(nn.Module):
         height, width = size
         out = self.output_size(height, width)
         real = self.operator == "rmax"
-        total: int = self.colour_mix.out_channels * self.analysis.macs(height, width, out, real)
+        total: int = self.colour_mix.out_channels * self.analysis.macs(size, out, real)
         if self.colour_mix.weight is not None:
             total += self.in_channels * height * width
-        down, across = self.analysis.cells(out)
+        down, across = (self.analysis.cells(n) for n in out) if real else out
         learned = sum(weight.numel() for weight in self.mixing.weight)
         total += learned * down * across * (1 if real else 2)
         if self.free is not None:
@@ -294,7 +301,8 @@ class WaveletStem(nn.Module):
         """Return what matters for reading a printed model."""
         return (
             f"{self.in_channels}, {self.out_channels}, depth={self.depth}, "
-            f"operator={self.operator!r}, free_channels={self.free_channels}"
+            f"operator={self.operator!r}, free_channels={self.free_channels}, "
+            f"packets={describe_packets(self.packets, self.bank)}"
         )
 
     def _convolved(self, n: int) -> int:
@@ -321,22 +329,12 @@ class WaveletStem(nn.Module):
                 f"{self.kernel_size} with padding {self.padding} and pooling over "
                 f"{self.pool_kernel} with padding {self.pool_padding}"
             )
-        self.analysis.check_dtype(x)
-
-
-class _Combination(ExactBuffers):
-    """Weights of packets to weights of what these are combined from."""
-
-    matrix: Tensor
-
-    def __init__(self, matrix: NDArray[np.float64]) -> None:
-        super().__init__()
-        self.register_exact("matrix", matrix)
-
-    def forward(self, weight: Tensor, channels: int) -> Tensor:
-        """(out, channels * K) to (2 * out, channels * T), real parts before imaginary ones."""
-        weight = weight.reshape(1, weight.shape[0], channels, -1)
-        return (weight @ self.matrix[:, None]).reshape(2 * weight.shape[1], -1)
+        dtype = self.mixing.weight[0].dtype
+        if x.dtype not in (torch.float16, torch.bfloat16, dtype):
+            raise TypeError(
+                f"x is {x.dtype} and the module {dtype}: convert one of them, "
+                f"module.to({x.dtype}) or x.to({dtype})"
+            )
 
 
 def _between(value: Any, name: str, most: int | None = None) -> int:

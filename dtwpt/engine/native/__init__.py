@@ -145,8 +145,16 @@ def available(analysis: Analysis) -> bool:
     """
     if _library()[0] is None or _instruction_set() is None:
         return False
-    taps = analysis.wavelet.low.shape[1]
+    taps = analysis.stages[-1].shape[3]
     return analysis.ndim in (1, 2) and analysis.depth <= _MAX_DEPTH and taps % 2 == 0
+
+
+def unavailable() -> str:
+    """Return why the engine cannot run on this machine; nothing if it can."""
+    _, _, error = _library()
+    if not error and _instruction_set() is None:
+        return f"it has kernels for {', '.join(_compiled()[0])}, which this machine does not have"
+    return error
 
 
 # Plans ------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ inline void pair_at(const Rows<T> in, const Filters<T> f, int first, const To<T>
             const T *from = row<Table>(in, f.hop * (first + n) + f.dilation * tap);
 #pragma GCC unroll 8
             for (int c = 0; c < C; ++c) {
-                const Vec<T> d = load(from + c * kLanes<T>);
+                const Vec<T> d = held<T>(load(from + c * kLanes<T>));
                 lows[n][c] += w_low * d;
                 highs[n][c] += w_high * d;
             }
@@ -71,7 +71,7 @@ inline void pair_at(const Rows<T> in, const Filters<T> f, int first, const To<T>
 template <typename T, int C, bool Table>
 inline void pairs_at(const Rows<T> in, const Filters<T> f, int count, const To<T> low,
                      const To<T> high) {
-    constexpr int N = C == 1 ? 4 : C == 2 ? 2 : 1;
+    constexpr int N = C == 1 ? 4 : C == 2 ? 2 : 1;  // sums enough to hide their latency
     int n = 0;
     for (; n + N <= count; n += N) pair_at<T, C, N, Table>(in, f, n, low, high);
     for (; n < count; ++n) pair_at<T, C, 1, Table>(in, f, n, low, high);
@@ -102,7 +102,8 @@ inline void spread_at(const Rows<T> low, const Rows<T> high, const Filters<T> f,
         const T *const from_high = high.base + (k - t) * high.step;
 #pragma GCC unroll 8
         for (int c = 0; c < C; ++c) {
-            const Vec<T> a = load(from_low + c * kLanes<T>), b = load(from_high + c * kLanes<T>);
+            const Vec<T> a = held<T>(load(from_low + c * kLanes<T>));
+            const Vec<T> b = held<T>(load(from_high + c * kLanes<T>));
             lows[0][c] += splat(w[0]) * a;
             lows[1][c] += splat(w[2]) * a;
             highs[0][c] += splat(w[1]) * b;

@@ -179,9 +179,7 @@ struct Safe<double> {
 
 template <typename T>
 inline Vec<T> square(Vec<T> re, Vec<T> im) {
-    Vec<T> sum = rounded<T>(im * im);
-    sum += re * re;
-    return sum;
+    return held<T>(re * re) + held<T>(im * im);
 }
 
 /// The modulus of any numbers, with the bits of root(square(re, im)) where that is safe.
@@ -192,7 +190,7 @@ inline Vec<T> modulus_of(Vec<T> re, Vec<T> im) {
     const auto small = sum < splat(S::low), safe = (sum >= splat(S::low)) & (sum <= splat(S::high));
     const Vec<T> scale = safe ? one : small ? splat(S::up) : splat(S::down);
     const Vec<T> back = safe ? one : small ? splat(1 / S::up) : splat(1 / S::down);
-    const Vec<T> a = rounded<T>(re * scale), b = rounded<T>(im * scale);
+    const Vec<T> a = held<T>(re * scale), b = held<T>(im * scale);
     const Vec<T> result = root<T>(square<T>(a, b)) * back;
     const auto infinite = (re == infinity) | (re == -infinity) | (im == infinity) | (im == -infinity);
     return infinite ? infinity : result;
@@ -204,8 +202,8 @@ inline void direct(Vec<T> &re, Vec<T> &im, Vec<T> g) {
     const Vec<T> modulus = modulus_of<T>(re, im);
     const auto zero = modulus == splat(T(0));
     const Vec<T> divisor = zero ? splat(T(1)) : modulus;
-    re = zero ? Vec<T>{} : rounded<T>(re / divisor * g);
-    im = zero ? Vec<T>{} : rounded<T>(im / divisor * g);
+    re = zero ? Vec<T>{} : held<T>(re / divisor * g);
+    im = zero ? Vec<T>{} : held<T>(im / divisor * g);
 }
 
 template <typename M>
@@ -304,13 +302,14 @@ struct Group {
         const T *const w2 = w1 + (static_cast<ptrdiff_t>(taps) << s) * 2;
         Vec<T> tree1[N][2][kVectors] = {}, tree2[N][2][kVectors] = {};
         for (int tap = 0; tap < taps; ++tap) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (int n = 0; n < N; ++n) {
                 const int position = hop * (first + n) + dilation * tap;
                 const T *const a = row<Table>(in[0], position), *const b = row<Table>(in[1], position);
 #pragma GCC unroll 2
                 for (int v = 0; v < kVectors; ++v) {
-                    const Vec<T> d = load(a + v * kLanes<T>), e = load(b + v * kLanes<T>);
+                    const Vec<T> d = held<T>(load(a + v * kLanes<T>));
+                    const Vec<T> e = held<T>(load(b + v * kLanes<T>));
                     tree1[n][0][v] += splat(w1[2 * tap]) * d;
                     tree1[n][1][v] += splat(w1[2 * tap + 1]) * d;
                     tree2[n][0][v] += splat(w2[2 * tap]) * e;
@@ -319,22 +318,24 @@ struct Group {
             }
         }
         auto bad = Vec<T>{} != Vec<T>{};
+        const ptrdiff_t size = cascade.positions[plan.depth] * kLanes<T>;
+        T *const base = leaves + first * kLanes<T>;
         const auto put = [&](int n, int child, int sign, Vec<T> re, Vec<T> im) {
-            const ptrdiff_t at = (first + n) * kLanes<T>;
+            T *const to = base + n * kLanes<T> + (child * Dims + sign) * kParts * size;
             if constexpr (What == kBoth) {
-                store(leaf(child, sign, 0) + at, re);
-                store(leaf(child, sign, 1) + at, im);
+                store(to, re);
+                store(to + size, im);
             } else if constexpr (What == kFirst) {
-                store(leaf(child, sign, 0) + at, re);
+                store(to, re);
             } else if constexpr (Careful) {
-                store(leaf(child, sign, 0) + at, modulus_of<T>(re, im));
+                store(to, modulus_of<T>(re, im));
             } else {
                 const Vec<T> sum = square<T>(re, im);
                 bad |= ~((sum >= splat(Safe<T>::low)) & (sum <= splat(Safe<T>::high)));
-                store(leaf(child, sign, 0) + at, root<T>(sum));
+                store(to, root<T>(sum));
             }
         };
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int n = 0; n < N; ++n) {
 #pragma GCC unroll 2
             for (int c = 0; c < 2; ++c) {
@@ -363,6 +364,11 @@ struct Writer {
     int outputs;  ///< columns of the block
     int row_count;
     int64_t channel, row_step, part;
+    T *turned;  ///< room for a map's rows in the lanes
+
+    static size_t room(int outputs, int numbers) {
+        return static_cast<size_t>((outputs + 2) * numbers * kLanes<T>);
+    }
 
     void node(int s, int k, const Rows<T> *in) const {
         const Plan &plan = *job.plan;
@@ -409,54 +415,66 @@ struct Writer {
 
     void emit(int child, int sign, int packet) const {
         T *const leaf = group.leaf(child, sign, 0);
-        if (job.kind == kRMax) pool(leaf);
         int64_t to[kLanes<T>];
-        for (int l = 0; l < lines.count; ++l) to[l] = channel_of(l, sign, packet);
-        for (int j = 0; j < outputs; j += kLanes<T>) {
-            Vec<T> re[kLanes<T>], im[kLanes<T>];
+        for (int l = 0; l < lines.count; ++l) to[l] = channel_of(l, sign, packet) * channel;
+        // Maps are written by runs of their rows, turned in a small buffer. Vectors run over the ends
+        // of its rows, so that the end of a row comes before the start of the next one.
+        const int numbers = job.kind == kComplex ? 2 : 1, last = (outputs - 1) / kLanes<T> * kLanes<T>;
+        for (int j = last; j >= 0; j -= kLanes<T>) {
+            Vec<T> re[kLanes<T>];
             square_of(leaf, j, re);
-            if constexpr (What == kBoth) square_of(group.leaf(child, sign, 1), j, im);
             if (Dims == 2 && job.kind == kRMax) {
                 raise_rows(to, j, re);
+            } else if (What == kBoth && job.kind == kComplex) {
+                Vec<T> im[kLanes<T>];
+                square_of(group.leaf(child, sign, 1), j, im);
+                for (int l = 0; l < lines.count; ++l)
+                    store_alternately<T>(turned + 2 * (l * outputs + j), re[l], im[l]);
+            } else {
+                for (int l = 0; l < lines.count; ++l) store(turned + l * outputs + j, re[l]);
+            }
+        }
+        if (Dims == 2 && job.kind == kRMax) return;
+        copy_rows(to, 0, numbers);
+        if (What == kBoth && job.kind == kParts) {
+            for (int j = last; j >= 0; j -= kLanes<T>) {
+                Vec<T> im[kLanes<T>];
+                square_of(group.leaf(child, sign, 1), j, im);
+                for (int l = 0; l < lines.count; ++l) store(turned + l * outputs + j, im[l]);
+            }
+            copy_rows(to, part, numbers);
+        }
+    }
+
+    // Rows that follow each other in a map in one piece.
+    void copy_rows(const int64_t *to, int64_t offset, int numbers) const {
+        const int width = outputs * numbers;
+        for (int l = 0, next; l < lines.count; l = next) {
+            T *const out = lines.out[l] + to[l] + offset;
+            next = l + 1;
+            while (row_step == width && next < lines.count && lines.packet[next] == lines.packet[l]) ++next;
+            if (to[l] < 0) continue;
+            const int count = row_step == width ? (next - l) * width : lines.valid[l] * numbers;
+            __builtin_memcpy(out, turned + l * width, static_cast<size_t>(count) * sizeof(T));
+        }
+    }
+
+    // Numbers of kLanes outputs from j on, as a row for each line; maxima along the lines are taken.
+    void square_of(const T *leaf, int j, Vec<T> *rows) const {
+        const bool pooled = What == kFirst && job.kind == kRMax;
+        for (int l = 0; l < kLanes<T>; ++l) {
+            const int output = minimum(j + l, outputs - 1);
+            if (!pooled) {
+                rows[l] = load(leaf + output * kLanes<T>);
                 continue;
             }
-            for (int l = 0; l < lines.count; ++l) {
-                const int count = minimum(lines.valid[l] - j, kLanes<T>);
-                if (to[l] < 0 || count <= 0) continue;
-                T *const out = lines.out[l] + to[l] * channel;
-                if (job.kind == kComplex) {
-                    if (count == kLanes<T>) {
-                        store_alternately<T>(out + 2 * j, re[l], im[l]);
-                    } else {
-                        T both[2 * kLanes<T>];
-                        store_alternately<T>(both, re[l], im[l]);
-                        __builtin_memcpy(out + 2 * j, both, static_cast<size_t>(2 * count) * sizeof(T));
-                    }
-                } else if (job.kind == kParts) {
-                    store_up_to(out + j, re[l], count);
-                    store_up_to(out + j + part, im[l], count);
-                } else {
-                    store_up_to(out + j, re[l], count);
-                }
-            }
-        }
-    }
-
-    // Numbers of kLanes positions from j on, as a row for each line.
-    void square_of(const T *leaf, int j, Vec<T> *rows) const {
-        for (int l = 0; l < kLanes<T>; ++l)
-            rows[l] = load(leaf + minimum(j + l, outputs - 1) * kLanes<T>);
-        transpose<T>(rows);
-    }
-
-    // The horizontal maxima, in place of the first cells.
-    void pool(T *leaf) const {
-        for (int j = 0; j < outputs; ++j) {
-            Vec<T> most = load(leaf + 2 * j * kLanes<T>);
+            const T *const cells = leaf + 2 * output * kLanes<T>;
+            Vec<T> most = load(cells);
             for (int shift = 1; shift < job.plan->pool; ++shift)
-                most = maximum<T>(most, load(leaf + (2 * j + shift) * kLanes<T>));
-            store(leaf + j * kLanes<T>, most);
+                most = maximum<T>(most, load(cells + shift * kLanes<T>));
+            rows[l] = most;
         }
+        transpose<T>(rows);
     }
 
     // Maxima over rows of cells, each put in the rows that it is pooled to. Rows come in ascending
@@ -471,7 +489,7 @@ struct Writer {
             const int last = minimum(row_count - 1, high / 2);
             for (int r = maximum(0, ceiling(low - pool + 1, 2)); r <= last; ++r) {
                 const int first = maximum(2 * r, low);
-                T *const out = lines.out[begin] + to[begin] * channel + r * row_step + j;
+                T *const out = lines.out[begin] + to[begin] + r * row_step + j;
                 Vec<T> most = cells[begin + first - low];
                 if (first > 2 * r)
                     most = maximum<T>(load_up_to(out, count), most);
@@ -564,8 +582,9 @@ inline void forward_block(const Job &job, int64_t image, int row, int column, T 
 
     Lines<T> lines;
     Writer<T, 2, What> writer{job,          {plan, horizontal, {}, nullptr}, lines, outputs,
-                              outputs_down, channel, row_step, part};
+                              outputs_down, channel, row_step, part, nullptr};
     writer.group.room(arena);
+    writer.turned = arena.take<T>(writer.room(outputs, 2));
     for (int l = 0; l < 2 * kLanes<T>; ++l) zeros[l] = T(0);
     for (int p = 0; p < horizontal.positions[0]; ++p) {
         const int place = windows[1].place(p);
@@ -606,6 +625,7 @@ inline size_t forward_room(const Job &job) {
     Arena rest(nullptr);
     Group<T, 2, What> group{plan, horizontal, {}, nullptr};
     group.room(rest);
+    rest.take<T>(Writer<T, 2, What>::room(job.block_columns, 2));
     return arena.used() + (strip > rest.used() ? strip : rest.used());
 }
 
@@ -650,8 +670,9 @@ inline void forward_segments(const Job &job, int64_t group, void *scratch) {
     const int64_t channel = static_cast<int64_t>(job.map_columns) * numbers;
     const int64_t part = plan.channels * channel;
     Writer<T, 1, What> writer{job,     {plan, cascade, {}, nullptr}, lines, job.block_columns, 1,
-                              channel, 0, part};
+                              channel, 0, part, nullptr};
     writer.group.room(arena);
+    writer.turned = arena.take<T>(writer.room(job.block_columns, 2));
 
     const int segments = ceiling(job.map_columns, job.block_columns);
     const int step = plan.pool ? 2 * plan.stride : plan.stride;
@@ -682,6 +703,7 @@ inline size_t segments_room(const Job &job) {
                   kLanes<T>);
     Group<T, 1, What> group{*job.plan, cascade, {}, nullptr};
     group.room(arena);
+    arena.take<T>(Writer<T, 1, What>::room(job.block_columns, 2));
     return arena.used();
 }
 

@@ -47,11 +47,12 @@ inline Vec<T> splat(T value) {
     return value - Vec<T>{};  // minus zero keeps the sign of a zero
 }
 
-/// The value, which the compiler cannot see through: products behind it stay out of fused operations.
+/// The value in a register, behind which the compiler cannot see: it neither loads it again for each
+/// use nor fuses the product that it is with a sum.
 template <typename T>
-inline Vec<T> rounded(Vec<T> v) {
+inline Vec<T> held(Vec<T> v) {
 #if defined(__x86_64__)
-    __asm__("" : "+x"(v));
+    __asm__("" : "+v"(v));
 #else
     __asm__("" : "+w"(v));
 #endif
@@ -61,7 +62,8 @@ inline Vec<T> rounded(Vec<T> v) {
 /// The larger of both as np.maximum defines it: NaN if either is.
 template <typename T>
 inline Vec<T> maximum(Vec<T> a, Vec<T> b) {
-    return (a > b) | (a != a) ? a : b;
+    const Vec<T> larger = a > b ? a : b;  // b if either is NaN
+    return a != a ? a : larger;
 }
 
 inline float root(float x) { return __builtin_sqrtf(x); }
@@ -99,7 +101,7 @@ inline V pick(V a, V b, std::index_sequence<K...>) {
 }
 
 template <typename T, typename First, typename Second, int Distance>
-inline void exchange(Vec<T> *rows) {
+__attribute__((always_inline)) inline void exchange(Vec<T> *rows) {
     constexpr int n = kLanes<T>;
 #pragma GCC unroll 16
     for (int i = 0; i < n; ++i) {
@@ -112,7 +114,7 @@ inline void exchange(Vec<T> *rows) {
 
 /// Transpose a square of vectors.
 template <typename T>
-inline void transpose(Vec<T> *rows) {
+__attribute__((always_inline)) inline void transpose(Vec<T> *rows) {
     constexpr int n = kLanes<T>, E = 16 / static_cast<int>(sizeof(T));
     exchange<T, Interleave<n, E, 1, 0>, Interleave<n, E, 1, 1>, 1>(rows);
     if constexpr (E == 4) {

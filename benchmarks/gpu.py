@@ -171,11 +171,9 @@ def milliseconds(run: Callable[[], Any], budget: float = 60) -> float:
 def make(
     depth: int, shape: tuple[int, int], mode: str = "symmetric", **fields: Any
 ) -> tuple[Analysis, tuple[Axis, ...]]:
-    wavelet = dtwpt.Wavelet("qshift_b")
-    analysis = Analysis(depth, wavelet, fields.pop("stride", 2**depth), mode, 2, **fields)
-    return analysis, tuple(
-        analysis.axis(n, s) for n, s in zip(shape, analysis.size(shape), strict=True)
-    )
+    analysis = Analysis(depth, "qshift_b", fields.pop("stride", 2**depth), mode, 2, **fields)
+    kind: Kind = "rmax" if analysis.pool else "complex"
+    return analysis, analysis.axes(shape, analysis.size(shape), kind)
 
 
 def planes(dtype: torch.dtype) -> Tensor:

@@ -14,11 +14,9 @@ import numpy as np
 import torch
 from triton.runtime import interpreter
 
-from dtwpt import Wavelet
 from dtwpt.engine import gpu, reference
 from dtwpt.engine.spec import Analysis, Axis, Kind
 
-_WAVELET = Wavelet("qshift_b")
 _patch = interpreter._patch_lang_tensor
 _empty = torch.empty
 
@@ -41,10 +39,9 @@ def make(
     stride: int | None = None,
     pool: int | None = None,
 ) -> tuple[Analysis, tuple[Axis, ...]]:
-    analysis = Analysis(depth, _WAVELET, stride or 2**depth, mode, 2, pool, packets)
-    return analysis, tuple(
-        analysis.axis(n, s) for n, s in zip(shape, analysis.size(shape), strict=True)
-    )
+    analysis = Analysis(depth, "qshift_b", stride or 2**depth, mode, 2, pool, packets)
+    kind: Any = "rmax" if pool else "complex"
+    return analysis, analysis.axes(shape, analysis.size(shape), kind)
 
 
 def error(got: Any, wanted: Any) -> float:

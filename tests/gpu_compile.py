@@ -16,7 +16,6 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.compiler import compile as compile_kernel
 
-from dtwpt import Wavelet
 from dtwpt.engine import gpu
 from dtwpt.engine.spec import Analysis
 
@@ -39,8 +38,8 @@ def call(
     n: int = 224,
 ) -> gpu.Call:
     """Return the launch for images of side n, as the library makes it."""
-    analysis = Analysis(depth, Wavelet("qshift_b"), 2**depth, "symmetric")
-    axes = tuple(analysis.axis(n, size) for size in analysis.size((n, n)))
+    analysis = Analysis(depth, "qshift_b", 2**depth, "symmetric")
+    axes = analysis.axes((n, n), analysis.size((n, n)), "complex")
     wide = torch.float32 if kind in ("complex", "parts") and what == "analysis" else dtype
     pairs = (2,) if kind == "complex" else ()
     both = (2,) if kind in ("parts", "direction") else ()

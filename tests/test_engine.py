@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from dtwpt.engine import native, reference
 from dtwpt.engine.borders import MODES
 from dtwpt.engine.spec import Analysis, Axis, Kind
-from dtwpt.wavelets import Wavelet
 
 if native.info()["instruction_set"] is None:
     pytest.skip(f"no native engine: {native.info()['error']}", allow_module_level=True)
@@ -41,9 +40,9 @@ def analysis_of(
     wavelet: str = "qshift_b",
 ) -> tuple[Analysis, tuple[Axis, ...]]:
     stride = stride or 2**depth
-    analysis = Analysis(depth, Wavelet(wavelet), stride, mode, len(shape), pool, packets)
-    sizes = analysis.size(shape)
-    return analysis, tuple(analysis.axis(n, size) for n, size in zip(shape, sizes, strict=True))
+    analysis = Analysis(depth, wavelet, stride, mode, len(shape), pool, packets)
+    kind: Kind = "rmax" if pool else "complex"
+    return analysis, analysis.axes(shape, analysis.size(shape), kind)
 
 
 def room(x: NDArray[Any], analysis: Analysis, axes: tuple[Axis, ...], kind: Kind) -> NDArray[Any]:
@@ -397,16 +396,14 @@ def test_missing_library_is_told() -> None:
         "info = native.info()\n"
         "assert info['instruction_set'] is None and 'nowhere' in info['error'], info\n"
         "from dtwpt.engine.spec import Analysis\n"
-        "from dtwpt.wavelets import Wavelet\n"
-        "assert not native.available(Analysis(2, Wavelet('qshift_b'), 4, 'symmetric'))\n"
+        "assert not native.available(Analysis(2, 'qshift_b', 4, 'symmetric'))\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_deepest_analysis_is_available() -> None:
-    wavelet = Wavelet("qshift_b")
-    assert native.available(Analysis(12, wavelet, 2**12, "symmetric", 1))
-    assert not native.available(Analysis(13, wavelet, 2**13, "symmetric", 1))
+    assert native.available(Analysis(12, "qshift_b", 2**12, "symmetric", 1))
+    assert not native.available(Analysis(13, "qshift_b", 2**13, "symmetric", 1))
 
 
 def test_deep_analysis_of_a_long_signal() -> None:

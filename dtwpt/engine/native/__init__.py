@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtwpt.engine.spec import Analysis, Axis, Kind
+from dtwpt.wavelets import Wavelet
 
 __all__ = ["adjoint", "analyse", "available", "info", "mean", "modulus_backward"]
 
@@ -147,7 +148,7 @@ def available(analysis: Analysis) -> bool:
     """
     if _library()[0] is None or _instruction_set() is None:
         return False
-    taps = analysis.stages[-1].shape[3]
+    taps = len(Wavelet.from_text(analysis.wavelet).low[0])
     return analysis.ndim in (1, 2) and analysis.depth <= _MAX_DEPTH and taps % 2 == 0
 
 

@@ -53,7 +53,9 @@ ANALYSES: dict[tuple[int, int], list[gpu.Tiling]] = {
         T(8, 8, stages=2, chunk=32, once=True),
         T(8, 8, once=True, registers=128),
         T(8, 8),
+        T(8, 8, registers=128),
         T(8, 8, chunk=32),
+        T(8, 8, chunk=32, registers=128),
         T(8, 16, once=True),
         T(8, 16, stages=2, once=True),
         T(8, 16, chunk=32, once=True),
@@ -102,6 +104,16 @@ ANALYSES: dict[tuple[int, int], list[gpu.Tiling]] = {
     ],
     (4, 2): [T(2, 2, chunk=64), T(4, 2, 8, chunk=32)],
     (4, 1): [T(2, 4, chunk=64), T(4, 4, 8, chunk=32)],
+}
+# The same for the writing of both parts: "complex", and "direction" of the gradient.
+WIDE: dict[tuple[int, int], list[gpu.Tiling]] = {
+    (2, 2): [
+        T(8, 8, once=True, registers=168),
+        T(8, 8, chunk=32, once=True),
+        T(8, 8, registers=128),
+        T(8, 16, once=True),
+    ],
+    (2, 1): [T(8, 16, once=True, registers=168), T(8, 8, once=True), T(8, 8), T(16, 8, 8)],
 }
 ADJOINTS: dict[tuple[int, int], list[gpu.Tiling]] = {
     (2, 2): [
@@ -537,25 +549,38 @@ def _tensors(what: str, depth: int, terms: int, count: int) -> tuple[Any, ...]:
     dtype = torch.float32 if terms == 2 else torch.bfloat16
     analysis, axes = make(depth, (SIDE, SIDE))
     x = torch.randn(count, SIDE, SIDE, device="cuda").to(dtype)
-    size = [axis.count for axis in axes]
-    both = () if what == "analysis" else (2,)
-    c = torch.randn(count, *both, analysis.channels, *size, device="cuda").to(dtype)
+    shape = (analysis.channels, *(axis.count for axis in axes))
     maxima = torch.full((count,), 5.0, device="cuda").view(torch.int32)
-    return analysis, axes, x, c, maxima
+    g = torch.randn(count, *shape, device="cuda").to(dtype) if what == "direction" else None
+    if what == "modulus":
+        c = torch.empty(count, *shape, dtype=dtype, device="cuda")
+    elif what == "complex":
+        c = torch.empty(count, *shape, 2, device="cuda")
+    else:
+        c = torch.randn(count, 2, *shape, device="cuda").to(dtype)
+    return analysis, axes, x, c, maxima, g
 
 
 def _call(what: str, terms: int, tiling: gpu.Tiling, tensors: tuple[Any, ...]) -> gpu.Call:
-    analysis, axes, x, c, maxima = tensors
-    if what == "analysis":
-        return gpu.analysis_call(x, c, None, None, analysis, axes, "modulus", terms, tiling)
-    return gpu.adjoint_call(c, x, maxima, analysis, axes, "parts", terms, tiling)
+    analysis, axes, x, c, maxima, g = tensors
+    if what == "adjoint":
+        return gpu.adjoint_call(c, x, maxima, analysis, axes, "parts", terms, tiling)
+    kept = maxima if what == "direction" else None
+    return gpu.analysis_call(x, c, g, kept, analysis, axes, what, terms, tiling)
 
 
 def candidates() -> list[tuple[str, int, int, gpu.Tiling]]:
-    found = [("analysis", *of, gpu.ANALYSIS[of]) for of in ANALYSES]
-    found += [("adjoint", *of, gpu.ADJOINT[of]) for of in ADJOINTS]
-    found += [("analysis", *of, tiling) for of, some in ANALYSES.items() for tiling in some]
-    return found + [("adjoint", *of, tiling) for of, some in ADJOINTS.items() for tiling in some]
+    """Return (kernel, depth, terms, tiling), the one in use before the others."""
+    found = []
+    for what, used, others in (
+        ("modulus", gpu.ANALYSIS, ANALYSES),
+        ("complex", gpu.ANALYSIS, WIDE),
+        ("direction", gpu.ANALYSIS, WIDE),
+        ("adjoint", gpu.ADJOINT, ADJOINTS),
+    ):
+        for of, some in others.items():
+            found += [(what, *of, tiling) for tiling in (used[of], *some)]
+    return found
 
 
 def tune() -> dict[str, Any]:
@@ -563,7 +588,7 @@ def tune() -> dict[str, Any]:
     work = candidates()
     for what, depth, terms in dict.fromkeys(entry[:3] for entry in work):
         tensors = _tensors(what, depth, terms, BATCH * CHANNELS)
-        moved = sum(t.numel() * t.element_size() for t in tensors[2:4])
+        moved = sum(t.numel() * t.element_size() for t in tensors[2:] if t is not None)
         group = f"{what} depth {depth} terms {terms}"
         for tiling in [entry[3] for entry in work if entry[:3] == (what, depth, terms)]:
             run = partial(_run, what, terms, tiling, tensors)

@@ -51,8 +51,8 @@ class Tiling(NamedTuple):
 ANALYSIS = {
     (1, 1): Tiling(16, 16, once=True),
     (1, 2): Tiling(16, 16, once=True),
-    (2, 1): Tiling(8, 16, once=True),
-    (2, 2): Tiling(8, 8, once=True),
+    (2, 1): Tiling(8, 16, once=True, piece=32),
+    (2, 2): Tiling(8, 8, once=True, piece=32),
     (3, 1): Tiling(4, 8, chunk=32),
     (3, 2): Tiling(4, 4, chunk=32),
     (4, 1): Tiling(2, 4, chunk=32),
@@ -213,7 +213,9 @@ def analysis_call(
     align = _divisor(axes[1].n, 16 // x.element_size())
     even = _divisor(axes[1].count, 8)
     v = _window(analysis, axes[0], tiling.rows, 1, terms, True, x.device)
-    h = _window(analysis, axes[1], tiling.columns, align, terms, False, x.device)
+    # Triton 3.6 makes wrong products of 64 rows and 16 columns of pixels, on Hopper.
+    least = 16 if tiling.piece < 64 else 32
+    h = _window(analysis, axes[1], tiling.columns, align, terms, False, x.device, least)
     tiles = len(v.start) * len(h.start)
     per = _images(len(x), tiles, tiling, x.device)
     arguments = {
@@ -390,8 +392,9 @@ def _window(
     terms: int,
     vertical: bool,
     device: torch.device,
+    least: int = 16,
 ) -> Any:
-    table = window(analysis, axis, cells, align, terms, vertical)
+    table = window(analysis, axis, cells, align, terms, vertical, least)
     return type(table)(*(_on_device(field, device) for field in table))
 
 

@@ -59,11 +59,11 @@ def pieces(length: int, longest: int = 1024) -> Pieces:
     return tuple(cut)
 
 
-def span(length: int, most: int, longest: int = 1024) -> int:
-    """Return the least length of at most ``most`` pieces that is no less than a length."""
-    length = -(-length // 16) * 16
+def span(length: int, most: int, longest: int = 1024, least: int = 16) -> int:
+    """Return the least multiple of ``least``, in at most ``most`` pieces, not below a length."""
+    length = -(-length // least) * least
     while len(pieces(length, longest)) > most:
-        length += 16
+        length += least
     return length
 
 
@@ -71,15 +71,23 @@ def span(length: int, most: int, longest: int = 1024) -> int:
 
 
 def window(
-    analysis: Analysis, axis: Axis, cells: int, align: int, terms: int, vertical: bool
+    analysis: Analysis,
+    axis: Axis,
+    cells: int,
+    align: int,
+    terms: int,
+    vertical: bool,
+    least: int = 16,
 ) -> Window:
     """Tabulate tiles of ``cells`` cells; starts are multiples of ``align``, in units of it.
+
+    The width of a horizontal one is a multiple of ``least``.
 
     Matrices are (U, terms, 2 P cells, width) along the vertical axis, (U, terms, width, 2 P cells)
     along the other one.
     """
     seen = (cells - 1) * axis.stride + axis.length
-    width = span(seen, 2) if vertical else span(seen, 4, 64)
+    width = span(seen, 2) if vertical else span(seen, 4, 64, least)
     periodic = axis.mode == "periodic"
     while (periodic and align > 1) or seen + align - 1 > width or cells * axis.stride % align:
         align //= 2

@@ -152,7 +152,7 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def load(path: str | os.PathLike[str]) -> FeatureTable | FeatureStore:
+def load(path: str | os.PathLike[str], *, verify: bool = False) -> FeatureTable | FeatureStore:
     """Load features: a table that :func:`save` saved as .npz, or a store.
 
     Both have the attributes ``features``, ``feature_names``, ``files``, ``settings``,
@@ -163,6 +163,10 @@ def load(path: str | os.PathLike[str]) -> FeatureTable | FeatureStore:
     ----------
     path : path
         A folder is taken for a store, a file for .npz.
+    verify : bool, default: False
+        Read all of a store now, and compare everything in it with its checksums. Without it, that
+        is done with features and paths when they are read, and with up to 100,000 rows of the
+        manifest.
 
     Returns
     -------
@@ -180,7 +184,7 @@ def load(path: str | os.PathLike[str]) -> FeatureTable | FeatureStore:
     if os.path.isdir(path) or is_store_name(path):
         from dtwpt.extract.store import open_store
 
-        return open_store(path)
+        return open_store(path, verify=verify)
     return load_npz(path)
 
 

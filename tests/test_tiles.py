@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ import dtwpt
 import dtwpt.plane
 from dtwpt.cli import cli
 from dtwpt.extract import ImageError, iter_tiles, read_image, tiles
+from dtwpt.extract.manifest import StoreWarning
 from dtwpt.extract.maps import partial_path
 from dtwpt.features import OPERATORS
 from tests.strategies import modes, seeds
@@ -483,6 +485,112 @@ def test_killed_after_its_last_step_it_has_nothing_left_to_do(
             tiles(path, output, tile=64)
 
 
+def spoil(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "missing":
+        path.unlink()
+        return
+    if how == "cut off":
+        del content[len(content) // 2 :]
+    elif how == "empty":
+        content.clear()
+    else:
+        content[{"index": -9, "exchanged": 99, "value": len(content) // 3}[how]] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["missing", "cut off", "empty", "index", "value", "exchanged"])
+def test_maps_that_lack_tiles_are_completed(tmp_path: Path, how: str) -> None:
+    path, output = save(tmp_path / "image", COLOUR, "tiled"), tmp_path / "maps.zarr"
+    with parts_of(64, 64):
+        maps = tiles(path, output, tile=64)
+        expected = maps[...]
+        first, last = (
+            output.joinpath("c", "0", "0", "0", *place) for place in (("0", "0"), ("3", "1"))
+        )
+        if how == "exchanged":
+            content = first.read_bytes()
+            first.write_bytes(last.read_bytes())
+            last.write_bytes(content)
+        else:
+            spoil(last, how)
+            # No reader of Zarr takes it for values.
+            values = np.full((1, 1), np.nan)
+            with contextlib.suppress(Exception):  # each of its codecs has its own
+                values = maps[:]
+            assert np.isnan(values[..., -1, -1]).all()
+        steps: list[tuple[int, int]] = []
+        with pytest.warns(StoreWarning, match=r"maps\.zarr' lacks [12] of 8 tiles, missing or dam"):
+            maps = tiles(
+                path,
+                output,
+                tile=64,
+                check="time" if how in ("missing", "cut off", "empty") else "hash",
+                progress=lambda *step: steps.append(step),
+            )
+        assert steps == [(done, 8) for done in range(6 if how == "exchanged" else 7, 9)]
+        np.testing.assert_array_equal(maps[...], expected)
+        tiles(path, output, tile=64, check="hash")
+        assert sorted(os.listdir(tmp_path)) == [path.name, "maps.zarr"]
+        assert sorted(os.listdir(output)) == ["c", "zarr.json"]
+        # The same of unfinished ones.
+        interrupted(path, tmp_path / "second.zarr", 5)
+        spoil(tmp_path / "second.zarr.partial" / "c" / "0" / "0" / "0" / "0" / "1", how)
+        maps = tiles(path, tmp_path / "second.zarr", tile=64, check="hash")
+        np.testing.assert_array_equal(maps[...], expected)
+
+
+def test_unfinished_maps_outlive_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, output = save(tmp_path / "image", COLOUR, "tiled"), tmp_path / "maps.zarr"
+    partial = Path(partial_path(output))
+    # What older versions have left, whose metadata were never synced.
+    partial.mkdir()
+    for name in ("zarr.json", "tiles-done"):
+        (partial / name).touch()
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(number: int) -> None:
+        if os.path.exists(f"/proc/self/fd/{number}"):
+            synced.append(os.readlink(f"/proc/self/fd/{number}"))
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with parts_of(64, 64):
+        maps = tiles(path, output, tile=64, workers=1)
+        np.testing.assert_array_equal(maps[...], whole(read_image(path)))
+    if not os.path.isdir("/proc/self/fd"):
+        return
+    places = [re.sub(r"\.[0-9a-f]{16}\.tmp", "", name) for name in synced]
+    shard = str(partial / "c/0/0/0/0/0")
+    order = [str(partial / "zarr.json"), str(partial), str(tmp_path), shard]
+    order += [str(partial / "c/0/0/0/0"), str(partial / "c"), str(partial), f"{partial}/tiles-done"]
+    at = -1
+    for name in order:  # each after the one before it
+        at = places.index(name, at + 1)
+    assert places.count(f"{partial}/tiles-done") == 8
+    assert places[-1] == str(tmp_path)
+
+
+def test_what_killed_runs_leave_is_cleared_and_found_again(tmp_path: Path) -> None:
+    path, output = save(tmp_path / "image", COLOUR, "tiled"), tmp_path / "maps.zarr"
+    tiles(path, output)
+    files = sorted(output.rglob("*"))
+    # Killed between two renames, and then the new ones removed.
+    output.rename(f"{output}.0123456789abcdef.tmp")
+    tiles(path, output)
+    assert sorted(output.rglob("*")) == files
+    rubbish = [Path(f"{name}.0123456789abcdef.tmp") for name in (output, partial_path(output))]
+    for folder in rubbish:
+        (folder / "c").mkdir(parents=True)
+    mine = Path(f"{output}.mine.tmp")
+    mine.mkdir()
+    tiles(path, output, overwrite=True)
+    assert sorted(tmp_path.iterdir()) == sorted([path, output, mine])
+
+
 def test_the_image_is_never_in_what_is_replaced(tmp_path: Path) -> None:
     path, output = save(tmp_path / "image", COLOUR, "tiled"), tmp_path / "maps.zarr"
     tiles(path, output)
@@ -551,6 +659,7 @@ def test_the_command_writes_the_same(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["a.npy", "b.npy", "-o", "maps.zarr"], "for one image, got 2"),
         (["a.npy", "-o", "maps.npz"], r"must be named \*.zarr"),
         (["a.npy", "-o", "maps.zarr", "--pool", "4"], "--pool does not go with --tile"),
+        (["a.npy", "-o", "maps.zarr", "--restart"], "--restart does not go with --tile"),
         (["a.npy", "-o", "maps.zarr", "--crop", "4"], "--crop does not go with --tile"),
         (["a.npy", "-o", "maps.zarr", "--resize", "4"], "--resize does not go with --tile"),
         (["missing.npy", "-o", "maps.zarr"], "no such file"),

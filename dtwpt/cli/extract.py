@@ -106,7 +106,8 @@ __all__ = ["extract"]
     type=click.Choice(["time", "hash"]),
     default="time",
     show_default=True,
-    help="How to find images that have changed since: by size and time, or by contents (.zarr).",
+    help="How to find images that have changed since: by size and time, or by contents (.zarr). "
+    "hash also compares all that is in the output with its checksums.",
 )
 @click.option(
     "--report",

@@ -15,7 +15,7 @@ from dtwpt.cli.terminal import Stopped, note, one_line, plural, quiet_libraries,
 if TYPE_CHECKING:
     from dtwpt.extract import FeatureStore, FeatureTable, Settings
 
-__all__ = ["Job", "to_store", "to_table"]
+__all__ = ["Job", "to_store", "to_table", "warnings_as_notes"]
 
 
 @dataclass

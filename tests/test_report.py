@@ -35,6 +35,7 @@ from dtwpt.report import (
     write_report,
 )
 from dtwpt.report.analysis import _shifts_of_lengths, _whole_shifts, least_size
+from dtwpt.report.folder import check_folder
 from dtwpt.report.page import page
 from dtwpt.report.pictures import draw
 from dtwpt.report.settings import describe, retell
@@ -266,6 +267,35 @@ def test_a_report_is_replaced_whole_or_not_at_all(
         write_report(report, {"index.html": PAGE, "filters.csv": 3})  # type: ignore[dict-item]
     assert (report / "filters.csv").read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["report"]
+
+
+def test_a_report_outlives_kills_and_power_cuts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report"
+    write_report(report, {"index.html": PAGE, "gain.png": b"old"})
+    # Killed between two renames: the old one is found again, and what was half written removed.
+    report.rename(tmp_path / ".report.0123456789abcdef.old")
+    rubbish = [tmp_path / f".dtwpt-{digit * 16}.tmp" for digit in "01"]
+    rubbish[0].mkdir()
+    (rubbish[0] / "index.html").write_bytes(PAGE)
+    rubbish[1].write_bytes(b"half")
+    mine = [tmp_path / ".report.mine.old", tmp_path / ".dtwpt-mine.tmp"]
+    for folder in mine:
+        folder.mkdir()
+    check_folder(report)
+    assert (report / "gain.png").read_bytes() == b"old"
+    synced: list[int] = []
+    real = os.fsync
+
+    def fsync(number: int) -> None:
+        synced.append(os.fstat(number).st_ino)
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_report(report, {"index.html": PAGE})
+    assert synced[-2:] == [report.stat().st_ino, tmp_path.stat().st_ino]
+    assert sorted(tmp_path.iterdir()) == sorted([report, *mine])
 
 
 def test_what_is_not_a_report_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

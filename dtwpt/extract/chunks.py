@@ -30,6 +30,8 @@ except ImportError as error:
         'pip install "dtwpt[extract]"'
     ) from error
 
+from dtwpt.extract.atomic import sync_folder
+
 __all__ = [
     "DurableStore",
     "FileLock",
@@ -37,22 +39,10 @@ __all__ = [
     "Timeout",
     "ZstdCodec",
     "remove_partial",
-    "sync_folder",
     "zarr",
 ]
 
 _PARTIAL = ".partial"
-
-
-def sync_folder(path: str | os.PathLike[str]) -> None:
-    """Have the system write down which files a folder holds."""
-    if os.name == "nt":  # which does so by itself, and opens no folders
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def remove_partial(path: str | os.PathLike[str]) -> None:

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dtwpt.extract.atomic import sync_folder
 from dtwpt.extract.chunks import (
     DurableStore,
     FileLock,
     Timeout,
     ZstdCodec,
     remove_partial,
-    sync_folder,
     zarr,
 )
 from dtwpt.extract.decoding import Task

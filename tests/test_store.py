@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import json
+import multiprocessing
 import os
 import pickle
 import re
@@ -48,7 +50,7 @@ from dtwpt.extract import (
 
 zarr = pytest.importorskip("zarr", reason="feature stores need zarr, hence Python 3.11")
 
-from dtwpt.extract import FeatureStore, StoreWriter, filling  # noqa: E402
+from dtwpt.extract import FeatureStore, StoreWriter, decoding, filling  # noqa: E402
 from dtwpt.extract import extractor as extracting  # noqa: E402
 from dtwpt.extract import store as opening  # noqa: E402
 from dtwpt.extract.chunks import DurableStore, SteadyStore  # noqa: E402
@@ -1021,6 +1023,53 @@ def test_files_that_kill_or_hang_their_reader(
     decoded.clear()
     extract_to_store(folder, output)  # they are not tried again
     assert decoded == []
+
+
+def test_time_in_which_everything_is_suspended_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(decoding, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def step(decoders: decoding.Decoders, seconds: float) -> bool:
+        now[0] += seconds
+        decoders.waitables(True, None)
+        decoders.end_hanging()
+        return bool(decoders.blamed)
+
+    with decoding.Decoders(1, Settings(), False, timeout=600) as decoders:
+        (decoder,) = decoders._decoders
+        decoder.ready = decoder.results.recv() is None
+        decoder.queue.append(decoding.Task(0, "a.png"))
+        assert not any(step(decoders, 1) for _ in range(300))
+        assert not step(decoders, 1000)  # Ctrl-Z, or a laptop that is closed
+        assert not any(step(decoders, 1) for _ in range(299))
+        assert any(step(decoders, 1) for _ in range(3))
+
+
+@pytest.mark.parametrize("code", [-9, 1])
+def test_processes_that_end_before_they_start(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, code: int
+) -> None:
+    end = f"os.kill(os.getpid(), {-code})" if code < 0 else f"os._exit({code})"
+    monkeypatch.setattr(decoding, "_serve", functools.partial(exec, f"import os; {end}"))
+    monkeypatch.setattr(decoding._Decoder, "put", lambda self, task: self.queue.append(task))
+
+    class Context:
+        """Processes that do not get the arguments, which ``exec`` would not take."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(multiprocessing.get_context("spawn"), name)
+
+        def Process(self, target: Any, args: Any, daemon: bool) -> Any:  # noqa: N802
+            return multiprocessing.get_context("spawn").Process(target=target, daemon=daemon)
+
+    monkeypatch.setattr(
+        decoding, "multiprocessing", SimpleNamespace(get_context=lambda _: Context())
+    )
+    hint = "were killed before they had started .*SIGKILL" if code < 0 else "if __name__ =="
+    with pytest.raises(WorkerError, match=hint):
+        extract(folder, workers=2)
 
 
 def test_a_script_without_a_guard_is_told_so(folder: Path, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from dtwpt.cli import cli
 from dtwpt.extract import ImageError, iter_tiles, read_image, tiles
 from dtwpt.extract.manifest import StoreWarning
 from dtwpt.extract.maps import partial_path
+from dtwpt.extract.reading import open_npy
 from dtwpt.features import OPERATORS
 from tests.strategies import modes, seeds
 
@@ -261,6 +262,13 @@ def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5000])
 
 
+def no_width(path: Path) -> None:
+    tifffile.imwrite(path, np.zeros((300, 200), np.uint8))
+    data = bytearray(path.read_bytes())
+    data[18:22] = bytes(4)
+    path.write_bytes(data)
+
+
 HOSTILE: dict[str, tuple[Any, str]] = {
     "nan.npy": (lambda p: np.save(p, np.array([[0.0, np.nan]])), "contains NaN"),
     "int.npy": (lambda p: np.save(p, np.ones((9, 9), np.int64)), "dtype int64 is not accepted"),
@@ -273,6 +281,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "image.png": (lambda p: Image.fromarray(COLOUR).save(p), "only .npy, Zarr arrays and TIFF"),
     "folder.zarr": (lambda p: p.mkdir(), "not a Zarr array"),
     "group.zarr": (zarr.create_group, "name an array in it"),
+    "wide.tif": (no_width, "has no pixels"),
     "damaged.tif": (damaged, "cannot be decoded"),
     "truncated.tif": (truncated, "truncated"),
     "cmyk.tif": (lambda p: Image.new("CMYK", (9, 9)).save(p), "photometric type SEPARATED"),
@@ -293,6 +302,51 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(ImageError, match=f"{name}: .*{reason}"):
         tiles(tmp_path / name, tmp_path / "maps.zarr")
     assert not list(tmp_path.glob("maps*"))
+
+
+@pytest.mark.parametrize("kind", ["npy", "plain"])
+def test_a_file_that_is_cut_off_meanwhile_does_not_end_the_process(
+    tmp_path: Path, kind: str
+) -> None:
+    path = save(tmp_path / "image", RNG.integers(0, 256, (3000, 2500), dtype=np.uint8), kind)
+    code = (
+        "import os, sys; from dtwpt.extract import tiles\n"
+        "def cut_off(done, total):\n"
+        "    if done == 1: os.truncate(sys.argv[1], 4096)\n"
+        "try: tiles(*sys.argv[1:], tile=256, workers=1, progress=cut_off)\n"
+        "except ValueError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(tmp_path / "maps.zarr")],
+        env={**os.environ, "PYTHONPATH": str(Path(dtwpt.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(
+        rf"{path}: (the file is truncated|changed while it was read)\n", done.stdout
+    )
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(50, 70), (50, 70, 1), (50, 70, 3)])
+@pytest.mark.parametrize("dtype", ["uint8", ">u2", "<f4", "bool"])
+def test_rectangles_of_a_file(
+    tmp_path: Path, order: Any, shape: tuple[int, ...], dtype: str
+) -> None:
+    array = np.asarray(RNG.integers(0, 2, shape).astype(dtype), order=order)
+    np.save(tmp_path / "a.npy", array)
+    with open(tmp_path / "a.npy", "rb", buffering=0) as file:
+        stored = open_npy(file)
+        for rows in (slice(None), slice(3, 4), slice(7, 50)):
+            for columns in (slice(None), slice(0, 9), slice(60, 70)):
+                np.testing.assert_array_equal(stored[rows, columns], array[rows, columns])
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "a.npy", "channels")[0],
+        array.reshape(50, 70, -1)[..., 0].astype(np.float32)
+        / {"uint8": np.float32(255), ">u2": np.float32(65535)}.get(dtype, np.float32(1)),
+    )
 
 
 def test_a_large_piece_is_not_decoded(tmp_path: Path) -> None:

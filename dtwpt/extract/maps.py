@@ -58,7 +58,7 @@ def tiles(
     Parameters
     ----------
     source : path or array_like
-        What is read in parts: a ``.npy`` file (memory-mapped), the folder of a Zarr array (format 2
+        What is read in parts: a ``.npy`` file, the folder of a Zarr array (format 2
         or 3), a TIFF in tiles or strips, or any array with a shape, a dtype and slices. Shapes,
         dtypes and colour are as for :func:`read_image`.
     output : path

@@ -418,6 +418,44 @@ def test_the_command_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
     assert (features == features[0]).all()
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        "raylet/raylet",
+        # A cluster of its own takes long to begin and to end.
+        pytest.param("gcs/gcs_server", marks=pytest.mark.slow),
+    ],
+)
+def test_the_command_when_ray_is_gone(tmp_path: Path, part: str) -> None:
+    (tmp_path / "long").mkdir()
+    np.save(tmp_path / "image.npy", RNG.random((100, 100), dtype=np.float32))
+    for index in range(200):
+        name = f"{index:04}.{'gated' if index == 199 else 'free'}.npy"
+        (tmp_path / "long" / name).symlink_to(tmp_path / "image.npy")
+    with running(
+        [
+            *(sys.executable, "-c", NEVER_DONE, "extract", "long", "-o", "a.zarr"),
+            *("--engine", "ray", "--workers", "2", "--report", "report.json"),
+        ],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_until(lambda: has_features(tmp_path / "a.zarr"), process)
+        program = os.path.join(os.path.dirname(ray.__file__), "core", "src", "ray", part)
+        (found,) = children(process.pid, program)
+        os.kill(found, signal.SIGKILL)
+        _, said = process.communicate(timeout=600)
+    assert process.returncode == 1
+    assert said.count("\n") == 1
+    assert said.startswith("dtwpt: ")
+    assert said.endswith("what is done is kept in a.zarr, the same command goes on from there\n")
+    summary = json.loads((tmp_path / "report.json").read_text().splitlines()[-1])["summary"]
+    assert (summary["status"], summary["images"]) == ("failed", 200)
+    assert 0 < summary["finished"] < 200
+
+
 def test_the_example(tmp_path: Path) -> None:
     pytest.importorskip("skimage")
     example = Path(__file__).parent.parent / "examples" / "ray_extract.py"

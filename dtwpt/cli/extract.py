@@ -202,6 +202,8 @@ def extract(
         on_error=on_error or ("skip" if is_store else "stop"),
         report=report,
     )
+    if engine == "ray":
+        job.watch()
     result: FeatureTable | FeatureStore
     if is_store:
         result = to_store(job, restart=restart, retry_skipped=retry_skipped, check=check)

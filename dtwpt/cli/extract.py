@@ -119,7 +119,7 @@ __all__ = ["extract"]
     "--settings-from",
     type=click.Path(),
     metavar="OLD",
-    help="Take the settings of an earlier .npz, .npy or .zarr; options given beside it win.",
+    help="Take the settings of an earlier output; options given beside it win.",
 )
 @click.option(
     "--tile",

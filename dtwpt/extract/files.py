@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dtwpt.extract.apart import check_spared
 from dtwpt.extract.atomic import check_writable, replacing
@@ -86,10 +87,9 @@ def save(table: FeatureTable, path: str | os.PathLike[str]) -> None:
             first: ``feature_names``, ``files``, ``settings``, ``made_by``, ``skipped`` and the
             SHA-256 of the matrix's file, by which :func:`load` knows that they go together.
         ``.parquet``
-            A column ``file`` and one of float32 for each feature; settings, versions and skipped
-            files as JSON in the metadata ``dtwpt``. Needs pyarrow, which compares the checksums of
-            its pages if it is asked to (``page_checksum_verification``). Bytes of a name that are
-            not text are written as ``\xff``.
+            A column ``file`` and one of float32 for each feature; settings, versions, skipped
+            files and a checksum of everything as JSON in the metadata ``dtwpt``. Needs pyarrow.
+            Bytes of a name that are not text are written as ``\xff``.
 
     Raises
     ------
@@ -148,8 +148,11 @@ class _Hashed:
         return self._file.write(content)
 
 
-def _sum(about: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+def _sum(about: dict[str, Any], features: NDArray[np.float32] | None = None) -> str:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    if features is not None:
+        digest.update(np.ascontiguousarray(features).data)
+    return digest.hexdigest()
 
 
 def _load_about(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -203,13 +206,37 @@ def _save_parquet(table: FeatureTable, path: str | os.PathLike[str]) -> None:
     ]
     columns = [pyarrow.array(files, pyarrow.string())]
     columns += [pyarrow.array(np.ascontiguousarray(column)) for column in table.features.T]
-    made = pyarrow.table(columns, names=["file", *table.feature_names])
+    names = ["file", *table.feature_names]
+    about = _about(table)
+    about["checksum"] = _sum({**about, "names": names, "files": files}, table.features)
+    made = pyarrow.table(columns, names=names)
     with replacing(path) as file:
         parquet.write_table(
-            made.replace_schema_metadata({"dtwpt": json.dumps(_about(table))}),
+            made.replace_schema_metadata({"dtwpt": json.dumps(about)}),
             file,
             write_page_checksum=True,
         )
+
+
+def _load_parquet(path: str | os.PathLike[str]) -> FeatureTable:
+    _, parquet = _pyarrow()
+    with open(path, "rb") as file:
+        try:
+            table = parquet.ParquetFile(file, page_checksum_verification=True).read()
+            about = json.loads(table.schema.metadata[b"dtwpt"])
+            checksum = about.pop("checksum")
+            files, *columns = table.columns
+            features = np.empty((table.num_rows, len(columns)), np.float32)
+            for place, column in enumerate(columns):
+                features[:, place] = column.to_numpy()
+            names, files = table.column_names, files.to_pylist()
+            if checksum != _sum({**about, "names": names, "files": files}, features):
+                raise not_features(path)
+        except Exception as error:  # of a damaged file, which may raise anything
+            raise not_features(path) from error
+    settings, made_by = _settings_in(about, path)
+    skipped = [Skipped(**skipped) for skipped in about["skipped"]]
+    return FeatureTable(features, names[1:], files, settings, skipped, made_by)
 
 
 def _pyarrow() -> tuple[Any, Any]:
@@ -222,7 +249,7 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 def load(path: str | os.PathLike[str], *, verify: bool = False) -> FeatureTable | FeatureStore:
-    """Load features: a table that :func:`save` saved as .npz or .npy, or a store.
+    """Load features: a table that :func:`save` saved, or a store.
 
     Both have the attributes ``features``, ``feature_names``, ``files``, ``settings``,
     ``skipped``, ``waiting`` and ``made_by``. The features of a store stay on the disk until they
@@ -231,7 +258,7 @@ def load(path: str | os.PathLike[str], *, verify: bool = False) -> FeatureTable 
     Parameters
     ----------
     path : path
-        A folder is taken for a store, a file for .npz unless it is named *.npy.
+        A folder is taken for a store, a file for .npz unless it is named *.npy or *.parquet.
     verify : bool, default: False
         Read all of a store now, and compare everything in it with its checksums. Without it, that
         is done with features and paths when they are read, and with up to 100,000 rows of the
@@ -254,7 +281,8 @@ def load(path: str | os.PathLike[str], *, verify: bool = False) -> FeatureTable 
         from dtwpt.extract.store import open_store
 
         return open_store(path, verify=verify)
-    return _load_npy(path) if _suffix(path) == ".npy" else load_npz(path)
+    loaders = {".npy": _load_npy, ".parquet": _load_parquet}
+    return loaders.get(_suffix(path), load_npz)(path)
 
 
 def load_settings(path: str | os.PathLike[str]) -> tuple[Settings, dict[str, str]]:
@@ -284,4 +312,7 @@ def load_settings(path: str | os.PathLike[str]) -> tuple[Settings, dict[str, str
         return header.settings, header.made_by
     if _suffix(path) == ".npy":
         return _settings_in(_load_about(path), path)
+    if _suffix(path) == ".parquet":
+        table = _load_parquet(path)
+        return table.settings, table.made_by
     return load_npz_settings(path)

@@ -512,7 +512,10 @@ def _write(
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, str]:
     """Write the tiles that are missing, and return the checksums of all."""
+    from dtwpt.extract.chunks import remove_partial
+
     zarr = import_zarr()
+    remove_partial(partial)  # what killed processes left, as the lock is ours
     # Looking for shards of zeros takes time, and there are none in pictures.
     with zarr.config.set({"array.write_empty_chunks": True}):
         array = zarr.open_array(partial, mode="r+")

@@ -608,12 +608,15 @@ def test_stores_of_before_the_checksums(folder: Path, tmp_path: Path) -> None:
     for verify in (False, True):
         store = load(output, verify=verify)
         np.testing.assert_array_equal(store.features[:], expected(store.files, settings))
+    shutil.copytree(output, tmp_path / "b.zarr")
+    shutil.rmtree(tmp_path / "b.zarr" / "features")
     with StoreWriter(output, settings) as writer:  # which takes the checksums
         assert writer.counts()[State.DONE] == 10
     assert zarr.open(output).attrs["version"] == 2
     assert load(output, verify=True).files == files[:10]
-    store = extract_to_store(folder, output, settings)
-    np.testing.assert_array_equal(store.features[:], expected(files, settings))
+    for path in (output, tmp_path / "b.zarr"):
+        store = extract_to_store(folder, path, settings)
+        np.testing.assert_array_equal(store.features[:], expected(files, settings))
 
 
 def test_names_of_whole_maps_are_not_stored(tmp_path: Path) -> None:

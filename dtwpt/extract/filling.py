@@ -190,11 +190,13 @@ class StoreWriter:
             for shard, _ in manifest.shards(size):
                 start, stop = shard * size, (shard + 1) * size
                 rows = list(manifest.done(start, stop))
-                block, _ = self._readable(shard)
-                lost = [row for row in rows if not np.isfinite(block[row - start]).all()]
-                manifest.wait_again(lost)
-                left = sorted(set(rows) - set(lost))
-                manifest.set_sums(start, stop, ((row, sum_of(block[row - start])) for row in left))
+                sums: dict[int, int] = {}
+                if rows and self._array is not None:
+                    block, _ = self._readable(shard)
+                    whole = ~not_whole(block, None)
+                    sums = {row: sum_of(block[row - start]) for row in rows if whole[row - start]}
+                manifest.wait_again(set(rows) - set(sums))
+                manifest.set_sums(start, stop, sums.items())
             self._group.update_attributes(with_sum(header.attributes()))
             manifest.close()
             self._manifest = Manifest(self._manifest_file, header.sealed, write=True)

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard dtwpt/engine/native/*.cpp dtwpt/engine/native/*.h dtwpt/engine/native/*.txt)
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-slow test-reference lint doctest docs benchmark reproduction clean
+.PHONY: help demo test test-slow attack fuzz test-reference lint doctest docs benchmark reproduction clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -29,6 +29,12 @@ test: $(VENV)/.test  ## set up and pass the tests
 
 test-slow: $(VENV)/.test  ## the exhaustive sweeps
 	$(BIN)/python -m pytest -m slow
+
+attack: $(VENV)/.test  ## kills, power cuts and damages for every kind of output
+	$(BIN)/python -m pytest -m slow -s tests/attack
+
+fuzz: $(VENV)/.test  ## mutated files for every reader, a minute in all
+	DTWPT_FUZZ_SECONDS=4 DTWPT_FUZZ_SEED=$$(date +%j) $(BIN)/python -m pytest -s tests/attack/test_fuzz.py
 
 # dtcwt and pytorch_wavelets need an environment of their own: numpy<2 and an old setuptools.
 $(REFERENCE_VENV)/.reference: pyproject.toml constraints.txt $(NATIVE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -27,6 +28,7 @@ from dtwpt.extract import (
     read_image,
     save,
 )
+from dtwpt.extract.atomic import replacing
 from dtwpt.extract.extractor import rows_of
 from dtwpt.extract.sizing import centre_crop, resize
 from dtwpt.features import packet_feature_names, packet_features
@@ -309,6 +311,110 @@ def test_load_refuses_other_files(tmp_path: Path, write: Callable[[Path], Any]) 
     for read in (load, load_settings):
         with pytest.raises(ValueError, match="is not a file of features"):
             read(path)
+
+
+def spoiled(name: str, content: bytes, tmp_path: Path) -> bytes:
+    """Return a table that is damaged in some way."""
+    output = tmp_path / "spoiled.npz"
+    if name == "bomb":
+        np.savez_compressed(
+            output, **{**dict(np.load(tmp_path / "good.npz")), "files": "x" * 10**7}
+        )
+        return output.read_bytes()
+    if name in ("rows", "names", "reasons"):
+        key = {"rows": "files", "names": "feature_names", "reasons": "skipped_reasons"}[name]
+        arrays = dict(np.load(tmp_path / "good.npz"))
+        np.savez(output, **{**arrays, key: np.append(arrays[key], "one more")})
+        return output.read_bytes()
+    damaged = bytearray(content)
+    place = content.index(b"PK\x01\x02") + {"method": 10, "encrypted": 8}[name]
+    damaged[place] = {"method": 99, "encrypted": 1}[name]
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize("how", ["bomb", "rows", "names", "reasons", "method", "encrypted"])
+def test_a_damaged_table_is_a_value_error(tmp_path: Path, how: str) -> None:
+    save(table(), tmp_path / "good.npz")
+    path = tmp_path / "bad.npz"
+    path.write_bytes(spoiled(how, (tmp_path / "good.npz").read_bytes(), tmp_path))
+    with pytest.raises(ValueError, match=r"bad\.npz' is not a file of features"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.npy.json", "a.parquet"])
+def test_flipped_bits_of_a_table_never_change_it(tmp_path: Path, name: str) -> None:
+    output = tmp_path / name.removesuffix(".json")
+    if name == "a.parquet":
+        pytest.importorskip("pyarrow")
+    save(table(), output)
+    good, expected = (tmp_path / name).read_bytes(), load(output)
+    rng = np.random.default_rng(0)
+    for place in rng.integers(len(good), size=300):
+        flipped = bytearray(good)
+        flipped[place] ^= 1 << rng.integers(8)
+        (tmp_path / name).write_bytes(flipped)
+        for read in (load, load_settings):
+            with contextlib.suppress(ValueError):
+                found = read(output)
+                if isinstance(found, FeatureTable):
+                    np.testing.assert_array_equal(found.features, expected.features)
+                    assert (found.files, found.skipped) == (expected.files, expected.skipped)
+                    found = (found.settings, found.made_by)
+                assert found == (expected.settings, expected.made_by)
+
+
+def test_a_matrix_and_what_stands_beside_it_go_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "a.npy"
+    save(table(), output)
+    loaded = load(output)
+    np.testing.assert_array_equal(loaded.features, np.load(output))
+    assert (loaded.files, loaded.skipped) == (table().files, table().skipped)
+    assert load_settings(output) == (loaded.settings, loaded.made_by)
+    # Killed between the two renames, each of which is in its place.
+    real, calls = os.replace, []
+
+    def replace(source: str, target: str) -> None:
+        calls.append(target)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            save(table(features=np.ones((3, 2), np.float32)), output)
+    with pytest.raises(
+        ValueError, match=r"a\.npy' is damaged, or of another run than .*a\.npy\.json'"
+    ):
+        load(output)
+    (tmp_path / "a.npy.json").unlink()
+    for read in (load, load_settings):
+        with pytest.raises(ValueError, match=r"a\.npy' lacks .*a\.npy\.json'"):
+            read(output)
+        with pytest.raises(FileNotFoundError, match=r"b\.npy"):
+            read(tmp_path / "b.npy")
+
+
+def test_a_table_outlives_kills_and_power_cuts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rubbish = tmp_path / ".dtwpt-0123456789abcdef.tmp"
+    rubbish.write_bytes(b"half")
+    synced: list[int] = []
+    real = os.fsync
+
+    def fsync(number: int) -> None:
+        synced.append(os.fstat(number).st_ino)
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with replacing(tmp_path / "other.npz") as other:  # at work on it, it is no rubbish
+        save(table(), tmp_path / "a.npz")
+        other.write(b"x")
+        assert synced == [(tmp_path / "a.npz").stat().st_ino, tmp_path.stat().st_ino]
+    assert sorted(os.listdir(tmp_path)) == ["a.npz", "other.npz"]
 
 
 def test_settings_of_a_newer_version_are_refused(tmp_path: Path) -> None:

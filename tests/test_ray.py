@@ -103,6 +103,60 @@ def children(of: int, name: str) -> list[int]:
     return found
 
 
+def test_a_cluster_of_its_own_listens_to_nobody_else(tmp_path: Path) -> None:
+    # In a process of its own: one may join only one cluster after another.
+    np.save(tmp_path / "a.npy", np.eye(32))
+    code = """
+import json, os
+from dtwpt.extract import extract_to_store
+import ray
+def listening():
+    ours, above = set(), {os.getpid()}
+    parents = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            stat = open(f"/proc/{entry}/stat").read()
+            parents[int(entry)] = int(stat.rpartition(")")[2].split()[1])
+        except OSError:
+            pass
+    for _ in parents:
+        above |= {pid for pid, parent in parents.items() if parent in above}
+    for pid in above:
+        try:
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                ours.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        except OSError:
+            pass
+    found = []
+    for name in ("tcp", "tcp6"):
+        for line in open(f"/proc/net/{name}").read().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in ours:
+                found.append(fields[1].rsplit(":", 1)[0])
+    return found
+seen = []
+def look(done, total):
+    if done == total:
+        seen.extend([listening(), os.environ.get("RAY_AUTH_MODE")])
+extract_to_store("a.npy", "a.zarr", engine="ray", workers=1, progress=look)
+print(json.dumps([*seen, not any("AUTH" in name for name in os.environ)]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=tmp_path,
+        env={name: ENVIRONMENT[name] for name in ENVIRONMENT if not name.startswith("RAY_")},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=True,
+    )
+    addresses, mode, restored = json.loads(done.stdout.splitlines()[-1])
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+    assert addresses
+    assert set(addresses) <= loopback
+    assert (mode, restored) == ("token", True)
+
+
 @pytest.mark.usefixtures("cluster")
 def test_the_same_store(folder: Path, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
@@ -362,6 +416,44 @@ def test_the_command_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
     assert len(store.files) + len(store.waiting) == 1000
     features = np.asarray(store.features)
     assert (features == features[0]).all()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "raylet/raylet",
+        # A cluster of its own takes long to begin and to end.
+        pytest.param("gcs/gcs_server", marks=pytest.mark.slow),
+    ],
+)
+def test_the_command_when_ray_is_gone(tmp_path: Path, part: str) -> None:
+    (tmp_path / "long").mkdir()
+    np.save(tmp_path / "image.npy", RNG.random((100, 100), dtype=np.float32))
+    for index in range(200):
+        name = f"{index:04}.{'gated' if index == 199 else 'free'}.npy"
+        (tmp_path / "long" / name).symlink_to(tmp_path / "image.npy")
+    with running(
+        [
+            *(sys.executable, "-c", NEVER_DONE, "extract", "long", "-o", "a.zarr"),
+            *("--engine", "ray", "--workers", "2", "--report", "report.json"),
+        ],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_until(lambda: has_features(tmp_path / "a.zarr"), process)
+        program = os.path.join(os.path.dirname(ray.__file__), "core", "src", "ray", part)
+        (found,) = children(process.pid, program)
+        os.kill(found, signal.SIGKILL)
+        _, said = process.communicate(timeout=600)
+    assert process.returncode == 1
+    assert said.count("\n") == 1
+    assert said.startswith("dtwpt: ")
+    assert said.endswith("what is done is kept in a.zarr, the same command goes on from there\n")
+    summary = json.loads((tmp_path / "report.json").read_text().splitlines()[-1])["summary"]
+    assert (summary["status"], summary["images"]) == ("failed", 200)
+    assert 0 < summary["finished"] < 200
 
 
 def test_the_example(tmp_path: Path) -> None:

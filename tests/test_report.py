@@ -8,7 +8,9 @@ import io
 import os
 import pickle
 import re
+import subprocess
 import sys
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from dtwpt.report import (
     write_report,
 )
 from dtwpt.report.analysis import _shifts_of_lengths, _whole_shifts, least_size
+from dtwpt.report.folder import check_folder
 from dtwpt.report.page import page
 from dtwpt.report.pictures import draw
 from dtwpt.report.settings import describe, retell
@@ -266,6 +269,35 @@ def test_a_report_is_replaced_whole_or_not_at_all(
     assert os.listdir(tmp_path) == ["report"]
 
 
+def test_a_report_outlives_kills_and_power_cuts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report"
+    write_report(report, {"index.html": PAGE, "gain.png": b"old"})
+    # Killed between two renames: the old one is found again, and what was half written removed.
+    report.rename(tmp_path / ".report.0123456789abcdef.old")
+    rubbish = [tmp_path / f".dtwpt-{digit * 16}.tmp" for digit in "01"]
+    rubbish[0].mkdir()
+    (rubbish[0] / "index.html").write_bytes(PAGE)
+    rubbish[1].write_bytes(b"half")
+    mine = [tmp_path / ".report.mine.old", tmp_path / ".dtwpt-mine.tmp"]
+    for folder in mine:
+        folder.mkdir()
+    check_folder(report)
+    assert (report / "gain.png").read_bytes() == b"old"
+    synced: list[int] = []
+    real = os.fsync
+
+    def fsync(number: int) -> None:
+        synced.append(os.fstat(number).st_ino)
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_report(report, {"index.html": PAGE})
+    assert synced[-2:] == [report.stat().st_ino, tmp_path.stat().st_ino]
+    assert sorted(tmp_path.iterdir()) == sorted([report, *mine])
+
+
 def test_what_is_not_a_report_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {"index.html": PAGE}
     site = tmp_path / "site"
@@ -338,6 +370,74 @@ def test_which_tensor_of_a_state_dict(tmp_path: Path) -> None:
         load_kernels(tmp_path / "two.pth", "conv1.weight")
     torch.save(torch.nn.Parameter(conv1), tmp_path / "bare.pt")
     np.testing.assert_array_equal(load_kernels(tmp_path / "bare.pt")[0], conv1.numpy())
+
+
+def test_tensors_of_strangers_are_never_converted(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    # What torch would write to memory that is not its own is never turned into a dense tensor.
+    outside = torch.sparse_coo_tensor(
+        torch.tensor([[10**9], [0], [0], [0]]),
+        torch.ones(1),
+        (8, 3, 3, 3),
+        check_invariants=False,
+    )
+    dense = torch.ones(8, 3, 3, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # prototypes
+        tensors = {
+            "outside": outside,
+            "coo": dense.to_sparse(),
+            "csr": dense[0, 0].to_sparse_csr(),
+            "csc": dense[0, 0].to_sparse_csc(),
+            "bsr": torch.ones(4, 4).to_sparse_bsr((2, 2)),
+            "bsc": torch.ones(4, 4).to_sparse_bsc((2, 2)),
+            "quantised": torch.quantize_per_tensor(dense, 0.1, 0, torch.qint8),
+            "channels": torch.quantize_per_channel(
+                dense, torch.ones(8), torch.zeros(8), 0, torch.qint8
+            ),
+            "nested": torch.nested.nested_tensor([torch.ones(3), torch.ones(5)]),
+            "jagged": torch.nested.nested_tensor(
+                [torch.ones(3, 2), torch.ones(5, 2)], layout=torch.jagged
+            ),
+            "meta": torch.ones(8, 3, 3, 3, device="meta"),
+            "endless": torch.ones(1, 1, 1, 1).expand(1 << 20, 3, 1 << 10, 1 << 10),
+        }
+        code = (
+            "import sys, torch\nfrom dtwpt.report import load_kernels\nfor path in sys.argv[1:]:\n"
+        )
+        code += "    try: load_kernels(path)\n    except ValueError as error: print(error)\n"
+        files = []
+        for name, tensor in tensors.items():
+            for how, content in (("bare", tensor), ("beside", {"conv1": dense, "it": tensor})):
+                files.append(tmp_path / f"{name} {how}.pt")
+                torch.save(content, files[-1])
+    del tensors, outside
+    # In a process of its own, whose memory is none of ours.
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *map(str, files)],
+        env={**os.environ, "PYTHONPATH": str(Path(dtwpt.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    said = done.stdout.splitlines()
+    for path, line in zip(files, said, strict=True):
+        assert re.fullmatch(rf"{re.escape(str(path))}: (the tensor|tensor 'it'|damaged,) .+", line)
+
+
+def test_dictionaries_that_hold_themselves(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    around: dict[Any, Any] = {"conv1": torch.ones(2, 3, 3, 3), "more": {}, (1,): 3}
+    around["more"]["again"] = around
+    torch.save(around, tmp_path / "around.pt")
+    assert load_kernels(tmp_path / "around.pt")[1] == "conv1"
+    deep: dict[str, Any] = {"conv1": torch.ones(2, 3, 3, 3)}
+    for _ in range(200):  # 2**200 ways to it
+        deep = {"in": deep, "also": deep}
+    torch.save({"first": torch.ones(2, 3, 5, 5), "deep": deep}, tmp_path / "deep.pt")
+    with pytest.raises(KernelError, match=r"choose with --key: first 2x3x5x5, deep(\.in){200}"):
+        load_kernels(tmp_path / "deep.pt")
 
 
 def test_kernels_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,9 @@ from PIL import Image, ImageOps
 import dtwpt
 from dtwpt.cli import cli
 from dtwpt.extract import ImageError, iter_tiles, read_image, tiles
+from dtwpt.extract.manifest import StoreWarning
 from dtwpt.extract.maps import partial_path
+from dtwpt.extract.reading import open_npy
 from dtwpt.features import OPERATORS
 from tests.strategies import modes, seeds
 
@@ -232,6 +235,13 @@ def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5000])
 
 
+def no_width(path: Path) -> None:
+    tifffile.imwrite(path, np.zeros((300, 200), np.uint8))
+    data = bytearray(path.read_bytes())
+    data[18:22] = bytes(4)
+    path.write_bytes(data)
+
+
 HOSTILE: dict[str, tuple[Any, str]] = {
     "nan.npy": (lambda p: np.save(p, np.array([[0.0, np.nan]])), "contains NaN"),
     "int.npy": (lambda p: np.save(p, np.ones((9, 9), np.int64)), "dtype int64 is not accepted"),
@@ -244,6 +254,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "image.png": (lambda p: Image.fromarray(COLOUR).save(p), "only .npy, Zarr arrays and TIFF"),
     "folder.zarr": (lambda p: p.mkdir(), "not a Zarr array"),
     "group.zarr": (zarr.create_group, "name an array in it"),
+    "wide.tif": (no_width, "has no pixels"),
     "damaged.tif": (damaged, "cannot be decoded"),
     "truncated.tif": (truncated, "truncated"),
     "cmyk.tif": (lambda p: Image.new("CMYK", (9, 9)).save(p), "photometric type SEPARATED"),
@@ -264,6 +275,51 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(ImageError, match=f"{name}: .*{reason}"):
         tiles(tmp_path / name, tmp_path / "maps.zarr")
     assert not list(tmp_path.glob("maps*"))
+
+
+@pytest.mark.parametrize("kind", ["npy", "plain"])
+def test_a_file_that_is_cut_off_meanwhile_does_not_end_the_process(
+    tmp_path: Path, kind: str
+) -> None:
+    path = save(tmp_path / "image", RNG.integers(0, 256, (3000, 2500), dtype=np.uint8), kind)
+    code = (
+        "import os, sys; from dtwpt.extract import tiles\n"
+        "def cut_off(done, total):\n"
+        "    if done == 1: os.truncate(sys.argv[1], 4096)\n"
+        "try: tiles(*sys.argv[1:], tile=256, workers=1, progress=cut_off)\n"
+        "except ValueError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(tmp_path / "maps.zarr")],
+        env={**os.environ, "PYTHONPATH": str(Path(dtwpt.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(
+        rf"{path}: (the file is truncated|changed while it was read)\n", done.stdout
+    )
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(50, 70), (50, 70, 1), (50, 70, 3)])
+@pytest.mark.parametrize("dtype", ["uint8", ">u2", "<f4", "bool"])
+def test_rectangles_of_a_file(
+    tmp_path: Path, order: Any, shape: tuple[int, ...], dtype: str
+) -> None:
+    array = np.asarray(RNG.integers(0, 2, shape).astype(dtype), order=order)
+    np.save(tmp_path / "a.npy", array)
+    with open(tmp_path / "a.npy", "rb", buffering=0) as file:
+        stored = open_npy(file)
+        for rows in (slice(None), slice(3, 4), slice(7, 50)):
+            for columns in (slice(None), slice(0, 9), slice(60, 70)):
+                np.testing.assert_array_equal(stored[rows, columns], array[rows, columns])
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "a.npy", "channels")[0],
+        array.reshape(50, 70, -1)[..., 0].astype(np.float32)
+        / {"uint8": np.float32(255), ">u2": np.float32(65535)}.get(dtype, np.float32(1)),
+    )
 
 
 def test_a_large_piece_is_not_decoded(tmp_path: Path) -> None:
@@ -450,6 +506,112 @@ def test_killed_after_its_last_step_it_has_nothing_left_to_do(
         tiles(path, output, tile=64)
 
 
+def spoil(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "missing":
+        path.unlink()
+        return
+    if how == "cut off":
+        del content[len(content) // 2 :]
+    elif how == "empty":
+        content.clear()
+    else:
+        content[{"index": -9, "exchanged": 99, "value": len(content) // 3}[how]] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["missing", "cut off", "empty", "index", "value", "exchanged"])
+def test_maps_that_lack_tiles_are_completed(tmp_path: Path, how: str) -> None:
+    path, output = save(tmp_path / "image", COLOUR, "tiled"), tmp_path / "maps.zarr"
+    with parts_of(64, 64):
+        maps = tiles(path, output, tile=64)
+        expected = maps[...]
+        first, last = (
+            output.joinpath("c", "0", "0", "0", *place) for place in (("0", "0"), ("3", "1"))
+        )
+        if how == "exchanged":
+            content = first.read_bytes()
+            first.write_bytes(last.read_bytes())
+            last.write_bytes(content)
+        else:
+            spoil(last, how)
+            # No reader of Zarr takes it for values.
+            values = np.full((1, 1), np.nan)
+            with contextlib.suppress(Exception):  # each of its codecs has its own
+                values = maps[:]
+            assert np.isnan(values[..., -1, -1]).all()
+        steps: list[tuple[int, int]] = []
+        with pytest.warns(StoreWarning, match=r"maps\.zarr' lacks [12] of 8 tiles, missing or dam"):
+            maps = tiles(
+                path,
+                output,
+                tile=64,
+                check="time" if how in ("missing", "cut off", "empty") else "hash",
+                progress=lambda *step: steps.append(step),
+            )
+        assert steps == [(done, 8) for done in range(6 if how == "exchanged" else 7, 9)]
+        np.testing.assert_array_equal(maps[...], expected)
+        tiles(path, output, tile=64, check="hash")
+        assert sorted(os.listdir(tmp_path)) == [path.name, "maps.zarr"]
+        assert sorted(os.listdir(output)) == ["c", "zarr.json"]
+        # The same of unfinished ones.
+        interrupted(path, tmp_path / "second.zarr", 5)
+        spoil(tmp_path / "second.zarr.partial" / "c" / "0" / "0" / "0" / "0" / "1", how)
+        maps = tiles(path, tmp_path / "second.zarr", tile=64, check="hash")
+        np.testing.assert_array_equal(maps[...], expected)
+
+
+def test_unfinished_maps_outlive_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, output = save(tmp_path / "image", COLOUR, "tiled"), tmp_path / "maps.zarr"
+    partial = Path(partial_path(output))
+    # What older versions have left, whose metadata were never synced.
+    partial.mkdir()
+    for name in ("zarr.json", "tiles-done"):
+        (partial / name).touch()
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(number: int) -> None:
+        if os.path.exists(f"/proc/self/fd/{number}"):
+            synced.append(os.readlink(f"/proc/self/fd/{number}"))
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with parts_of(64, 64):
+        maps = tiles(path, output, tile=64, workers=1)
+        np.testing.assert_array_equal(maps[...], whole(read_image(path)))
+    if not os.path.isdir("/proc/self/fd"):
+        return
+    places = [re.sub(r"\.[0-9a-f]{16}\.tmp", "", name) for name in synced]
+    shard = str(partial / "c/0/0/0/0/0")
+    order = [str(partial / "zarr.json"), str(partial), str(tmp_path), shard]
+    order += [str(partial / "c/0/0/0/0"), str(partial / "c"), str(partial), f"{partial}/tiles-done"]
+    at = -1
+    for name in order:  # each after the one before it
+        at = places.index(name, at + 1)
+    assert places.count(f"{partial}/tiles-done") == 8
+    assert places[-1] == str(tmp_path)
+
+
+def test_what_killed_runs_leave_is_cleared_and_found_again(tmp_path: Path) -> None:
+    path, output = save(tmp_path / "image", COLOUR, "tiled"), tmp_path / "maps.zarr"
+    tiles(path, output)
+    files = sorted(output.rglob("*"))
+    # Killed between two renames, and then the new ones removed.
+    output.rename(f"{output}.0123456789abcdef.tmp")
+    tiles(path, output)
+    assert sorted(output.rglob("*")) == files
+    rubbish = [Path(f"{name}.0123456789abcdef.tmp") for name in (output, partial_path(output))]
+    for folder in rubbish:
+        (folder / "c").mkdir(parents=True)
+    mine = Path(f"{output}.mine.tmp")
+    mine.mkdir()
+    tiles(path, output, overwrite=True)
+    assert sorted(tmp_path.iterdir()) == sorted([path, output, mine])
+
+
 def test_the_image_is_never_in_what_is_replaced(tmp_path: Path) -> None:
     path, output = save(tmp_path / "image", COLOUR, "tiled"), tmp_path / "maps.zarr"
     tiles(path, output)
@@ -518,6 +680,7 @@ def test_the_command_writes_the_same(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["a.npy", "b.npy", "-o", "maps.zarr"], "for one image, got 2"),
         (["a.npy", "-o", "maps.npz"], r"must be named \*.zarr"),
         (["a.npy", "-o", "maps.zarr", "--pool", "4"], "--pool does not go with --tile"),
+        (["a.npy", "-o", "maps.zarr", "--restart"], "--restart does not go with --tile"),
         (["a.npy", "-o", "maps.zarr", "--crop", "4"], "--crop does not go with --tile"),
         (["a.npy", "-o", "maps.zarr", "--resize", "4"], "--resize does not go with --tile"),
         (["missing.npy", "-o", "maps.zarr"], "no such file"),

@@ -22,7 +22,8 @@ from dtwpt.cli.extract import extract
 from dtwpt.cli.filters import filters
 from dtwpt.cli.info import info
 from dtwpt.cli.invariance import invariance
-from dtwpt.cli.terminal import FAILED, Stopped, note
+from dtwpt.cli.terminal import FAILED, STOP_SIGNALS, Stopped, note
+from dtwpt.cli.watched import say_over
 
 __all__ = ["cli", "main"]
 
@@ -74,6 +75,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     # What a signal has broken off in the middle of Zarr.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     status = _run(args)
+    say_over()
     if args is None and "ray" in sys.modules:
         # It has been shut down, but on a slow machine its threads may still abort the process
         # while the interpreter takes itself apart: another exit status than the run's.
@@ -110,7 +112,7 @@ def _run(args: list[str] | None) -> int:
 
 
 def _on_stop_signals(handler: Any) -> None:
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    for name in STOP_SIGNALS:
         number = getattr(signal, name, None)  # Windows has not got them all
         # One that is ignored (nohup, a job in the background) stays ignored.
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:

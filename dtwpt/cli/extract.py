@@ -106,7 +106,8 @@ __all__ = ["extract"]
     type=click.Choice(["time", "hash"]),
     default="time",
     show_default=True,
-    help="How to find images that have changed since: by size and time, or by contents (.zarr).",
+    help="How to find images that have changed since: by size and time, or by contents (.zarr). "
+    "hash also compares all that is in the output with its checksums.",
 )
 @click.option(
     "--report",
@@ -118,7 +119,7 @@ __all__ = ["extract"]
     "--settings-from",
     type=click.Path(),
     metavar="OLD",
-    help="Take the settings of an earlier .npz or .zarr; options given beside it win.",
+    help="Take the settings of an earlier output; options given beside it win.",
 )
 @click.option(
     "--tile",
@@ -201,6 +202,8 @@ def extract(
         on_error=on_error or ("skip" if is_store else "stop"),
         report=report,
     )
+    if engine == "ray":
+        job.watch()
     result: FeatureTable | FeatureStore
     if is_store:
         result = to_store(job, restart=restart, retry_skipped=retry_skipped, check=check)

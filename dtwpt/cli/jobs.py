@@ -6,16 +6,26 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dtwpt.cli.terminal import Stopped, note, one_line, plural, quiet_libraries, show_progress
+from dtwpt.cli.terminal import (
+    FAILED,
+    STOP_SIGNALS,
+    Stopped,
+    note,
+    one_line,
+    plural,
+    quiet_libraries,
+    show_progress,
+)
+from dtwpt.cli.watched import watched
 
 if TYPE_CHECKING:
     from dtwpt.extract import FeatureStore, FeatureTable, Settings
 
-__all__ = ["Job", "to_store", "to_table"]
+__all__ = ["Job", "to_store", "to_table", "warnings_as_notes"]
 
 
 @dataclass
@@ -108,6 +118,40 @@ class Job:
             },
         )
 
+    def watch(self) -> None:
+        """Go on in a process of which this one sees the end: Ray may end it without a word."""
+
+        def died(how: str) -> int:
+            message = (
+                f"Ray has ended the run ({how}): its head, or what runs of it on this machine, is "
+                f"gone; {self.kept}"
+            )
+            note(f"dtwpt: {message}")
+            if self.report is not None:
+                self._report_death(self.report, message)
+            return FAILED
+
+        watched(died, STOP_SIGNALS)
+
+    def _report_death(self, path: str, message: str) -> None:
+        from dtwpt.extract.store import open_store
+
+        skipped: list[tuple[str, str]] = []
+        with suppress(OSError, ValueError):  # there is none yet
+            store = open_store(self.output)
+            skipped = list(store.skipped)
+            self.done = len(store.files) + len(skipped)
+            self.total = self.done + len(store.waiting)
+        try:
+            self._write_report(path, "failed", message, lambda: skipped)
+        except OSError as error:
+            note(f"dtwpt: {error}")
+
+    @property
+    def kept(self) -> str:
+        """What becomes of a store when a run ends early."""
+        return f"what is done is kept in {self.output}, the same command goes on from there"
+
 
 @contextmanager
 def warnings_as_notes() -> Iterator[None]:
@@ -164,7 +208,6 @@ def to_store(job: Job, *, restart: bool, retry_skipped: bool, check: str) -> Fea
     job.outputs()
     if job.report is not None and os.path.isfile(job.report):  # of an earlier run, mostly
         check_spared([job.report], iterate_images(job.paths))
-    kept = f"what is done is kept in {job.output}, the same command goes on from there"
 
     def failures() -> Iterator[tuple[str, str]]:
         from dtwpt.extract.store import skipped_of
@@ -194,9 +237,9 @@ def to_store(job: Job, *, restart: bool, retry_skipped: bool, check: str) -> Fea
             )
     except Stopped as stopped:
         if job.before is not None:
-            stopped.outcome = kept
+            stopped.outcome = job.kept
         raise
     except OSError as error:
         if job.before is not None:
-            raise OSError(f"{error.strerror or error}; {kept}") from error
+            raise OSError(f"{error.strerror or error}; {job.kept}") from error
         raise

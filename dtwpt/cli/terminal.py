@@ -14,6 +14,7 @@ __all__ = [
     "FAILED",
     "SHOWN",
     "SOME_SKIPPED",
+    "STOP_SIGNALS",
     "Stopped",
     "cores",
     "need_matplotlib",
@@ -28,6 +29,8 @@ __all__ = [
 #: Exit statuses; 2 is for wrong usage.
 FAILED = 1
 SOME_SKIPPED = 3
+#: Signals that ask to stop.
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 #: Files or kernels that are named on the terminal, of a list that may be long.
 SHOWN = 20

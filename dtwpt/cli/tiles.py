@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
+from dtwpt.cli.jobs import warnings_as_notes
 from dtwpt.cli.options import given
 from dtwpt.cli.terminal import Stopped, note, quiet_libraries, show_progress
 
 __all__ = ["extract_tiles"]
 
 _SETTINGS = ("operator", "depth", "wavelet", "mode", "colour")
-_FOR_TILES = {*_SETTINGS, "paths", "output", "tile", "workers"}
+_FOR_TILES = {*_SETTINGS, "paths", "output", "tile", "workers", "check"}
 
 
 def extract_tiles(ctx: click.Context) -> str:
@@ -44,13 +45,14 @@ def extract_tiles(ctx: click.Context) -> str:
             show(done, total)
 
     try:
-        with quiet_libraries(), show_progress("tile") as show:
+        with quiet_libraries(), warnings_as_notes(), show_progress("tile") as show:
             maps = tiles(
                 paths[0],
                 output,
                 **{name: options[name] for name in _SETTINGS},
                 tile=options["tile"],
                 workers=options["workers"] or None,  # a thread for each core
+                check=options["check"],
                 progress=progress,
             )
     except Stopped as stopped:

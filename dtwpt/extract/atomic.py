@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from typing import BinaryIO
 
-__all__ = ["check_writable", "replacing"]
+__all__ = [
+    "check_writable",
+    "new_folder",
+    "remove_abandoned",
+    "replacing",
+    "sync_folder",
+    "temporary_beside",
+]
+
+_TEMPORARY = re.compile(r"\.dtwpt-[0-9a-f]{16}\.tmp")
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -26,7 +36,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     if os.path.exists(target) and not os.access(target, os.W_OK):
         raise PermissionError(f"cannot write the output {shown!r}: it is read-only")
     # Only trying tells: there are read-only disks, access lists, root.
-    probe = _temporary(folder)
+    probe = temporary_beside(target)
     try:
         with open(probe, "xb"):
             pass
@@ -50,21 +60,91 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     check_writable(path)
     target = os.path.realpath(path)  # through a link to the file it means
-    temporary = _temporary(os.path.dirname(target))
+    remove_abandoned(os.path.dirname(target))
+    temporary = ""
     try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
+        while True:
+            temporary = temporary_beside(target)
+            with open(temporary, "xb") as file:
+                if not _claim(file.fileno(), temporary):
+                    continue
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copymode(target, temporary)
+                if os.name != "nt":  # where an open file cannot be moved
+                    os.replace(temporary, target)
+            break
+        if os.name == "nt":
+            os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+    sync_folder(os.path.dirname(target))
 
 
-def _temporary(folder: str) -> str:
-    # In the same folder, hence on the same disk, without which there is no atomic replacement.
-    return os.path.join(folder, f".dtwpt-{secrets.token_hex(8)}.tmp")
+def sync_folder(path: str | os.PathLike[str]) -> None:
+    """Have the system write down which files a folder holds."""
+    if os.name == "nt":  # which does so by itself, and opens no folders
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def temporary_beside(target: str) -> str:
+    """Return a name in the same folder, hence on the same disk, without which nothing is atomic."""
+    return os.path.join(os.path.dirname(target), f".dtwpt-{secrets.token_hex(8)}.tmp")
+
+
+@contextlib.contextmanager
+def new_folder(target: str) -> Iterator[str]:
+    """Make a folder beside a target, that is taken for abandoned once its process is gone."""
+    while True:
+        path = temporary_beside(target)
+        os.mkdir(path)
+        if os.name == "nt":  # has no such thing as an open folder
+            yield path
+            return
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            if _claim(handle, path):
+                yield path
+                return
+        finally:
+            os.close(handle)
+
+
+def remove_abandoned(folder: str) -> None:
+    """Remove temporary files and folders of killed processes, which hold no lock any more."""
+    for name in filter(_TEMPORARY.fullmatch, os.listdir(folder)):
+        path = os.path.join(folder, name)
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                if _claim(handle, path, wait=False):
+                    shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+            finally:
+                os.close(handle)
+
+
+def _claim(number: int, path: str, wait: bool = True) -> bool:
+    """Lock an open file, until it is closed; False if it is another's, or its name no more."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where what is in use cannot be removed
+        return True
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:  # held, or a file system without locks, where nothing is ever removed
+        return wait
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(number), os.stat(path))
+    return False

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ except ImportError as error:
         'pip install "dtwpt[extract]"'
     ) from error
 
+from dtwpt.extract.atomic import sync_folder
+
 __all__ = [
     "DurableStore",
     "FileLock",
@@ -36,22 +39,10 @@ __all__ = [
     "Timeout",
     "ZstdCodec",
     "remove_partial",
-    "sync_folder",
     "zarr",
 ]
 
 _PARTIAL = ".partial"
-
-
-def sync_folder(path: str | os.PathLike[str]) -> None:
-    """Have the system write down which files a folder holds."""
-    if os.name == "nt":  # which does so by itself, and opens no folders
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def remove_partial(path: str | os.PathLike[str]) -> None:
@@ -92,6 +83,8 @@ def _write(path: Path, value: Buffer) -> None:
             file.write(value.as_buffer_like())
             file.flush()
             os.fsync(file.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

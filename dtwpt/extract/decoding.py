@@ -28,6 +28,9 @@ _AHEAD = 4
 _FALSE_STARTS = 3
 # Processes that may end at one file: more than one, as they may be killed for others' sake.
 _TRIES = 3
+# Seconds that this process may be too busy to look at the others. After more it has been suspended,
+# as they have, by Ctrl-Z or with the machine: that is no time of reading.
+_MOST_BUSY = 5.0
 # What a pipe is enlarged to where the system allows it: an image goes through in fewer steps.
 _PIPE_BYTES = 1 << 20
 
@@ -74,6 +77,7 @@ class Decoders:
         self._watched, self._held = self._context.Pipe(duplex=False)
         self._arguments = (settings, hashes, self._watched)
         self._timeout = timeout
+        self._looked = time.monotonic()
         self._false_starts = 0
         self._deaths: dict[int, int] = {}  # processes that have ended at a file
         self._put_off: deque[Task] = deque()
@@ -127,6 +131,11 @@ class Decoders:
 
     def waitables(self, all_of_them: bool, row: int | None) -> list[Connection]:
         """Return what to wait for: all processes, or only the one that has a task's number."""
+        now = time.monotonic()
+        pause, self._looked = now - self._looked, now
+        if pause > _MOST_BUSY:
+            for decoder in self._decoders:
+                decoder.since += pause
         return [
             decoder.results
             for decoder in self._decoders
@@ -189,6 +198,11 @@ class Decoders:
         how = _how(decoder.process)
         if not decoder.ready:
             self._false_starts += 1
+            if self._false_starts >= _FALSE_STARTS and (decoder.process.exitcode or 0) < 0:
+                raise WorkerError(
+                    f"worker processes were killed before they had started ({how}): use fewer "
+                    "workers, or see what kills them"
+                )
             if self._false_starts >= _FALSE_STARTS:
                 raise WorkerError(
                     f"a worker process ended before it had started ({how}); a script that uses "

@@ -61,7 +61,12 @@ def stamp_of(path: str, contents: bool = False) -> Stamp:
             while block := file.read(1 << 20):
                 digesting.update(block)
             digest = digesting.digest()
-    return Stamp(status.st_size, status.st_mtime_ns, digest)
+    return Stamp(status.st_size, _as_int64(status.st_mtime_ns), digest)
+
+
+def _as_int64(number: int) -> int:
+    """Return a number as databases have it: years after 2262 are too large, and some are wrong."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def image_of(path: str, settings: Settings) -> NDArray[np.float32]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dtwpt.extract.apart import check_spared
 from dtwpt.extract.atomic import check_writable, replacing
-from dtwpt.extract.npz import load_npz, load_npz_settings, save_npz
+from dtwpt.extract.npz import load_npz, load_npz_settings, not_features, save_npz, settings_in
 from dtwpt.extract.settings import Settings
-from dtwpt.extract.table import FeatureTable
+from dtwpt.extract.table import FeatureTable, Skipped
 
 if TYPE_CHECKING:
     from dtwpt.extract.store import FeatureStore
@@ -81,11 +84,12 @@ def save(table: FeatureTable, path: str | os.PathLike[str]) -> None:
             ===================  ===============================================================
         ``.npy``
             The matrix of features alone. Beside it, in ``path`` + ``.json``, which is replaced
-            first: ``feature_names``, ``files``, ``settings``, ``made_by`` and ``skipped``.
+            first: ``feature_names``, ``files``, ``settings``, ``made_by``, ``skipped`` and the
+            SHA-256 of the matrix's file, by which :func:`load` knows that they go together.
         ``.parquet``
-            A column ``file`` and one of float32 for each feature; settings, versions and skipped
-            files as JSON in the metadata ``dtwpt``. Needs pyarrow. Bytes of a name that are not
-            text are written as ``\xff``.
+            A column ``file`` and one of float32 for each feature; settings, versions, skipped
+            files and a checksum of everything as JSON in the metadata ``dtwpt``. Needs pyarrow.
+            Bytes of a name that are not text are written as ``\xff``.
 
     Raises
     ------
@@ -122,10 +126,76 @@ def _about(table: FeatureTable) -> dict[str, Any]:
 
 def _save_npy(table: FeatureTable, path: str | os.PathLike[str]) -> None:
     about = {"feature_names": table.feature_names, "files": table.files, **_about(table)}
-    with replacing(_beside(path)) as file:
-        file.write(json.dumps(about, indent=1).encode())
     with replacing(path) as file:
-        np.save(file, table.features, allow_pickle=False)
+        hashed = _Hashed(file)
+        np.save(hashed, table.features, allow_pickle=False)
+        about["features_sha256"] = hashed.digest.hexdigest()
+        about["checksum"] = _sum(about)
+        # It takes its place first: whatever comes between, the two are known not to go together.
+        with replacing(_beside(path)) as beside:
+            beside.write(json.dumps(about, indent=1).encode())
+
+
+class _Hashed:
+    """A file that is written, and the hash of what has been."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        return self._file.write(content)
+
+
+def _sum(about: dict[str, Any], features: NDArray[np.float32] | None = None) -> str:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    if features is not None:
+        digest.update(np.ascontiguousarray(features).data)
+    return digest.hexdigest()
+
+
+def _load_about(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what stands beside a .npy file."""
+    beside = _beside(path)
+    try:
+        with open(beside, "rb") as file:
+            about = json.loads(file.read())
+        if about.pop("checksum") != _sum(about):
+            raise not_features(beside)
+    except FileNotFoundError:
+        if not os.path.exists(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+        raise ValueError(f"{os.fspath(path)!r} lacks {beside!r}, saved with it") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise not_features(beside) from error
+    return dict(about)
+
+
+def _load_npy(path: str | os.PathLike[str]) -> FeatureTable:
+    about = _load_about(path)
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+        if digest.hexdigest() != about["features_sha256"]:
+            raise ValueError(
+                f"{os.fspath(path)!r} is damaged, or of another run than {_beside(path)!r}: a run "
+                "was killed between the two, extract again"
+            )
+        file.seek(0)
+        features = np.load(file, allow_pickle=False)
+    settings, made_by = _settings_in(about, path)
+    skipped = [Skipped(**skipped) for skipped in about["skipped"]]
+    return FeatureTable(
+        features, about["feature_names"], about["files"], settings, skipped, made_by
+    )
+
+
+def _settings_in(
+    about: dict[str, Any], path: str | os.PathLike[str]
+) -> tuple[Settings, dict[str, str]]:
+    return settings_in({**about["settings"], "made_by": about["made_by"]}, path)
 
 
 def _save_parquet(table: FeatureTable, path: str | os.PathLike[str]) -> None:
@@ -136,11 +206,37 @@ def _save_parquet(table: FeatureTable, path: str | os.PathLike[str]) -> None:
     ]
     columns = [pyarrow.array(files, pyarrow.string())]
     columns += [pyarrow.array(np.ascontiguousarray(column)) for column in table.features.T]
-    made = pyarrow.table(columns, names=["file", *table.feature_names])
+    names = ["file", *table.feature_names]
+    about = _about(table)
+    about["checksum"] = _sum({**about, "names": names, "files": files}, table.features)
+    made = pyarrow.table(columns, names=names)
     with replacing(path) as file:
         parquet.write_table(
-            made.replace_schema_metadata({"dtwpt": json.dumps(_about(table))}), file
+            made.replace_schema_metadata({"dtwpt": json.dumps(about)}),
+            file,
+            write_page_checksum=True,
         )
+
+
+def _load_parquet(path: str | os.PathLike[str]) -> FeatureTable:
+    _, parquet = _pyarrow()
+    with open(path, "rb") as file:
+        try:
+            table = parquet.ParquetFile(file, page_checksum_verification=True).read()
+            about = json.loads(table.schema.metadata[b"dtwpt"])
+            checksum = about.pop("checksum")
+            files, *columns = table.columns
+            features = np.empty((table.num_rows, len(columns)), np.float32)
+            for place, column in enumerate(columns):
+                features[:, place] = column.to_numpy()
+            names, files = table.column_names, files.to_pylist()
+            if checksum != _sum({**about, "names": names, "files": files}, features):
+                raise not_features(path)
+        except Exception as error:  # of a damaged file, which may raise anything
+            raise not_features(path) from error
+    settings, made_by = _settings_in(about, path)
+    skipped = [Skipped(**skipped) for skipped in about["skipped"]]
+    return FeatureTable(features, names[1:], files, settings, skipped, made_by)
 
 
 def _pyarrow() -> tuple[Any, Any]:
@@ -152,8 +248,8 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def load(path: str | os.PathLike[str]) -> FeatureTable | FeatureStore:
-    """Load features: a table that :func:`save` saved as .npz, or a store.
+def load(path: str | os.PathLike[str], *, verify: bool = False) -> FeatureTable | FeatureStore:
+    """Load features: a table that :func:`save` saved, or a store.
 
     Both have the attributes ``features``, ``feature_names``, ``files``, ``settings``,
     ``skipped``, ``waiting`` and ``made_by``. The features of a store stay on the disk until they
@@ -162,7 +258,11 @@ def load(path: str | os.PathLike[str]) -> FeatureTable | FeatureStore:
     Parameters
     ----------
     path : path
-        A folder is taken for a store, a file for .npz.
+        A folder is taken for a store, a file for .npz unless it is named *.npy or *.parquet.
+    verify : bool, default: False
+        Read all of a store now, and compare everything in it with its checksums. Without it, that
+        is done with features and paths when they are read, and with up to 100,000 rows of the
+        manifest.
 
     Returns
     -------
@@ -180,8 +280,9 @@ def load(path: str | os.PathLike[str]) -> FeatureTable | FeatureStore:
     if os.path.isdir(path) or is_store_name(path):
         from dtwpt.extract.store import open_store
 
-        return open_store(path)
-    return load_npz(path)
+        return open_store(path, verify=verify)
+    loaders = {".npy": _load_npy, ".parquet": _load_parquet}
+    return loaders.get(_suffix(path), load_npz)(path)
 
 
 def load_settings(path: str | os.PathLike[str]) -> tuple[Settings, dict[str, str]]:
@@ -209,4 +310,9 @@ def load_settings(path: str | os.PathLike[str]) -> tuple[Settings, dict[str, str
 
         header = read_header(os.fspath(path))
         return header.settings, header.made_by
+    if _suffix(path) == ".npy":
+        return _settings_in(_load_about(path), path)
+    if _suffix(path) == ".parquet":
+        table = _load_parquet(path)
+        return table.settings, table.made_by
     return load_npz_settings(path)

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dtwpt.extract.atomic import sync_folder
 from dtwpt.extract.chunks import (
     DurableStore,
     FileLock,
     Timeout,
     ZstdCodec,
     remove_partial,
-    sync_folder,
     zarr,
 )
 from dtwpt.extract.decoding import Task
@@ -37,14 +37,17 @@ from dtwpt.extract.store import (
     FEATURES,
     MANIFEST,
     MANIFEST_FILE,
+    VERSION,
     Header,
     StoredLayout,
     beside,
     names_damage,
     names_sqlite,
+    not_whole,
     open_features,
     read_header,
     shard_name,
+    sum_of,
     with_sum,
 )
 from dtwpt.extract.table import versions
@@ -64,7 +67,7 @@ _LEAST_PAUSE, _MOST_PAUSE, _PAUSE_PER_SECOND = 0.5, 60.0, 20.0
 class _Pending(NamedTuple):
     row: int
     features: NDArray[np.float32] | None
-    reason: str | None
+    reason: str
     stamp: Stamp
 
 
@@ -152,7 +155,9 @@ class StoreWriter:
             self._lock(self._target)
             if not restart and header is not None:
                 _check_same(self.path, header, settings, device)
-                self._open(self._target)
+                self._open(self._target, header)
+                if not header.sealed:
+                    header = self._seal(header)
                 self._continued_by(header, versions(device))
                 return
             _check_nothing_else(self.path)
@@ -175,6 +180,28 @@ class StoreWriter:
                 with_sum(replace(header, continued_by=(*header.continued_by, now)).attributes())
             )
 
+    def _seal(self, header: Header) -> Header:
+        """Take the checksums of a store that has none yet; interrupted, it begins again."""
+        header = replace(header, version=VERSION)
+        manifest = self._open_manifest
+        size = self._array.shards[0] if self._array is not None else 1
+        with names_sqlite(self.path), self._naming_the_disk():
+            manifest.take_up_sums(header.identity)
+            for shard, _ in manifest.shards(size):
+                start, stop = shard * size, (shard + 1) * size
+                rows = list(manifest.done(start, stop))
+                sums: dict[int, int] = {}
+                if rows and self._array is not None:
+                    block, _ = self._readable(shard)
+                    whole = ~not_whole(block, None)
+                    sums = {row: sum_of(block[row - start]) for row in rows if whole[row - start]}
+                manifest.wait_again(set(rows) - set(sums))
+                manifest.set_sums(start, stop, sums.items())
+            self._group.update_attributes(with_sum(header.attributes()))
+            manifest.close()
+            self._manifest = Manifest(self._manifest_file, header.sealed, write=True)
+        return header
+
     def _lock(self, folder: str) -> None:
         before = os.stat(folder).st_ino
         lock = FileLock(os.path.join(folder, _LOCK_FILE), timeout=0, thread_local=False)
@@ -189,7 +216,7 @@ class StoreWriter:
         if os.stat(folder).st_ino != before:  # replaced while this one was about to take it
             raise StoreBusyError(busy)
 
-    def _open(self, folder: str) -> None:
+    def _open(self, folder: str, header: Header) -> None:
         manifest_file = os.path.join(folder, MANIFEST_FILE)
         for part in (folder, os.path.dirname(manifest_file), manifest_file):
             # SQLite would only say so once there is something to write.
@@ -201,8 +228,9 @@ class StoreWriter:
         except OSError as error:
             raise _cannot_write(self.path, error) from error
         with names_sqlite(self.path):
-            self._manifest = Manifest(manifest_file)
+            self._manifest = Manifest(manifest_file, header.sealed, write=True)
             self._manifest.check()
+        self._header = header
         store = DurableStore(folder)
         with names_damage(self.path, "zarr.json"):
             self._group = zarr.open_group(store, mode="r+", zarr_format=3)
@@ -219,7 +247,7 @@ class StoreWriter:
         folder, name = os.path.split(self._target)
         self._fresh = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.new")
         try:
-            os.mkdir(self._fresh)
+            os.mkdir(self._fresh, 0o700)  # until it is in its place, nobody puts anything into it
         except OSError as error:
             fresh, self._fresh = self._fresh, ""
             error.filename = fresh
@@ -237,8 +265,8 @@ class StoreWriter:
         )
         group.update_attributes(with_sum(header.attributes()))
         with names_sqlite(self.path):
-            Manifest.create(os.path.join(self._fresh, MANIFEST_FILE)).close()
-        self._open(self._fresh)
+            Manifest.create(os.path.join(self._fresh, MANIFEST_FILE), header.identity)
+        self._open(self._fresh, header)
 
     def plan(
         self, paths: Iterable[str], *, check: str = "time", retry_skipped: bool = False
@@ -265,6 +293,8 @@ class StoreWriter:
             raise error.cause from None
         if not self._fresh:
             with names_sqlite(self.path), self._naming_the_disk():
+                if check == "hash":
+                    self._open_manifest.check(every_row=True)
                 self._mend(thoroughly=check == "hash")
         if self._array is None and self._settings.final_size() is not None:
             self._create_array(self._settings.final_size() or (1, 1))
@@ -275,42 +305,76 @@ class StoreWriter:
     def _mend(self, thoroughly: bool) -> None:
         """Take up rows again that are marked done and are not there.
 
-        Shards that will be written to are read, and with ``thoroughly`` all; of the others it only
-        counts that they are there.
+        Shards that will be written to are read, all of them with ``thoroughly``; of the others it
+        only counts that they are there.
         """
         manifest = self._open_manifest
         size = self._array.shards[0] if self._array is not None else self._rows or 1
         for shard, waits in manifest.shards(size):
-            done = manifest.done(shard * size, (shard + 1) * size)
+            start = shard * size
+            done = manifest.done(start, start + size)
             file = os.path.join(self._target, *shard_name(shard).split("/"))
             there = self._array is not None and os.path.isfile(file)
+            lost = [] if there else list(done)
             if there and (waits or thoroughly):
-                lost = [
-                    row for row, whole in zip(done, self._whole(done), strict=True) if not whole
-                ]
-            else:
-                lost = [] if there else done
-            if not lost:
-                continue
-            manifest.wait_again(lost)
-            if there and len(lost) == len(done):
-                os.unlink(file)  # nothing in it can be read
-            name = shard_name(shard) if self._array is not None else FEATURES
-            warnings.warn(
-                f"{self.path!r}: {name} is {'damaged' if there else 'missing'}: "
-                f"{len(lost)} images that were done are done again",
-                StoreWarning,
-                stacklevel=4,
-            )
+                block, whole = self._readable(shard)
+                rows = np.array(list(done), np.int64)
+                wrong = not_whole(block[rows - start], np.array(list(done.values()), np.int64))
+                lost = rows[wrong].tolist()
+            if lost:
+                # First: whatever becomes of the shard, a later run comes here again.
+                manifest.wait_again(lost)
+            if there and (waits or thoroughly) and not whole:
+                # Nothing can be written beside what cannot be read.
+                self._replace_shard(shard, block if len(lost) < len(done) else None)
+            if lost:
+                name = shard_name(shard) if self._array is not None else FEATURES
+                warnings.warn(
+                    f"{self.path!r}: {name} is {'damaged' if there else 'missing'}: "
+                    f"{len(lost)} images that were done are done again",
+                    StoreWarning,
+                    stacklevel=4,
+                )
 
-    def _whole(self, rows: list[int]) -> list[bool]:
-        """Return for rows of one shard whether they can be read; features are finite."""
+    def _readable(self, shard: int) -> tuple[NDArray[np.float32], bool]:
+        """Return the rows of a shard, NaN where they cannot be read, and whether all can be."""
+        size, length = self._array.shards
+        start, step = shard * size, self._array.chunks[0]
+        block = np.full((size, length), np.nan, np.float32)
+        whole = self._read_into(block, start)
+        if not whole:
+            block[:] = np.nan
+            for first in range(0, size, step):
+                self._read_into(block[first : first + step], start + first)
+        return block, whole
+
+    def _read_into(self, block: NDArray[np.float32], start: int) -> bool:
+        """Fill a block with the rows from one on, as far as there are; False if it is damaged."""
         try:
             with names_damage(self.path, ""):
-                block = self._array[rows[0] : rows[-1] + 1]
+                values = self._array[start : start + len(block)]
         except ValueError:
-            return [False] * len(rows)
-        return [bool(np.isfinite(block[row - rows[0]]).all()) for row in rows]
+            return False
+        except OSError as error:
+            if error.errno != errno.EIO:  # a bad place on the disk is damage like any other
+                raise
+            return False
+        block[: len(values)] = values
+        return True
+
+    def _replace_shard(self, shard: int, block: NDArray[np.float32] | None) -> None:
+        """Put another shard in the place of one, in one step, or none."""
+        name = shard_name(shard)
+        if block is None:
+            os.unlink(os.path.join(self._target, *name.split("/")))
+            return
+        # Zarr would want to read the old one.
+        files: dict[str, Any] = {}
+        array = zarr.create_array(
+            zarr.storage.MemoryStore(files), **_layout(self._array.chunks, self._array.shards)
+        )
+        array[:] = block
+        DurableStore(self._target).set_sync(name, files["c/0/0"])
 
     @property
     def _open_manifest(self) -> Manifest:
@@ -333,7 +397,12 @@ class StoreWriter:
         if os.path.lexists(self._target):
             if len(self._locks) == 1:  # it was not there at the beginning
                 raise StoreBusyError(f"another process is writing to {self.path!r}")
+            shutil.copymode(self._target, fresh)
             os.rename(self._target, old)
+        else:
+            shutil.copymode(os.path.join(fresh, MANIFEST), fresh)  # those of any new folder
+        sync_folder(os.path.join(fresh, MANIFEST))
+        sync_folder(fresh)
         try:
             os.rename(fresh, self._target)
         except OSError as error:
@@ -343,7 +412,7 @@ class StoreWriter:
         sync_folder(folder)
         self._fresh = ""
         size = self._size
-        self._open(self._target)
+        self._open(self._target, self._header)
         self._size = size
         if os.path.lexists(old):
             _discard(old)
@@ -355,17 +424,9 @@ class StoreWriter:
             attributes["feature_names"] = self._settings.names(size)
         rows_per_shard = _power_of_two(_SHARD_BYTES // (4 * length))
         rows_per_chunk = max(1, rows_per_shard // _CHUNKS_PER_SHARD)
-        self._array = self._group.create_array(
-            FEATURES,
-            shape=(self._rows, length),
-            dtype="float32",
-            chunks=(rows_per_chunk, length),
-            shards=(rows_per_shard, length),
-            compressors=[ZstdCodec(level=3, checksum=True)],
-            fill_value=float("nan"),
-            dimension_names=("image", "feature"),
-            attributes=attributes,
-        )
+        layout = _layout((rows_per_chunk, length), (rows_per_shard, length))
+        layout["shape"] = (self._rows, length)
+        self._array = self._group.create_array(FEATURES, **layout, attributes=attributes)
         self._size = size
 
     # Filling ------------------------------------------------------------------------------------
@@ -399,7 +460,8 @@ class StoreWriter:
                 result = self._another_size(row, result.size)
         if isinstance(result, Row):
             # A copy: what it is a row of may be much larger.
-            self._pending.append(_Pending(row, result.features.copy(), None, stamp))
+            features = np.array(result.features, np.float32)
+            self._pending.append(_Pending(row, features, "", stamp))
             self._pending_bytes += result.features.nbytes
         else:
             self._pending.append(_Pending(row, None, result.reason, stamp))
@@ -468,7 +530,8 @@ class StoreWriter:
                 if done:
                     self._write_rows(done)
                 self._open_manifest.finish(
-                    (row, reason, stamp) for row, _, reason, stamp in pending
+                    (row, reason if features is None else sum_of(features), stamp)
+                    for row, features, reason, stamp in pending
                 )
         except BaseException:
             self._broken = True
@@ -528,6 +591,19 @@ class StoreWriter:
             with contextlib.suppress(OSError):
                 _discard(self._fresh)
             self._fresh = ""
+
+
+def _layout(chunks: tuple[int, int], shards: tuple[int, int]) -> dict[str, Any]:
+    """Return how features are stored, for an array of one shard."""
+    return {
+        "shape": shards,
+        "dtype": "float32",
+        "chunks": chunks,
+        "shards": shards,
+        "compressors": [ZstdCodec(level=3, checksum=True)],
+        "fill_value": float("nan"),
+        "dimension_names": ("image", "feature"),
+    }
 
 
 def _power_of_two(number: int) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +23,15 @@ __all__ = ["Manifest", "Plan", "State", "StoreBusyError", "StoreWarning"]
 _PATIENCE = 60.0
 # Inputs that are fetched at a time, so that no reader ever holds up the writer.
 _PAGE = 1000
+# Rows that are written in one transaction, and seconds of comparing files that a kill may lose:
+# readers wait for a commit, and only so long.
+_MOST_ROWS = 20_000
+_COMPARED = 1.0
+# Rows whose checksums are looked at without being asked: about a quarter of a second.
+_CHEAP = 100_000
 
 _SCHEMA = """
+CREATE TABLE store (identity TEXT NOT NULL);
 CREATE TABLE inputs (
     row INTEGER PRIMARY KEY,
     key BLOB NOT NULL UNIQUE,  -- absolute path
@@ -31,10 +40,21 @@ CREATE TABLE inputs (
     reason TEXT,
     size INTEGER,
     mtime_ns INTEGER,
-    sha256 BLOB
-)
+    sha256 BLOB,
+    features_sum INTEGER,      -- CRC-32 of the features of a row that is done
+    row_sum INTEGER            -- and of all that stands before it
+);
 """
-
+_COLUMNS = "row, key, path, state, reason, size, mtime_ns, sha256, features_sum"
+# Whatever a writer changes gets its checksum with it.
+_TRIGGERS = f"""
+CREATE TEMP TRIGGER sum_new AFTER INSERT ON main.inputs BEGIN
+    UPDATE inputs SET row_sum = sum_of({_COLUMNS}) WHERE row = new.row;
+END;
+CREATE TEMP TRIGGER sum_changed AFTER UPDATE OF {_COLUMNS} ON main.inputs BEGIN
+    UPDATE inputs SET row_sum = sum_of({_COLUMNS}) WHERE row = new.row;
+END;
+"""
 
 _WRONG_TYPES = """
 SELECT row FROM inputs WHERE typeof(row) != 'integer' OR typeof(key) != 'blob'
@@ -44,6 +64,14 @@ OR typeof(size) NOT IN ('integer', 'null') OR typeof(mtime_ns) NOT IN ('integer'
 OR typeof(sha256) NOT IN ('blob', 'null')
 LIMIT 1
 """
+_LACKS_SUMS = """
+SELECT row FROM inputs WHERE typeof(row_sum) != 'integer' OR (state = 1) !=
+(typeof(features_sum) = 'integer') LIMIT 1
+"""
+
+
+# A row of which the values on the disk count for nothing any more.
+_WAIT = "UPDATE inputs SET state = 0, reason = NULL, features_sum = NULL WHERE row = ?"
 
 
 class StoreBusyError(OSError):
@@ -70,6 +98,15 @@ class Plan(NamedTuple):
     retried: int
 
 
+class States(NamedTuple):
+    """Rows and states in order of the absolute paths, checksums of features by row, and reasons."""
+
+    rows: NDArray[np.int64]
+    states: NDArray[np.int8]
+    sums: NDArray[np.int64]
+    reasons: list[tuple[int, str]]
+
+
 class Manifest:
     """The manifest of one store, open.
 
@@ -79,14 +116,18 @@ class Manifest:
     ----------
     path : str
         The file, which exists.
+    identity : str, optional
+        That of the store, of which it has to be, if its rows have checksums.
+    write : bool
+        Whether it will be written to.
 
     Raises
     ------
     sqlite3.Error
-        If it is damaged or cannot be read.
+        If it is damaged, that of another store, or cannot be read.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, identity: str | None = None, *, write: bool = False) -> None:
         # A reader may have to undo what a killed writer left half done, hence to write.
         mode = "rw" if os.access(path, os.W_OK) else "ro"
         uri = f"file:{_quoted(os.path.abspath(path))}?mode={mode}"
@@ -95,12 +136,30 @@ class Manifest:
             uri, timeout=_PATIENCE, isolation_level=None, uri=True, check_same_thread=False
         )
 
+        self._sums = identity is not None
+        try:
+            if identity is not None:
+                found = self._database.execute("SELECT identity FROM store").fetchall()
+                if found != [(identity,)]:
+                    raise sqlite3.DatabaseError("it is that of another store")
+            if write:
+                # So that a commit outlives a power cut right after it: of the folder, too.
+                self._database.execute("PRAGMA synchronous = EXTRA")
+                # What does not fit into the cache would otherwise lock readers out.
+                self._database.execute("PRAGMA cache_spill = OFF")
+                self._database.create_function("sum_of", -1, _sum_of, deterministic=True)
+                if self._sums:
+                    self._database.executescript(_TRIGGERS)
+        except BaseException:
+            self._database.close()
+            raise
+
     @classmethod
-    def create(cls, path: str) -> Manifest:
-        """Return a new, empty manifest."""
+    def create(cls, path: str, identity: str) -> None:
+        """Make a new, empty manifest."""
         with closing(sqlite3.connect(path, isolation_level=None)) as database:
-            database.execute(_SCHEMA)
-        return cls(path)
+            database.executescript(_SCHEMA)
+            database.execute("INSERT INTO store VALUES (?)", (identity,))
 
     def close(self) -> None:
         """Close the file."""
@@ -112,25 +171,62 @@ class Manifest:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def check(self) -> None:
-        """Raise a sqlite3.Error if the file is not a sound manifest."""
-        self._database.execute("SELECT row, key, path, state FROM inputs LIMIT 1").fetchall()
+    def check(self, *, every_row: bool = False) -> None:
+        """Raise a sqlite3.Error if the file is not a sound manifest.
+
+        Checksums of rows are compared with ``every_row``, and where there are few.
+        """
+        columns = f"{_COLUMNS}, row_sum" if self._sums else "row, key, path, state"
+        self._database.execute(f"SELECT {columns} FROM inputs LIMIT 1").fetchall()
         (verdict,) = self._database.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
         self._check_types()
+        (count,) = self._database.execute("SELECT count(*) FROM inputs").fetchone()
+        if every_row or count <= _CHEAP:
+            for _ in self._checked():
+                pass
 
     def _check_types(self) -> None:
         """Raise a sqlite3.Error if a row holds what is never written: SQLite takes anything."""
         wrong = self._database.execute(_WRONG_TYPES).fetchone()
+        if wrong is None and self._sums:
+            wrong = self._database.execute(_LACKS_SUMS).fetchone()
         if wrong is not None:
             raise sqlite3.DatabaseError(f"row {wrong[0]!r} is of other types")
+
+    def _checked(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the columns of all rows, by row, compared with their checksums."""
+        if not self._sums:
+            yield from self._pages(_COLUMNS.removesuffix(", features_sum"), "1")
+            return
+        for *values, row_sum in self._pages(f"{_COLUMNS}, row_sum", "1"):
+            if _sum_of(*values) != row_sum:
+                raise sqlite3.DatabaseError(f"row {values[0]!r} has been changed")
+            yield tuple(values)
+
+    def _pages(self, columns: str, condition: str) -> Iterator[tuple[Any, ...]]:
+        """Yield columns of rows, by row, a page at a time, so that nobody is held up meanwhile.
+
+        The first one has to be the row.
+        """
+        start = -1
+        while True:
+            page = self._database.execute(
+                f"SELECT {columns} FROM inputs WHERE row > ? AND ({condition}) "
+                "ORDER BY row LIMIT ?",
+                (start, _PAGE),
+            ).fetchall()
+            yield from page
+            if len(page) < _PAGE:
+                return
+            start = page[-1][0]
 
     # Writing ------------------------------------------------------------------------------------
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
+    def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
+        self._database.execute(f"BEGIN {kind}")
         try:
             yield
             self._database.execute("COMMIT")
@@ -159,9 +255,9 @@ class Manifest:
         resize : callable
             Called with the number of rows before they are written down.
         """
-        with self._transaction():
-            execute = self._database.execute
-            execute("CREATE TEMP TABLE IF NOT EXISTS found (key BLOB PRIMARY KEY, path BLOB)")
+        execute = self._database.execute
+        execute("CREATE TEMP TABLE IF NOT EXISTS found (key BLOB PRIMARY KEY, path BLOB)")
+        with self._transaction("DEFERRED"):  # of the temporary database alone
             execute("DELETE FROM found")
             self._database.executemany(
                 # Of several names of one file, the same one in whatever order they come.
@@ -169,82 +265,120 @@ class Manifest:
                 "ON CONFLICT (key) DO UPDATE SET path = min(path, excluded.path)",
                 ((os.fsencode(key), os.fsencode(path)) for key, path in with_keys(paths)),
             )
-            execute(
-                "UPDATE inputs SET path = found.path FROM found "
-                "WHERE inputs.key = found.key AND inputs.path != found.path"
-            )
-            (last,) = execute("SELECT coalesce(max(row), -1) FROM inputs").fetchone()
-            changed = sum(
-                self._take_up_changed(row, key, Stamp(size, mtime_ns, sha256), hashes)
-                for row, key, size, mtime_ns, sha256 in self._known_inputs(last)
-            )
-            retried = 0
-            if retry_skipped:
+        # From here on in short steps: readers wait for each, and a kill loses one.
+        (last,) = execute("SELECT coalesce(max(row), -1) FROM inputs").fetchone()
+        for start in range(0, last + 1, _MOST_ROWS):
+            with self._transaction():
+                execute(
+                    "UPDATE inputs SET path = (SELECT path FROM found WHERE found.key = inputs.key)"
+                    " WHERE row >= ? AND row < ? AND EXISTS (SELECT 1 FROM found "
+                    "WHERE found.key = inputs.key AND found.path != inputs.path)",
+                    (start, start + _MOST_ROWS),
+                )
+        changed = self._take_up_changed(last, hashes)
+        retried = 0
+        if retry_skipped:
+            with self._transaction():
                 retried = execute(
                     "UPDATE inputs SET state = 0, reason = NULL WHERE state = 2"
                 ).rowcount
-            new = execute(
-                "INSERT INTO inputs (row, key, path, state) "
-                "SELECT ? + row_number() OVER (ORDER BY key), key, path, 0 FROM found "
-                "WHERE key NOT IN (SELECT key FROM inputs)",
-                (last,),
-            ).rowcount
-            execute("DELETE FROM found")
-            resize(last + 1 + new)
+        new = self._take_up_new(last, resize)
+        execute("DELETE FROM found")
         return Plan(new, changed, retried)
 
-    def _known_inputs(self, last: int) -> Iterator[tuple[int, bytes, int, int, bytes]]:
-        """Yield the inputs among the found ones that are finished."""
-        start = -1
-        while start < last:
+    def _take_up_new(self, last: int, resize: Callable[[int], None]) -> int:
+        new, after = 0, b""
+        while True:
             page = self._database.execute(
-                "SELECT row, inputs.key, size, mtime_ns, sha256 FROM inputs CROSS JOIN found "
-                "ON inputs.key = found.key WHERE row > ? AND state != 0 ORDER BY row LIMIT ?",
-                (start, _PAGE),
+                "SELECT key, path FROM found WHERE key > ? AND key NOT IN (SELECT key FROM inputs) "
+                "ORDER BY key LIMIT ?",
+                (after, _MOST_ROWS),
             ).fetchall()
+            # Before the manifest knows of them.
+            resize(last + 1 + new + len(page))
             if not page:
-                return
-            yield from page
-            start = page[-1][0]
+                return new
+            with self._transaction():
+                self._database.executemany(
+                    "INSERT INTO inputs (row, key, path, state) VALUES (?, ?, ?, 0)",
+                    ((row, *pair) for row, pair in enumerate(page, last + 1 + new)),
+                )
+            new, after = new + len(page), page[-1][0]
 
-    def _take_up_changed(self, row: int, key: bytes, before: Stamp, hashes: bool) -> bool:
-        now = stamp_of(os.fsdecode(key))
-        same_times = (now.size, now.mtime_ns) == (before.size, before.mtime_ns)
-        if hashes and now.size is not None and now.size == before.size:
-            if before.sha256 is None and same_times:  # not asked for until now
-                digest = stamp_of(os.fsdecode(key), contents=True).sha256
-                self._database.execute("UPDATE inputs SET sha256 = ? WHERE row = ?", (digest, row))
-                return False
-            now = stamp_of(os.fsdecode(key), contents=True)
-            if now.sha256 is not None and now.sha256 == before.sha256:
-                return False
-        elif same_times:
-            return False
-        self._database.execute("UPDATE inputs SET state = 0, reason = NULL WHERE row = ?", (row,))
-        return True
+    def _take_up_changed(self, last: int, hashes: bool) -> int:
+        """Compare the inputs that are finished and were found with their files."""
+        changed: list[tuple[int]] = []
+        hashed: list[tuple[bytes | None, int]] = []
+        count = 0
+        since = time.monotonic()
+
+        def write_down() -> None:
+            nonlocal count, since
+            if changed or hashed:
+                with self._transaction():
+                    self._database.executemany(_WAIT, changed)
+                    self._database.executemany("UPDATE inputs SET sha256 = ? WHERE row = ?", hashed)
+            count += len(changed)
+            changed.clear()
+            hashed.clear()
+            since = time.monotonic()
+
+        for row, key, *before in self._pages(
+            "row, key, size, mtime_ns, sha256",
+            f"row <= {last} AND state != 0 AND +key IN (SELECT key FROM found)",
+        ):
+            verdict = _compare(os.fsdecode(key), Stamp(*before), hashes)
+            if verdict is True:
+                changed.append((row,))
+            elif verdict is not False:
+                hashed.append((verdict, row))
+            if len(changed) + len(hashed) >= _MOST_ROWS or time.monotonic() - since > _COMPARED:
+                write_down()
+        write_down()
+        return count
 
     def wait_again(self, rows: Iterable[int]) -> None:
         """Take up rows again, all of them or none."""
         with self._transaction():
-            self._database.executemany(
-                "UPDATE inputs SET state = 0, reason = NULL WHERE row = ?", ((row,) for row in rows)
-            )
+            self._database.executemany(_WAIT, ((row,) for row in rows))
 
-    def finish(self, results: Iterable[tuple[int, str | None, Stamp]]) -> None:
-        """Write down rows that are done (reason None) or skipped, all of them or none."""
+    def finish(self, results: Iterable[tuple[int, str | int, Stamp]]) -> None:
+        """Write down rows, all of them or none.
+
+        Each comes with the checksum of its features, or the reason why it is skipped.
+        """
         with self._transaction():
             self._database.executemany(
-                "UPDATE inputs SET state = ?, reason = ?, size = ?, mtime_ns = ?, sha256 = ? "
-                "WHERE row = ?",
+                "UPDATE inputs SET state = ?, reason = ?, features_sum = ?, size = ?, "
+                "mtime_ns = ?, sha256 = ? WHERE row = ?",
                 (
-                    (
-                        State.DONE if reason is None else State.SKIPPED,
-                        reason if reason is None else _text(reason),
-                        *stamp,
-                        row,
-                    )
-                    for row, reason, stamp in results
+                    (State.SKIPPED, _text(result), None, *stamp, row)
+                    if isinstance(result, str)
+                    else (State.DONE, None, result, *stamp, row)
+                    for row, result, stamp in results
                 ),
+            )
+
+    def take_up_sums(self, identity: str) -> None:
+        """Make room for checksums in a manifest that has none yet; :meth:`set_sums` fills it."""
+        with self._transaction():
+            columns = {row[1] for row in self._database.execute("PRAGMA table_info(inputs)")}
+            for name in {"features_sum", "row_sum"} - columns:
+                self._database.execute(f"ALTER TABLE inputs ADD COLUMN {name} INTEGER")
+            self._database.execute("DROP TABLE IF EXISTS store")
+            self._database.execute("CREATE TABLE store (identity TEXT NOT NULL)")
+            self._database.execute("INSERT INTO store VALUES (?)", (identity,))
+
+    def set_sums(self, start: int, stop: int, sums: Iterable[tuple[int, int]]) -> None:
+        """Write down the checksums of features, and of all rows from one to before another."""
+        with self._transaction():
+            self._database.executemany(
+                "UPDATE inputs SET features_sum = ? WHERE row = ?",
+                ((features_sum, row) for row, features_sum in sums),
+            )
+            self._database.execute(
+                f"UPDATE inputs SET row_sum = sum_of({_COLUMNS}) WHERE row >= ? AND row < ?",
+                (start, stop),
             )
 
     # Reading ------------------------------------------------------------------------------------
@@ -260,62 +394,57 @@ class Manifest:
 
     def waiting(self) -> Iterator[tuple[int, str]]:
         """Yield row and absolute path of what is waiting, by row, while it may become less."""
-        start = -1
-        while True:
-            page = self._database.execute(
-                "SELECT row, key FROM inputs WHERE row > ? AND state = 0 ORDER BY row LIMIT ?",
-                (start, _PAGE),
-            ).fetchall()
-            if not page:
-                return
-            for row, key in page:
-                yield row, os.fsdecode(key)
-            start = page[-1][0]
+        for row, key in self._pages("row, key", "state = 0"):
+            yield row, os.fsdecode(key)
 
-    def done(self, start: int, stop: int) -> list[int]:
-        """Return the rows that are done, of those from one to before another."""
-        return [
-            row
-            for (row,) in self._database.execute(
-                "SELECT row FROM inputs WHERE row >= ? AND row < ? AND state = 1 ORDER BY row",
+    def done(self, start: int, stop: int) -> dict[int, int | None]:
+        """Return the rows that are done, from one to before another, with their checksums."""
+        column = "features_sum" if self._sums else "NULL"
+        return dict(
+            self._database.execute(
+                f"SELECT row, {column} FROM inputs WHERE row >= ? AND row < ? AND state = 1 "
+                "ORDER BY row",
                 (start, stop),
             )
-        ]
+        )
 
     def shards(self, size: int) -> list[tuple[int, bool]]:
-        """Return the shards, of ``size`` rows each, with a row that is done, and if one waits."""
+        """Return the shards of ``size`` rows each, and for each whether a row of it waits."""
         return [
             (shard, bool(waits))
             for shard, waits in self._database.execute(
-                "SELECT row / ? AS shard, max(state = 0) FROM inputs GROUP BY shard "
-                "HAVING max(state = 1) ORDER BY shard",
+                "SELECT row / ? AS shard, max(state = 0) FROM inputs GROUP BY shard ORDER BY shard",
                 (size,),
             )
         ]
 
-    def states(self) -> tuple[NDArray[np.int64], NDArray[np.int8], list[tuple[int, str]]]:
-        """Return rows and states, in order of the keys, and the reasons, at one moment."""
+    def states(self, *, every_row: bool = False) -> States:
+        """Return what is in the rows, at one moment; see :meth:`check` for ``every_row``."""
         self._database.execute("BEGIN")
         try:
-            self._check_types()
-            pairs = self._database.execute("SELECT row, state FROM inputs ORDER BY key")
-            flat = np.fromiter((number for pair in pairs for number in pair), np.int64)
+            (count,) = self._database.execute("SELECT count(*) FROM inputs").fetchone()
+            if every_row or count <= _CHEAP:
+                self.check(every_row=every_row)
+            else:
+                self._check_types()
+            column = "coalesce(features_sum, -1)" if self._sums else "-1"
+            found = self._database.execute(f"SELECT row, state, {column} FROM inputs ORDER BY key")
+            flat = np.fromiter((number for row in found for number in row), np.int64)
             reasons = self._database.execute(
                 "SELECT row, reason FROM inputs WHERE state = 2"
             ).fetchall()
         finally:
             self._database.execute("ROLLBACK")
-        rows = flat[::2]
+        rows = flat[::3]
         if not np.array_equal(np.sort(rows), np.arange(len(rows))):
             raise sqlite3.DatabaseError("rows are missing, or there twice")
-        return rows, flat[1::2].astype(np.int8), reasons
+        sums = np.empty_like(rows)
+        sums[rows] = flat[2::3]
+        return States(rows, flat[1::3].astype(np.int8), sums, reasons)
 
     def paths(self) -> list[str]:
         """Return the paths as they were found, by row."""
-        return [
-            os.fsdecode(path)
-            for (path,) in self._database.execute("SELECT path FROM inputs ORDER BY row")
-        ]
+        return [os.fsdecode(path) for _, _, path, *_ in self._checked()]
 
     def path(self, row: int) -> str:
         """Return the path of a row, as it was found."""
@@ -324,18 +453,24 @@ class Manifest:
 
     def skipped(self) -> Iterator[tuple[str, str]]:
         """Yield path and reason of what is skipped, by row."""
-        start = -1
-        while True:
-            page = self._database.execute(
-                "SELECT row, path, reason FROM inputs WHERE row > ? AND state = 2 "
-                "ORDER BY row LIMIT ?",
-                (start, _PAGE),
-            ).fetchall()
-            if not page:
-                return
-            for _, path, reason in page:
-                yield os.fsdecode(path), reason
-            start = page[-1][0]
+        for _, path, reason in self._pages("row, path, reason", "state = 2"):
+            yield os.fsdecode(path), reason
+
+
+def _compare(path: str, before: Stamp, hashes: bool) -> bool | bytes | None:
+    """Return whether a file has changed, or the hash that is to be written down of it."""
+    now = stamp_of(path)
+    same_times = (now.size, now.mtime_ns) == (before.size, before.mtime_ns)
+    if not hashes or now.size is None or now.size != before.size:
+        return not same_times
+    digest = stamp_of(path, contents=True).sha256
+    if before.sha256 is None and same_times:  # not asked for until now
+        return digest
+    return digest is None or digest != before.sha256
+
+
+def _sum_of(*values: Any) -> int:
+    return zlib.crc32(repr(values).encode())
 
 
 def _text(reason: str) -> str:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
+import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, TextIO
@@ -16,6 +19,7 @@ import numpy as np
 import dtwpt
 from dtwpt.checks import as_count
 from dtwpt.extract.apart import check_spared
+from dtwpt.extract.manifest import StoreWarning
 from dtwpt.extract.reading import ImageError
 from dtwpt.extract.sources import Source, SourceChangedError, import_zarr, open_source
 from dtwpt.extract.tiling import Tiling, as_workers, maps_settings
@@ -26,8 +30,12 @@ __all__ = ["partial_path", "tiles"]
 _CHUNK_BYTES = 2**20
 # Names of the axes, from the last one.
 _AXES = ("channel", "sign", "vertical_packet", "horizontal_packet", "row", "column")
-# In the folder of unfinished maps: the tiles that are on the disk. It is locked by who writes.
+# In the folder of unfinished maps: the tiles that are on the disk, with the CRC-32 of their files.
+# It is locked by who writes.
 _DONE = "tiles-done"
+# Of complete maps, by row: those sums.
+_SUMS = "checksums"
+_SUM = re.compile(r"[0-9a-f]{8}")
 
 
 def tiles(
@@ -42,6 +50,7 @@ def tiles(
     tile: int = 2048,
     workers: int | None = None,
     overwrite: bool = False,
+    check: str = "time",
     progress: Callable[[int, int], None] | None = None,
 ) -> Any:
     """Write the maps of a large image, read and computed tile by tile, into a Zarr array.
@@ -49,7 +58,7 @@ def tiles(
     Parameters
     ----------
     source : path or array_like
-        What is read in parts: a ``.npy`` file (memory-mapped), the folder of a Zarr array (format 2
+        What is read in parts: a ``.npy`` file, the folder of a Zarr array (format 2
         or 3), a TIFF in tiles or strips, or any array with a shape, a dtype and slices. Shapes,
         dtypes and colour are as for :func:`read_image`.
     output : path
@@ -71,6 +80,9 @@ def tiles(
         Threads, each with a tile. Default: one for each core, up to four.
     overwrite : bool, default: False
         Whether maps that are there may be replaced, and unfinished ones thrown away.
+    check : {"time", "hash"}
+        Tiles that are there already count if their files have the right size, or with "hash" the
+        right contents. Others are computed again.
     progress : callable, optional
         Called with the numbers of tiles done and in all, first with those that were there.
 
@@ -79,7 +91,9 @@ def tiles(
     zarr.Array of float32, shape ([3,] 2, P, P, H', W')
         ``P = 2**depth``, ``H' = ceil(H / P)``, ``W' = ceil(W / P)``: the maps, opened for reading,
         with the attributes ``settings``, ``source``, ``size`` (height and width of the image),
-        ``stride`` (pixels between values), ``tile`` (rows and columns of values) and ``made_by``.
+        ``stride`` (pixels between values), ``tile`` (rows and columns of values), ``made_by`` and
+        ``checksums`` (CRC-32 of the file of each tile, by row). What cannot be read back as it was
+        written is an error of Zarr's, and what is missing is NaN.
 
     Raises
     ------
@@ -122,6 +136,8 @@ def tiles(
     """
     settings = maps_settings(operator, depth, wavelet, mode, colour)
     tile, workers = as_count(tile, "tile"), as_workers(workers)
+    if check not in ("time", "hash"):
+        raise ValueError(f"unknown check {check!r}; known: time, hash")
     zarr = import_zarr()
     target = _check_output(output)
     partial = partial_path(target)
@@ -130,11 +146,13 @@ def tiles(
     with open_source(source) as opened:
         tiling = Tiling.of(opened, settings, tile)
         attributes = _attributes(tiling, opened)
+        _find_again(target)
         if os.path.lexists(target) and _is_done(target, output, attributes, overwrite):
-            if progress is not None:
-                count = sum(map(len, tiling.windows))
-                progress(count, count)
-            return zarr.open_array(target, mode="r")
+            count = sum(map(len, tiling.windows))
+            if _is_whole(target, partial, tiling, check):
+                if progress is not None:
+                    progress(count, count)
+                return zarr.open_array(target, mode="r")
         with contextlib.ExitStack() as stack:
             if os.path.lexists(partial):
                 # Whoever is at work on it has the lock: before anything is removed.
@@ -144,19 +162,10 @@ def tiles(
             if not os.path.lexists(partial):
                 _create(partial, tiling, attributes)
                 done = stack.enter_context(_lock_partial(partial))
-            try:
-                _write(tiling, partial, done, workers, progress)
-                opened.check_unchanged()
-            except SourceChangedError:
-                shutil.rmtree(partial, ignore_errors=True)  # tiles of two images
-                raise
-            except ImageError:
-                _discard_if_empty(partial)
-                raise
-            except OSError as error:  # such as a full disk, of which Zarr does not say where
-                if error.errno is None or error.filename is not None:
-                    raise
-                raise type(error)(error.errno, error.strerror, partial) from error
+            # Whoever is just making unfinished maps will see that they are there.
+            for rubbish in _left_beside(partial):
+                shutil.rmtree(rubbish, ignore_errors=True)
+            _fill(tiling, partial, done, workers, check, progress)
             if os.name == "nt":  # where a folder with an open file cannot be moved
                 done.close()
             _put_in_place(partial, target)
@@ -198,10 +207,84 @@ def _is_done(
             f"the output {shown!r} exists{differs}: remove it or choose another name (in Python: "
             "overwrite=True)"
         )
-    # Of a run that was killed in its last moment.
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(target, _DONE))
     return True
+
+
+def _places(tiling: Tiling) -> list[str]:
+    return [f"{i}/{j}" for i, row in enumerate(tiling.windows) for j in range(len(row))]
+
+
+def _file_of(folder: str, tiling: Tiling, place: str) -> str:
+    """Return the file of a tile."""
+    prefix = "0/" * (len(tiling.shape) - 2)
+    return os.path.join(folder, "c", *f"{prefix}{place}".split("/"))
+
+
+def _sums_of(target: str, tiling: Tiling) -> dict[str, str]:
+    """Return the checksums of complete maps; those of earlier versions have none."""
+    sums = (_attributes_of(target) or {}).get(_SUMS)
+    places = _places(tiling)
+    if not isinstance(sums, list) or len(sums) != len(places):
+        return dict.fromkeys(places, "")
+    return dict(zip(places, sums, strict=True))
+
+
+def _sound(folder: str, tiling: Tiling, sums: dict[str, str], check: str) -> dict[str, str]:
+    """Return those of the tiles, with their checksums, whose files are there as they should be."""
+    sizes = {}
+    for place in sums:
+        with contextlib.suppress(OSError):
+            sizes[place] = os.path.getsize(_file_of(folder, tiling, place))
+    size = max(sizes.values(), default=0)  # nothing is compressed: all have the same
+    return {
+        place: sums[place]
+        for place in sizes
+        if sizes[place] == size > 0
+        and (
+            check == "time"
+            or not sums[place]
+            or _file_sum(_file_of(folder, tiling, place)) == sums[place]
+        )
+    }
+
+
+def _file_sum(path: str) -> str:
+    number = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            number = zlib.crc32(block, number)
+    return f"{number:08x}"
+
+
+def _is_whole(target: str, partial: str, tiling: Tiling, check: str) -> bool:
+    """Whether complete maps have all their tiles; otherwise, make unfinished ones of them."""
+    sums = _sums_of(target, tiling)
+    sound = _sound(target, tiling, sums, check)
+    path = os.path.join(target, _DONE)
+    if len(sound) == len(sums):
+        # Of a run that was killed in its last moment.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        return True
+    lacks = f"{target!r} lacks {len(sums) - len(sound)} of {len(sums)} tiles, missing or damaged"
+    if os.path.lexists(partial):
+        raise FileExistsError(f"{lacks}, and {partial!r} is in the way: remove one of them")
+    warnings.warn(f"{lacks}: they are computed again", StoreWarning, stacklevel=3)
+    with open(path, "w", encoding="ascii") as done:
+        done.writelines(f"{place} {sum_}\n" for place, sum_ in sound.items())
+    _sync(path)
+    os.rename(target, partial)
+    _sync(os.path.dirname(target))
+    return False
+
+
+def _complete(partial: str, sums: dict[str, str]) -> None:
+    """Write the checksums into complete maps."""
+    from dtwpt.extract.chunks import DurableStore
+
+    zarr = import_zarr()
+    array = zarr.open_array(DurableStore(partial), mode="r+")
+    array.update_attributes({_SUMS: list(sums.values())})
 
 
 def _attributes(tiling: Tiling, source: Source) -> dict[str, Any]:
@@ -232,10 +315,18 @@ def _attributes_of(path: str) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def _lock_partial(partial: str) -> Iterator[TextIO]:
     """Take the lock of unfinished maps, and open their list of tiles."""
-    if not os.path.isdir(partial) or (_attributes_of(partial) is None and os.listdir(partial)):
+    if not os.path.isdir(partial) or (_attributes_of(partial) is None and not _is_ours(partial)):
         raise FileExistsError(f"{partial!r} is in the way and is not an array of maps")
     with _locked(os.path.join(partial, _DONE)) as done:
         yield done
+
+
+def _is_ours(partial: str) -> bool:
+    """Whether a folder without sound metadata has been unfinished maps, as a power cut left it."""
+    names = set(os.listdir(partial))
+    metadata = os.path.join(partial, "zarr.json")
+    empty = os.path.isfile(metadata) and not os.path.getsize(metadata)
+    return names <= {"c", "zarr.json", _DONE} and (not names or _DONE in names or empty)
 
 
 def _goes_on(partial: str, source: Source, attributes: dict[str, Any], overwrite: bool) -> bool:
@@ -274,13 +365,16 @@ def _create(partial: str, tiling: Tiling, attributes: dict[str, Any]) -> None:
         dtype="float32",
         # Half the bits of a modulus are noise: lz4 and zstd take away a sixth, of photographs too,
         # and need a third of the time of the transform or more.
-        compressors=None,
-        fill_value=0,
+        compressors=[zarr.codecs.Crc32cCodec()],
+        fill_value=float("nan"),  # what is missing is no value
         dimension_names=_AXES[-len(shard) :],
         attributes=attributes,
     )
+    _sync(os.path.join(new, "zarr.json"))
+    _sync(new)
     try:
         os.rename(new, partial)
+        _sync(os.path.dirname(partial))
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
@@ -290,6 +384,23 @@ def _create(partial: str, tiling: Tiling, attributes: dict[str, Any]) -> None:
 
 def _beside(path: str) -> str:
     return f"{path}.{secrets.token_hex(8)}.tmp"
+
+
+def _left_beside(path: str) -> list[str]:
+    """Return what has been called :func:`_beside` something."""
+    folder, name = os.path.split(path)
+    ours = re.compile(rf"{re.escape(name)}\.[0-9a-f]{{16}}\.tmp")
+    return [os.path.join(folder, entry) for entry in os.listdir(folder) if ours.fullmatch(entry)]
+
+
+def _find_again(target: str) -> None:
+    """Give maps their name back that a killed run has moved away for others that are not there."""
+    if os.path.lexists(target) or os.path.lexists(partial_path(target)):
+        return
+    for old in _left_beside(target):
+        if _attributes_of(old) is not None:
+            os.rename(old, target)
+            return
 
 
 def _chunk(shard: tuple[int, ...]) -> tuple[int, ...]:
@@ -349,7 +460,8 @@ def _put_in_place(partial: str, target: str) -> None:
     with contextlib.suppress(FileNotFoundError):  # the same run again may have been quicker
         os.unlink(os.path.join(target, _DONE))
     _sync(os.path.dirname(target))
-    shutil.rmtree(old, ignore_errors=True)
+    for replaced in {old, *_left_beside(target)}:
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _sync(path: str) -> None:
@@ -366,38 +478,68 @@ def _sync(path: str) -> None:
 # The tiles --------------------------------------------------------------------------------------
 
 
+def _fill(
+    tiling: Tiling,
+    partial: str,
+    done: TextIO,
+    workers: int,
+    check: str,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Complete unfinished maps."""
+    try:
+        sums = _write(tiling, partial, done, workers, check, progress)
+        tiling.source.check_unchanged()
+        _complete(partial, sums)
+    except SourceChangedError:
+        shutil.rmtree(partial, ignore_errors=True)  # tiles of two images
+        raise
+    except ImageError:
+        _discard_if_empty(partial)
+        raise
+    except OSError as error:  # such as a full disk, of which Zarr does not say where
+        if error.errno is None or error.filename is not None:
+            raise
+        raise type(error)(error.errno, error.strerror, partial) from error
+
+
 def _write(
     tiling: Tiling,
     partial: str,
     done: TextIO,
     workers: int,
+    check: str,
     progress: Callable[[int, int], None] | None,
-) -> None:
+) -> dict[str, str]:
+    """Write the tiles that are missing, and return the checksums of all."""
+    from dtwpt.extract.chunks import remove_partial
+
     zarr = import_zarr()
+    remove_partial(partial)  # what killed processes left, as the lock is ours
     # Looking for shards of zeros takes time, and there are none in pictures.
     with zarr.config.set({"array.write_empty_chunks": True}):
         array = zarr.open_array(partial, mode="r+")
+    places = _places(tiling)
+    windows = dict(zip(places, (window for row in tiling.windows for window in row), strict=True))
     done.seek(0)
     # Empty lines are harmless; a line that was cut off, with the process, has no end.
-    there = {line.rstrip("\n") for line in done if line.endswith("\n")}
-    windows = {
-        f"{i}/{j}": window for i, row in enumerate(tiling.windows) for j, window in enumerate(row)
-    }
-    waiting = [place for place in windows if place not in there]
-    count = len(windows) - len(waiting)
+    lines = (line.split() for line in done if line.endswith("\n"))
+    sums = dict(line for line in lines if len(line) == 2 and line[0] in windows)
+    sums = {place: sum_ for place, sum_ in sums.items() if _SUM.fullmatch(sum_)}
+    sums = _sound(partial, tiling, sums, check)
+    waiting = [place for place in windows if place not in sums]
+    for place in waiting:
+        with contextlib.suppress(FileNotFoundError):  # damaged, perhaps: Zarr would read it first
+            os.unlink(_file_of(partial, tiling, place))
     if progress is not None:
-        progress(count, len(windows))
+        progress(len(sums), len(windows))
     if done.tell():
         done.write("\n")
+    settle = _Settle(partial, tiling, done)
 
     def work(place: str) -> str:
         window = windows[place]
         array[(..., *window.place)] = tiling.maps(window)
-        return place
-
-    def sync(place: str) -> str:
-        prefix = "0/" * (len(tiling.shape) - 2)
-        _sync(os.path.join(partial, "c", *f"{prefix}{place}".split("/")))
         return place
 
     # One more thread only waits for the disk.
@@ -408,17 +550,43 @@ def _write(
             while waiting or working or syncing:
                 while waiting and len(working) < 2 * workers:
                     working.add(pool.submit(work, waiting.pop(0)))
-                finished, _ = wait(working | syncing, return_when=FIRST_COMPLETED)
-                for future in finished & working:
+                both: set[Future[Any]] = {*working, *syncing}
+                finished, _ = wait(both, return_when=FIRST_COMPLETED)
+                for future in working & finished:
                     working.remove(future)
-                    syncing.add(disk.submit(sync, future.result()))
-                for future in finished & syncing:
-                    syncing.remove(future)
-                    done.write(f"{future.result()}\n")
-                    done.flush()
-                    count += 1
+                    syncing.add(disk.submit(settle, future.result()))
+                for settled in syncing & finished:
+                    syncing.remove(settled)
+                    place = settled.result()
+                    sums[place] = settle.sums[place]
                     if progress is not None:
-                        progress(count, len(windows))
+                        progress(len(sums), len(windows))
         finally:
             pool.shutdown(cancel_futures=True)
             disk.shutdown(cancel_futures=True)
+    return {place: sums[place] for place in places}
+
+
+class _Settle:
+    """Waits until a tile is on the disk, and writes down that it is; in one thread."""
+
+    def __init__(self, partial: str, tiling: Tiling, done: TextIO) -> None:
+        self._partial, self._tiling, self._done = partial, tiling, done
+        self._synced: set[str] = set()
+        self.sums: dict[str, str] = {}
+
+    def __call__(self, place: str) -> str:
+        file = _file_of(self._partial, self._tiling, place)
+        self.sums[place] = _file_sum(file)
+        _sync(file)
+        folder = os.path.dirname(file)
+        _sync(folder)
+        while folder != self._partial and folder not in self._synced:  # new, as may be those above
+            self._synced.add(folder)
+            folder = os.path.dirname(folder)
+            _sync(folder)
+        # Only now, and on the disk itself: a power cut never leaves a line without its tile.
+        self._done.write(f"{place} {self.sums[place]}\n")
+        self._done.flush()
+        os.fsync(self._done.fileno())
+        return place

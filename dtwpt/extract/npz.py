@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zipfile
@@ -14,7 +15,7 @@ from dtwpt.extract.atomic import replacing
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.table import FeatureTable, Skipped
 
-__all__ = ["load_npz", "load_npz_settings", "save_npz"]
+__all__ = ["load_npz", "load_npz_settings", "not_features", "save_npz", "settings_in"]
 
 
 def save_npz(table: FeatureTable, path: str | os.PathLike[str]) -> None:
@@ -41,13 +42,22 @@ def load_npz(path: str | os.PathLike[str]) -> FeatureTable:
         path, "features", "feature_names", "files", "settings", "skipped", "skipped_reasons"
     )
     settings, made_by = _settings(arrays["settings"], path)
-    skipped = zip(arrays["skipped"].tolist(), arrays["skipped_reasons"].tolist(), strict=True)
+    features = arrays["features"]
+    lists = {name: arrays[name] for name in arrays if name not in ("features", "settings")}
+    names, files, skipped, reasons = lists.values()
+    if (
+        features.dtype != np.float32
+        or features.shape != (files.size, names.size)
+        or skipped.shape != reasons.shape
+        or any(array.ndim != 1 or array.dtype.kind != "U" for array in lists.values())
+    ):
+        raise not_features(path)
     return FeatureTable(
-        features=arrays["features"],
-        feature_names=arrays["feature_names"].tolist(),
-        files=arrays["files"].tolist(),
+        features=features,
+        feature_names=names.tolist(),
+        files=files.tolist(),
         settings=settings,
-        skipped=[Skipped(*pair) for pair in skipped],
+        skipped=[Skipped(*pair) for pair in zip(skipped.tolist(), reasons.tolist(), strict=True)],
         made_by=made_by,
     )
 
@@ -59,23 +69,42 @@ def load_npz_settings(path: str | os.PathLike[str]) -> tuple[Settings, dict[str,
 
 def _arrays(path: str | os.PathLike[str], *names: str) -> dict[str, NDArray[Any]]:
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
-    except (KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise _not_features(path) from error
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            for name in names:
+                member = archive.getinfo(f"{name}.npy")
+                # Nothing is compressed: no small file takes a lot of memory.
+                if member.compress_type != zipfile.ZIP_STORED:
+                    raise not_features(path)
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in names}
+    except Exception as error:  # of a damaged archive, which may raise anything
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # of the disk
+        raise not_features(path) from error
 
 
 def _settings(array: NDArray[Any], path: str | os.PathLike[str]) -> tuple[Settings, dict[str, str]]:
     try:
         values = json.loads(str(array))
+    except (ValueError, RecursionError) as error:
+        raise not_features(path) from error
+    return settings_in(values, path)
+
+
+def settings_in(values: Any, path: str | os.PathLike[str]) -> tuple[Settings, dict[str, str]]:
+    """Return the settings and versions in what JSON has been read from a file."""
+    try:
+        values = dict(values)
         made_by = {str(name): str(value) for name, value in values.pop("made_by").items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _not_features(path) from error
+        raise not_features(path) from error
     try:
         return Settings.from_dict(values), made_by
     except (TypeError, ValueError) as error:
         raise ValueError(f"settings in {os.fspath(path)!r}: {error}") from error
 
 
-def _not_features(path: str | os.PathLike[str]) -> ValueError:
+def not_features(path: str | os.PathLike[str]) -> ValueError:
+    """Return the error of a file that holds something else, or is damaged."""
     return ValueError(f"{os.fspath(path)!r} is not a file of features saved by dtwpt")

@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import pickle
+import secrets
 import socket
 import warnings
 from collections import Counter
@@ -194,18 +195,56 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
         yield
         return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if address in (None, "local") and (address or not os.environ.get("RAY_ADDRESS")):
+    ours = address in (None, "local") and (address or not os.environ.get("RAY_ADDRESS"))
+    if ours:
         options |= {"address": "local", "include_dashboard": False, "num_cpus": workers}
     else:
         options |= {"address": address}
     # Called by the main thread, ray.init takes over the handler of SIGTERM. The processes that it
     # starts end with the thread that has started them, so that one stays until all is over.
-    with ThreadPoolExecutor(1, "dtwpt-ray") as keeper:
+    with (
+        _for_us_alone() if ours else contextlib.nullcontext(),
+        ThreadPoolExecutor(1, "dtwpt-ray") as keeper,
+    ):
         try:
             keeper.submit(_join, options).result()
             yield
         finally:
             keeper.submit(ray.shutdown).result()
+
+
+@contextlib.contextmanager
+def _for_us_alone() -> Iterator[None]:
+    """Have a cluster listen to this machine alone, and there to whoever knows a secret.
+
+    Ray's own default is all interfaces, and to run what anybody sends. What the environment says is
+    left alone.
+    """
+    names = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    if not any(os.environ.get(f"RAY_AUTH_{name}") for name in ("MODE", "TOKEN", "TOKEN_PATH")):
+        names |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    names = {name: value for name, value in names.items() if name not in os.environ}
+    constants = ray._private.ray_constants  # which has read the environment already
+    listens = constants.ENABLE_RAY_CLUSTER
+    os.environ.update(names)
+    if "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" in names:
+        constants.ENABLE_RAY_CLUSTER = False
+    try:
+        _read_environment()
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+        constants.ENABLE_RAY_CLUSTER = listens
+        _read_environment()
+
+
+def _read_environment() -> None:
+    """Have Ray look at the environment for its token once more."""
+    inside: Any = ray._raylet
+    if hasattr(inside, "AuthenticationTokenLoader"):  # older versions have no tokens
+        inside.Config.initialize("")
+        inside.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _join(options: dict[str, Any]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import stat
 import warnings
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,14 @@ from dtwpt.colour import LUMA
 __all__ = [
     "COLOURS",
     "TIFF_MAGIC",
+    "FileArray",
     "ImageError",
     "TiffLayout",
     "as_planes",
     "check_shape",
     "full_scale_of",
-    "map_npy",
     "naming",
+    "open_npy",
     "read_image",
 ]
 
@@ -160,8 +162,11 @@ def _decode(path: str) -> tuple[NDArray[Any], int]:
     if status.st_size == 0:
         raise _UnusableError("the file is empty")
     if path.lower().endswith(".npy"):
-        array = map_npy(path)
-        return array, full_scale_of(array.dtype)
+        with open(path, "rb", buffering=0) as file:
+            stored = open_npy(file)
+            # Whether it is accepted, before it is read.
+            scale = full_scale_of(stored.dtype)
+            return stored[:, :], scale
     array, full_scale = _read_picture(path)
     return array, full_scale or full_scale_of(array.dtype)
 
@@ -177,11 +182,78 @@ def full_scale_of(dtype: np.dtype[Any]) -> int:
     return full_scale
 
 
-def map_npy(path: str) -> NDArray[Any]:
-    """Return the array of a .npy file as a read-only memory map, (H, W) or (H, W, 1 | 3 | 4)."""
-    # Mapped, so that neither objects nor a shape that the file does not hold get anywhere.
+class FileArray:
+    """An array in a file, of which rectangles are read.
+
+    It is not mapped into memory: a file that another program cuts off meanwhile would end the
+    process. Not thread-safe.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : dtype
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        offset: int,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        *,
+        fortran: bool = False,
+    ) -> None:
+        if dtype.hasobject:
+            raise ValueError("it holds objects")
+        if offset + math.prod(shape) * dtype.itemsize > os.fstat(file.fileno()).st_size:
+            raise ValueError("it is truncated")
+        self.shape, self.dtype = shape, dtype
+        self._file, self._offset, self._fortran = file, offset, fortran
+
+    def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
+        shape = self.shape
+        given = (*index, *(slice(None),) * (len(shape) - len(index)))
+        bounds = [part.indices(side)[:2] for part, side in zip(given, shape, strict=True)]
+        if self._fortran:
+            shape, bounds = shape[::-1], bounds[::-1]
+        out = np.empty([stop - start for start, stop in bounds], self.dtype)
+        # What follows the last axis that is cut lies in one piece.
+        cut = [axis for axis, side in enumerate(out.shape) if side < shape[axis]]
+        last = cut[-1] if cut else 0
+        steps = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+        first = bounds[last][0] * steps[last]
+        for place in np.ndindex(out.shape[:last]):
+            at = first + sum(
+                (start + number) * step
+                for (start, _), number, step in zip(bounds, place, steps, strict=False)
+            )
+            self._fill(out[place], self._offset + at * self.dtype.itemsize)
+        return out.T if self._fortran else out
+
+    def _fill(self, out: NDArray[Any], start: int) -> None:
+        view = out.view(np.uint8).reshape(-1).data
+        self._file.seek(start)
+        while view:
+            count = self._file.readinto(view)  # type: ignore[attr-defined]
+            if not count:
+                raise _UnusableError("the file is truncated")
+            view = view[count:]
+
+
+def open_npy(file: BinaryIO) -> FileArray:
+    """Return the array of an open .npy file, (H, W) or (H, W, 1 | 3 | 4)."""
+    # Without objects, and without a shape that the file does not hold.
     try:
-        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):  # those of arrays that are numbers
+            raise ValueError(f"format {version}")
+        header = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = header(file)
+        array = FileArray(file, file.tell(), shape, dtype, fortran=fortran)
     except ValueError as error:
         raise _UnusableError(f"not a plain .npy array: {_one_line(error)}") from None
     check_shape(array.shape)
@@ -286,6 +358,8 @@ class TiffLayout(NamedTuple):
                 f"TIFF of photometric type {photometric} and this depth is unsupported"
             )
         axes, shape = page.axes, page.shape
+        if 0 in shape:
+            raise _UnusableError(f"has no pixels, shape {shape}")
         channels = {"YX": 1, "YXS": shape[-1], "SYX": shape[0]}.get(axes)
         if channels is None or channels > 4:
             raise _UnusableError(f"TIFF page of shape {shape} ({axes}) is not an image")

@@ -1,4 +1,4 @@
-"""Large images, of which rectangles are read: memory-mapped .npy, Zarr arrays, TIFF, any array."""
+"""Large images, of which rectangles are read: .npy, Zarr arrays, TIFF, any array."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from dtwpt.extract.reading import (
     TIFF_MAGIC,
+    FileArray,
     ImageError,
     TiffLayout,
     as_planes,
     check_shape,
     full_scale_of,
-    map_npy,
     naming,
+    open_npy,
 )
 
 __all__ = ["Source", "SourceChangedError", "import_zarr", "open_source"]
@@ -135,7 +136,9 @@ class Source:
         if self._rows is not None:
             block = self._rows.read(*place)
         else:
-            block = np.array(self._array[(*self._before, *place)])
+            block = self._array[(*self._before, *place)]
+            if not isinstance(self._array, FileArray):
+                block = np.array(block)
             _forget_pages(self._array)
         return block if self._layout is None else self._layout.upright(block)
 
@@ -236,7 +239,9 @@ def _open(path: str, on_exit: Callable[[Callable[[], None]], Any]) -> Source:
         raise ImageError(path, "the file is empty")
     identity = _identity(path)
     if path.lower().endswith(".npy"):
-        return Source(map_npy(path), path, identity=identity)
+        npy = open(path, "rb", buffering=0)  # noqa: SIM115  # closed in the end
+        on_exit(npy.close)
+        return Source(open_npy(npy), path, identity=identity)
     with open(path, "rb") as file:
         if file.read(4) not in TIFF_MAGIC:
             raise ImageError(path, "only .npy, Zarr arrays and TIFF can be read in parts")
@@ -247,7 +252,11 @@ def _open(path: str, on_exit: Callable[[Callable[[], None]], Any]) -> Source:
     page: Any = tiff.pages.first
     layout = TiffLayout.of(page, path)
     if page.is_memmappable:
-        return Source(tifffile.memmap(path, page=0, mode="r"), path, layout, identity)
+        plain = open(path, "rb", buffering=0)  # noqa: SIM115  # closed in the end
+        on_exit(plain.close)
+        dtype = page.dtype.newbyteorder(tiff.byteorder)
+        array = FileArray(plain, page.dataoffsets[0], page.shape, dtype)
+        return Source(array, path, layout, identity)
     chunk_bytes = math.prod(page.chunks) * page.dtype.itemsize
     if chunk_bytes > _MOST_CHUNK_BYTES:
         raise ImageError(
@@ -257,8 +266,7 @@ def _open(path: str, on_exit: Callable[[Callable[[], None]], Any]) -> Source:
         )
     store = page.aszarr()
     on_exit(store.close)
-    array: Any = import_zarr().open_array(store, mode="r")
-    return Source(array, path, layout, identity)
+    return Source(import_zarr().open_array(store, mode="r"), path, layout, identity)
 
 
 def _open_zarr(path: str) -> Source:

@@ -36,11 +36,13 @@ __all__ = [
     "damaged",
     "names_damage",
     "names_sqlite",
+    "not_whole",
     "open_features",
     "open_store",
     "read_header",
     "shard_name",
     "skipped_of",
+    "sum_of",
     "with_sum",
 ]
 
@@ -50,7 +52,7 @@ FEATURES, MANIFEST = "features", "manifest"
 MANIFEST_FILE = os.path.join(MANIFEST, "manifest.sqlite")
 _SUM = "checksum"
 #: What the attribute "format" of the group says, and the version of the form described here.
-FORMAT, VERSION = "dtwpt feature store", 1
+FORMAT, VERSION = "dtwpt feature store", 2
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,19 @@ class Header:
     made_by: dict[str, str] = field(default_factory=dict)
     #: Other versions that have gone on with it since.
     continued_by: tuple[dict[str, str], ...] = ()
+    #: Version 1 had no checksums of rows and features.
+    version: int = VERSION
+
+    @property
+    def sealed(self) -> str | None:
+        """The identity that the manifest has to have; None if it has neither that nor checksums."""
+        return self.identity if self.version > 1 else None
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the group, but for their checksum."""
         return {
             "format": FORMAT,
-            "version": VERSION,
+            "version": self.version,
             "identity": self.identity,
             "settings": self.settings.to_dict(),
             "device": self.device,
@@ -114,6 +123,7 @@ def read_header(path: str) -> Header:
             str(attributes["device"]),
             dict(attributes["made_by"]),
             tuple(dict(other) for other in attributes.get("continued_by", ())),
+            version,
         )
         _check_sum(attributes, header.attributes())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -209,6 +219,8 @@ def _identity_of(path: str) -> str | None:
 
 def _check_same(path: str, identity: str) -> None:
     if _identity_of(path) != identity:
+        if not os.path.lexists(path) and not _is_being_replaced(path):
+            raise FileNotFoundError(f"the store {path!r} was deleted or moved since it was loaded")
         raise OSError(f"the store {path!r} was replaced by another one: load it again")
 
 
@@ -225,16 +237,24 @@ class StoredFeatures:
     dtype : dtype
     """
 
-    def __init__(self, path: str, identity: str, rows: NDArray[np.int64], length: int) -> None:
+    def __init__(
+        self,
+        path: str,
+        header: Header,
+        rows: NDArray[np.int64],
+        length: int,
+        sums: NDArray[np.int64],
+    ) -> None:
         self.dtype = np.dtype(np.float32)
         self.shape = (len(rows), length)
         self.ndim = 2
         self._path = os.path.realpath(path)  # which stays, wherever this process goes
-        self._identity = identity
-        self._rows = rows
+        self._identity, self._sealed = header.identity, header.sealed
+        self._rows, self._sums = rows, sums
         self._open()
 
     def _open(self) -> None:
+        self._process = os.getpid()
         self._store = SteadyStore(self._path)
         self._array: Any = None
         if len(self._rows):
@@ -291,6 +311,8 @@ class StoredFeatures:
         out = np.empty((len(rows), self.shape[1]), np.float32)
         if not len(rows):
             return out
+        if self._process != os.getpid():  # forked, with locks that some thread held
+            self._open()
         shards = rows // self._array.shards[0]
         order = np.argsort(shards, kind="stable")
         # A shard at a time: few files are open, and the memory needed is that of the answer.
@@ -303,10 +325,43 @@ class StoredFeatures:
                 with names_damage(self._path, name):
                     block = self._array[first : last + 1][wanted - first]
                 _check_same(self._path, self._identity)
-            if np.isnan(block).any():  # features are finite
-                raise damaged(self._path, f"{name} lacks rows that are done")
+            self._check(wanted, block, name)
             out[places] = block
         return out
+
+    def _check(self, rows: NDArray[np.int64], block: NDArray[np.float32], name: str) -> None:
+        """Raise an error if features are not those of the rows when the store was loaded."""
+        wrong = not_whole(block, self._sums[rows] if self._sealed else None)
+        if not wrong.any():
+            return
+        row = int(rows[wrong][0])
+        with (
+            names_sqlite(self._path),
+            Manifest(os.path.join(self._path, MANIFEST_FILE), self._sealed) as manifest,
+        ):
+            (now,) = manifest.done(row, row + 1).values() or (None,)
+            path = manifest.path(row)
+        _check_same(self._path, self._identity)
+        if self._sealed and now != self._sums[row]:
+            raise OSError(
+                f"{path!r} was done again since the store {self._path!r} was loaded: load it again"
+            )
+        lacks = np.isnan(block[wrong]).all()  # features are finite
+        what = "lacks rows that are done" if lacks else f"has other features than those of {path!r}"
+        raise damaged(self._path, f"{name} {what}")
+
+
+def not_whole(block: NDArray[np.float32], sums: NDArray[np.int64] | None) -> NDArray[np.bool_]:
+    """Return which rows of features are not those that checksums, if there are, were taken of."""
+    if sums is None:
+        return np.array(~np.isfinite(block).all(axis=1))
+    pairs = zip(block, sums.tolist(), strict=True)
+    return np.array([sum_of(row) != known for row, known in pairs], bool)
+
+
+def sum_of(features: NDArray[np.float32]) -> int:
+    """Return the checksum of the features of one image."""
+    return zlib.crc32(np.ascontiguousarray(features, "<f4").data)
 
 
 # What is opened anew in another process.
@@ -347,8 +402,9 @@ def _axis(index: Any) -> Any:
 class FeatureStore:
     """A store of features, for reading; :func:`load` opens it.
 
-    It is the state at the moment of loading: what a run that goes on adds later is not in it. Once
-    another store is in its place, it says so instead of reading that.
+    It is the state at the moment of loading: what a run that goes on adds later is not in it. Where
+    an image has been done again since, or another store is in its place, reading that is an OSError
+    that says so. Features are compared with their checksums whenever they are read.
 
     Attributes
     ----------
@@ -372,21 +428,28 @@ class FeatureStore:
     path : str
     """
 
-    def __init__(self, path: str, header: Header) -> None:
+    def __init__(self, path: str, header: Header, *, verify: bool = False) -> None:
         self.path = path
         self.settings, self.device = header.settings, header.device
         self.made_by, self.continued_by = header.made_by, list(header.continued_by)
-        self._where, self._identity = os.path.realpath(path), header.identity
-        with names_sqlite(path), Manifest(os.path.join(self._where, MANIFEST_FILE)) as manifest:
-            self._rows, self._states, self._reasons = manifest.states()
+        self._where, self._identity, self._sealed = (
+            os.path.realpath(path),
+            header.identity,
+            header.sealed,
+        )
+        with names_sqlite(path), self._open_manifest() as manifest:
+            self._rows, self._states, sums, self._reasons = manifest.states(every_row=verify)
         done = self._rows[self._states == State.DONE]
         layout = _stored_layout(self._where, self.settings)
         if layout is None and len(done):
             raise damaged(path, f"{FEATURES}/zarr.json is missing")
         self._size = self.settings.final_size() if layout is None else layout.size
         length = 0 if self._size is None else self.settings.count(self._size)
-        self.features = StoredFeatures(self._where, header.identity, done, length)
+        self.features = StoredFeatures(self._where, header, done, length, sums)
         _check_same(self._where, header.identity)
+        if verify:
+            for _ in self.features:
+                pass
 
     def __repr__(self) -> str:
         counts = {state: int((self._states == state).sum()) for state in State}
@@ -396,11 +459,13 @@ class FeatureStore:
             f"{counts[State.WAITING]} waiting>"
         )
 
+    def _open_manifest(self) -> Manifest:
+        return Manifest(os.path.join(self._where, MANIFEST_FILE), self._sealed)
+
     @cached_property
     def _paths(self) -> list[str]:
-        manifest_file = os.path.join(self._where, MANIFEST_FILE)
         _check_same(self._where, self._identity)
-        with names_sqlite(self.path), Manifest(manifest_file) as manifest:
+        with names_sqlite(self.path), self._open_manifest() as manifest:
             paths = manifest.paths()  # a row stays that of its file
         _check_same(self._where, self._identity)
         return paths
@@ -490,19 +555,19 @@ def skipped_of(path: str) -> Iterator[tuple[str, str]]:
         yield from manifest.skipped()
 
 
-def open_store(path: str | os.PathLike[str]) -> FeatureStore:
+def open_store(path: str | os.PathLike[str], *, verify: bool = False) -> FeatureStore:
     """Return a store for reading; see :func:`load`."""
     name = os.fspath(path)
     for pause in _PAUSES:
         before = _identity_of(name)
         try:
-            return FeatureStore(name, read_header(name))
+            return FeatureStore(name, read_header(name), verify=verify)
         except (OSError, ValueError):
             # Another run may be putting another store in its place.
             if _identity_of(name) == before and not _is_being_replaced(name):
                 raise
         time.sleep(pause)
-    return FeatureStore(name, read_header(name))
+    return FeatureStore(name, read_header(name), verify=verify)
 
 
 # Seconds between tries to open a store that is being replaced, which takes milliseconds.

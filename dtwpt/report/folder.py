@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
+
+from dtwpt.extract.atomic import new_folder, remove_abandoned, sync_folder, temporary_beside
 
 __all__ = ["FILES", "MARK", "check_folder", "write_report"]
 
@@ -36,6 +39,7 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     target, shown = os.path.realpath(path), os.fspath(path)
     if not shown:
         raise FileNotFoundError("the output needs a name")
+    _find_again(target)
     if os.path.exists(target):
         if not os.path.isdir(target):
             raise NotADirectoryError(f"the output {shown!r} exists and is not a folder")
@@ -59,7 +63,7 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     if not os.path.isdir(parent):
         raise FileNotFoundError(f"the folder of the output does not exist: {parent!r}")
     # Only trying tells: there are read-only disks, access lists, root.
-    probe = _beside(target)
+    probe = temporary_beside(target)
     try:
         os.mkdir(probe)
     except OSError as error:
@@ -84,28 +88,32 @@ def write_report(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> No
         raise ValueError(f"not files of a report: {unknown}")
     check_folder(path)
     target = os.path.realpath(path)
-    new, old = _beside(target), _beside(target)
-    try:
-        os.mkdir(new)
-        for name, content in files.items():
-            with open(os.path.join(new, name), "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        if os.path.isdir(target):
-            with contextlib.suppress(OSError):
-                shutil.copymode(target, new)
-            os.rename(target, old)
-        os.rename(new, target)
-    except BaseException:
-        if os.path.isdir(old) and not os.path.exists(target):
-            os.rename(old, target)
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    finally:
-        # Only once the new one stands, or the old one is back.
-        if os.path.exists(target):
-            shutil.rmtree(old, ignore_errors=True)
+    folder, name = os.path.split(target)
+    old = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.old")
+    remove_abandoned(folder)
+    with new_folder(target) as new:
+        try:
+            for name, content in files.items():
+                with open(os.path.join(new, name), "xb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            sync_folder(new)
+            if os.path.isdir(target):
+                with contextlib.suppress(OSError):
+                    shutil.copymode(target, new)
+                os.rename(target, old)
+            os.rename(new, target)
+            sync_folder(folder)
+        except BaseException:
+            if os.path.isdir(old) and not os.path.exists(target):
+                os.rename(old, target)
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        finally:
+            # Only once the new one stands, or the old one is back.
+            if os.path.exists(target):
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def _is_report(folder: str) -> bool:
@@ -116,6 +124,16 @@ def _is_report(folder: str) -> bool:
         return False
 
 
-def _beside(target: str) -> str:
-    # On the same disk, without which there is no renaming.
-    return os.path.join(os.path.dirname(target), f".dtwpt-{secrets.token_hex(8)}.tmp")
+def _find_again(target: str) -> None:
+    """Put right what a process that was killed while it replaced a report has left beside it."""
+    folder, name = os.path.split(target)
+    ours = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{16}}\.old")
+    if not os.path.isdir(folder):
+        return
+    for entry in os.listdir(folder):
+        old = os.path.join(folder, entry)
+        if ours.fullmatch(entry) and _is_report(old) and set(os.listdir(old)) <= set(FILES):
+            if os.path.lexists(target):
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                os.rename(old, target)

@@ -17,6 +17,8 @@ __all__ = ["KernelError", "load_kernels"]
 
 # Candidates named in an error.
 _SHOWN = 8
+# Names of tensors in nested dictionaries, about: no network has longer ones, but a bomb may.
+_LONGEST_NAME = 1000
 # Until then, weights_only=True could be made to run code (CVE-2025-32434).
 _SAFE_TORCH = (2, 6)
 
@@ -58,7 +60,8 @@ def load_kernels(
     Notes
     -----
     Nothing is unpickled but tensors: a ``.pt`` file is read with ``weights_only=True``, by torch
-    2.6 or later.
+    2.6 or later. A file with sparse, quantised or nested tensors is refused as a whole, as torch
+    does not check what they say about memory.
 
     Examples
     --------
@@ -165,7 +168,7 @@ def _read_torch(path: str) -> _Tensors:
             f"is {torch.__version__}; .safetensors and .npy need no torch"
         )
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.sparse.check_sparse_tensor_invariants(True):
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of any kind: the file may be anything
@@ -174,32 +177,75 @@ def _read_torch(path: str) -> _Tensors:
             "damaged, or not tensors alone, hence not opened (of a whole model, save "
             "model.state_dict())",
         ) from error
-    if torch.is_tensor(content):
-        found: dict[str | None, Any] = {None: content}
-    else:
-        found = dict(_tensors_in(content, torch, ""))
+    found: dict[str | None, Any] = dict(_tensors_in(content, torch))
+    for name, tensor in found.items():
+        # All of them, before anything else asks for a shape or a value.
+        wrong = _unusual(tensor, torch, os.path.getsize(path))
+        if wrong:
+            shown = "the tensor" if name is None else f"tensor {name!r}"
+            raise KernelError(
+                path,
+                f"{shown} {wrong}; only dense tensors are read: save it as tensor.to_dense(), "
+                "dequantize() or contiguous(), if you trust the file",
+            )
 
     def load(name: str | None) -> NDArray[Any]:
         tensor = found[name].detach()
+        if tensor.is_complex():
+            raise KernelError(path, f"kernels must be real numbers, got {tensor.dtype}")
         try:
-            tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor
-            tensor = tensor.dequantize() if tensor.is_quantized else tensor
-            if tensor.is_complex():
-                raise KernelError(path, f"kernels must be real numbers, got {tensor.dtype}")
-            return np.asarray(tensor.to(torch.float64).cpu().numpy())
+            return np.asarray(tensor.to(torch.float64).numpy())
         except (RuntimeError, TypeError, NotImplementedError) as error:
             raise KernelError(path, f"tensor cannot be read: {_one_line(error)}") from error
 
     return _Tensors({name: tuple(tensor.shape) for name, tensor in found.items()}, load)
 
 
-def _tensors_in(content: Any, torch: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Yield the tensors in nested dictionaries, under names joined by dots."""
+def _tensors_in(content: Any, torch: Any) -> Iterator[tuple[str | None, Any]]:
+    """Yield the tensors in nested dictionaries, under names joined by dots.
+
+    Each dictionary is looked into once, as it may hold itself.
+    """
     if torch.is_tensor(content):
-        yield prefix, content
-    elif isinstance(content, Mapping):
-        for name, value in content.items():
-            yield from _tensors_in(value, torch, f"{prefix}.{name}" if prefix else str(name))
+        yield None, content
+        return
+    seen: set[int] = set()
+    waiting: list[tuple[str, Any]] = [("", content)]
+    while waiting:
+        prefix, value = waiting.pop()
+        if torch.is_tensor(value):
+            yield prefix, value
+        elif isinstance(value, Mapping) and id(value) not in seen and len(prefix) < _LONGEST_NAME:
+            seen.add(id(value))
+            inner = [
+                (f"{prefix}.{name}" if prefix else str(name), value[name])
+                for name in value
+                if isinstance(name, (str, int))
+            ]
+            waiting += reversed(inner)
+
+
+def _unusual(tensor: Any, torch: Any, file_bytes: int) -> str:
+    """Return what keeps a tensor of a stranger from being read; nothing if it may be.
+
+    torch trusts the indices of sparse tensors, the scales of quantised and the offsets of nested
+    ones: converting them may write or read anywhere in memory.
+    """
+    if tensor.is_nested or type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        return "is nested or of a class of its own"
+    if tensor.layout != torch.strided:
+        return f"has the layout {tensor.layout}"
+    if tensor.is_quantized or tensor.device.type != "cpu":
+        return "is quantised" if tensor.is_quantized else "has no values"
+    try:
+        stored = tensor.untyped_storage().nbytes()
+    except (RuntimeError, NotImplementedError):  # such as that of mkldnn
+        return "is stored in a form of its own"
+    offset, strides = tensor.storage_offset(), tensor.stride()
+    last = sum((side - 1) * step for side, step in zip(tensor.shape, strides, strict=True))
+    needed = max(offset + last + 1, tensor.numel()) * tensor.element_size()
+    holds = min(offset, *strides, 0) >= 0 and needed <= stored <= file_bytes
+    return "" if holds or not tensor.numel() else "is larger than what is stored of it"
 
 
 def _read_safetensors(path: str) -> _Tensors:

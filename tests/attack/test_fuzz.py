@@ -1,0 +1,135 @@
+"""Mutated files for every reader of strangers' files: an answer or the documented error, in time.
+
+``DTWPT_FUZZ_SECONDS`` sets how long each reader is tried, ``DTWPT_FUZZ_SEED`` where it begins.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dtwpt.extract import FeatureTable, ImageError, Settings, iter_tiles, load, read_image, save
+from dtwpt.report import KernelError, load_kernels
+
+SECONDS = float(os.environ.get("DTWPT_FUZZ_SECONDS", "1"))
+SEED = int(os.environ.get("DTWPT_FUZZ_SEED", "0"))
+# Of one file, for a machine that is shared.
+LIMIT = 60
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+KERNELS = np.random.default_rng(0).normal(size=(4, 3, 5, 5)).astype(np.float32)
+
+
+def picture(path: Path) -> None:
+    Image.fromarray(PIXELS).save(path)
+
+
+def tiff(path: Path) -> None:
+    import tifffile
+
+    tifffile.imwrite(path, PIXELS[..., 0], tile=(16, 16), compression="zlib")
+
+
+def table(path: Path) -> None:
+    save(FeatureTable(np.ones((3, 2), np.float32), ["p", "q"], ["a", "b", "c"], Settings()), path)
+
+
+def torch_file(path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    content = {"conv1.weight": torch.from_numpy(KERNELS), "bias": torch.ones(4)}
+    torch.save(content, path, _use_new_zipfile_serialization=path.suffix == ".pt")
+
+
+def safetensors(path: Path) -> None:
+    library = pytest.importorskip("safetensors.numpy")
+    library.save_file({"conv": KERNELS}, path)
+
+
+def part_of(path: Path) -> None:
+    for _ in iter_tiles(path, tile=256, workers=1):
+        pass
+
+
+READERS: list[tuple[str, Callable[[Path], None], Callable[[Path], Any], type[Exception]]] = [
+    *((f"a.{kind}", picture, read_image, ImageError) for kind in ("png", "jpg", "bmp", "webp")),
+    ("a.tif", picture, read_image, ImageError),
+    ("b.npy", lambda path: np.save(path, PIXELS), read_image, ImageError),
+    ("b.tif", tiff, part_of, ImageError),
+    ("c.npy", lambda path: np.save(path, PIXELS), part_of, ImageError),
+    *((f"d.{kind}", table, load, ValueError) for kind in ("npz", "npy", "parquet")),
+    ("e.npy", lambda path: np.save(path, KERNELS), load_kernels, KernelError),
+    *((name, torch_file, load_kernels, KernelError) for name in ("e.pt", "e.pth")),
+    ("e.safetensors", safetensors, load_kernels, KernelError),
+]
+
+
+def mutated(good: bytes, rng: np.random.Generator) -> bytes:
+    content = bytearray(good)
+    for _ in range(rng.integers(1, 5)):
+        place = int(rng.integers(len(content) + 1))
+        # Mostly in what describes the rest, which stands at the ends.
+        if rng.random() < 0.5:
+            place = int(rng.choice([place % 200, max(0, len(content) - place % 400)]))
+        length = int(rng.integers(1, 9))
+        kind = rng.integers(5)
+        if kind == 0 and place < len(content):
+            content[place] ^= 1 << rng.integers(8)
+        elif kind == 1:
+            content[place : place + length] = rng.bytes(length)
+        elif kind == 2:
+            content[place : place + length] = bytes([int(rng.choice([0, 127, 128, 255]))]) * length
+        elif kind == 3:
+            del content[place : place + length]
+        else:
+            content[place:place] = content[:length]
+    return bytes(content)
+
+
+def too_long(*_: Any) -> None:
+    raise TimeoutError(f"more than {LIMIT} s")  # a test failure, as no reader is to raise it
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer")
+@pytest.mark.parametrize(
+    ("name", "make", "read", "error"), READERS, ids=[reader[0] for reader in READERS]
+)
+def test_readers(
+    tmp_path: Path,
+    name: str,
+    make: Callable[[Path], None],
+    read: Callable[[Path], Any],
+    error: type[Exception],
+) -> None:
+    path = tmp_path / name
+    make(path)
+    good = path.read_bytes()
+    rng = np.random.default_rng(SEED)
+    before = signal.signal(signal.SIGALRM, too_long)
+    count = refused = 0
+    deadline = time.monotonic() + SECONDS
+    try:
+        while time.monotonic() < deadline:
+            path.write_bytes(mutated(good, rng))
+            signal.setitimer(signal.ITIMER_REAL, LIMIT)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    read(path)
+            except error:
+                refused += 1
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            count += 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    print(f"{name}: {count} files, {refused} refused")
+    assert count > 0

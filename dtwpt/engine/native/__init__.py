@@ -60,7 +60,9 @@ class _Plan(ctypes.Structure):
 def _library() -> tuple[Any, str, str]:
     """Return the library or None, its path, and why it is not there."""
     suffix = ".dylib" if "macos" in sysconfig.get_platform() else ".so"
-    path = os.environ.get("DTWPT_NATIVE_LIBRARY") or str(Path(__file__).parent / f"_kernels{suffix}")
+    path = os.environ.get("DTWPT_NATIVE_LIBRARY") or str(
+        Path(__file__).parent / f"_kernels{suffix}"
+    )
     try:
         library = ctypes.CDLL(path)
         library.dtwpt_instruction_set.argtypes = [ctypes.c_int]
@@ -145,8 +147,10 @@ def available(analysis: Analysis) -> bool:
     """
     if _library()[0] is None or _instruction_set() is None:
         return False
-    taps = analysis.stages[-1].shape[3]
-    return analysis.ndim in (1, 2) and analysis.depth <= _MAX_DEPTH and taps % 2 == 0
+    if analysis.ndim not in (1, 2) or analysis.depth > _MAX_DEPTH:
+        return False
+    taps: int = analysis.stages[-1].shape[3]
+    return taps % 2 == 0
 
 
 def unavailable() -> str:
@@ -238,7 +242,7 @@ def _address(array: NDArray[Any]) -> int:
 def analyse(
     x: Float, analysis: Analysis, axes: tuple[Axis, ...], kind: Kind, out: Float, threads: int
 ) -> None:
-    """Analyse (B, \\*shape) to what ``kind`` says, (B, ..., \\*size); see :class:`Analysis`."""
+    """Analyse (B, *shape) to what ``kind`` says, (B, ..., *size); see :class:`Analysis`."""
     _run(_ANALYSE, x.dtype, analysis, axes, kind, len(x), (x, None, out), (1, 1), threads)
 
 
@@ -251,7 +255,7 @@ def mean(
     out: Float,
     threads: int,
 ) -> None:
-    """Take means of maps (kind "modulus" or "rmax") over the cells of a grid: (B, K, \\*grid).
+    """Take means of maps (kind "modulus" or "rmax") over the cells of a grid: (B, K, *grid).
 
     Rows are cut at ``part * rows // grid[0]``, columns likewise. Sums over runs of 16 rows are in
     the dtype of ``x``, those over runs and columns in double precision.
@@ -262,7 +266,7 @@ def mean(
 def adjoint(
     c: Float, analysis: Analysis, axes: tuple[Axis, ...], kind: Kind, out: Float, threads: int
 ) -> None:
-    """Apply the adjoint, in the real inner product, of :func:`analyse`: to (B, \\*shape).
+    """Apply the adjoint, in the real inner product, of :func:`analyse`: to (B, *shape).
 
     The kind is "complex", "parts" or "real". The cells are those of ``axes``, not pooled.
     """

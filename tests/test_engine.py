@@ -87,7 +87,9 @@ def mean(
     return out
 
 
-def assert_close(actual: NDArray[Any], expected: NDArray[Any], scale: float, factor: float = 1):
+def assert_close(
+    actual: NDArray[Any], expected: NDArray[Any], scale: float, factor: float = 1
+) -> None:
     assert np.abs(actual - expected).max(initial=0) <= (
         factor * TOLERANCE[str(actual.real.dtype)] * scale
     )
@@ -140,8 +142,7 @@ def test_equals_the_reference(
         patch.setenv("DTWPT_INSTRUCTION_SET", name)
         x = noise(0, 2, *shape)
         for kind in KINDS:
-            pooled = {"pool": pool} if kind == "rmax" else {}
-            analysis, axes = analysis_of(shape, **settings, **pooled)
+            analysis, axes = analysis_of(shape, **settings, pool=pool if kind == "rmax" else None)
             expected = reference.analyse(x, analysis, axes, kind)
             actual = analyse(x.astype(dtype), analysis, axes, kind)
             assert actual.shape == expected.shape
@@ -262,7 +263,7 @@ def test_kinds_are_of_the_same_coefficients(
     assert same_bits(parts[:, 1], c.imag.copy())
     assert same_bits(analyse(x, analysis, axes, "real"), c.real.copy())
     modulus = analyse(x, analysis, axes, "modulus")
-    np.testing.assert_allclose(modulus, np.abs(c), rtol=4 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(modulus, np.abs(c), rtol=float(4 * np.finfo(dtype).eps))
     # Maxima of the real parts at the cells of the pooling windows.
     pooling, cells = analysis_of(shape, **settings, pool=3)
     real = analyse(x, pooling, cells, "real")

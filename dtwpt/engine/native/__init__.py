@@ -70,7 +70,7 @@ def _library() -> tuple[Any, str, str]:
         library.dtwpt_supported.argtypes = [ctypes.c_int]
         library.dtwpt_plan_size.restype = ctypes.c_size_t
         number, wide, pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
-        side = [number, number, pointer]
+        side: tuple[Any, ...] = (number, number, pointer)
         library.dtwpt_run.argtypes = [
             *(number, number, number, pointer, number, wide),
             *side,
@@ -185,10 +185,10 @@ class _Prepared:
         packet = np.empty_like(packets)
         packet[nodes] = packets
         kept = analysis.place >= 0
-        if analysis.ndim == 1:
-            rows, columns = kept, kept
-        else:
-            rows, columns = kept.any((0, 2)), kept.any((0, 1))
+        kept = kept.reshape(-1, kept.shape[-2] if kept.ndim == 3 else 1, analysis.count)
+        # In one dimension there are no packets of rows, and nobody asks for them.
+        rows = np.broadcast_to(np.asarray(kept.any((0, 2))), analysis.count)
+        columns = np.asarray(kept.any((0, 1)))
         self.arrays = (
             np.concatenate(stages).astype(dtype),
             packet.astype(np.int32),
@@ -213,9 +213,9 @@ class _Prepared:
 
 def _needed(leaves: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Return for each node of a binary tree, the root at 1, whether a leaf below it is needed."""
-    needed = np.concatenate([np.zeros_like(leaves), leaves])
+    needed: NDArray[np.bool_] = np.concatenate([np.zeros_like(leaves), leaves])
     for node in range(len(leaves) - 1, 0, -1):
-        needed[node] = needed[2 * node] | needed[2 * node + 1]
+        needed[node] = needed[2 * node : 2 * node + 2].any()
     return needed.astype(np.uint8)
 
 

@@ -523,42 +523,41 @@ def spoil(path: Path, how: str) -> None:
 @pytest.mark.parametrize("how", ["missing", "cut off", "empty", "index", "value", "exchanged"])
 def test_maps_that_lack_tiles_are_completed(tmp_path: Path, how: str) -> None:
     path, output = save(tmp_path / "image", COLOUR, "tiled"), tmp_path / "maps.zarr"
-    with parts_of(64, 64):
-        maps = tiles(path, output, tile=64)
-        expected = maps[...]
-        first, last = (
-            output.joinpath("c", "0", "0", "0", *place) for place in (("0", "0"), ("3", "1"))
+    maps = tiles(path, output, tile=64)
+    expected = maps[...]
+    first, last = (
+        output.joinpath("c", "0", "0", "0", *place) for place in (("0", "0"), ("3", "1"))
+    )
+    if how == "exchanged":
+        content = first.read_bytes()
+        first.write_bytes(last.read_bytes())
+        last.write_bytes(content)
+    else:
+        spoil(last, how)
+        # No reader of Zarr takes it for values.
+        values = np.full((1, 1), np.nan)
+        with contextlib.suppress(Exception):  # each of its codecs has its own
+            values = maps[:]
+        assert np.isnan(values[..., -1, -1]).all()
+    steps: list[tuple[int, int]] = []
+    with pytest.warns(StoreWarning, match=r"maps\.zarr' lacks [12] of 8 tiles, missing or dam"):
+        maps = tiles(
+            path,
+            output,
+            tile=64,
+            check="time" if how in ("missing", "cut off", "empty") else "hash",
+            progress=lambda *step: steps.append(step),
         )
-        if how == "exchanged":
-            content = first.read_bytes()
-            first.write_bytes(last.read_bytes())
-            last.write_bytes(content)
-        else:
-            spoil(last, how)
-            # No reader of Zarr takes it for values.
-            values = np.full((1, 1), np.nan)
-            with contextlib.suppress(Exception):  # each of its codecs has its own
-                values = maps[:]
-            assert np.isnan(values[..., -1, -1]).all()
-        steps: list[tuple[int, int]] = []
-        with pytest.warns(StoreWarning, match=r"maps\.zarr' lacks [12] of 8 tiles, missing or dam"):
-            maps = tiles(
-                path,
-                output,
-                tile=64,
-                check="time" if how in ("missing", "cut off", "empty") else "hash",
-                progress=lambda *step: steps.append(step),
-            )
-        assert steps == [(done, 8) for done in range(6 if how == "exchanged" else 7, 9)]
-        np.testing.assert_array_equal(maps[...], expected)
-        tiles(path, output, tile=64, check="hash")
-        assert sorted(os.listdir(tmp_path)) == [path.name, "maps.zarr"]
-        assert sorted(os.listdir(output)) == ["c", "zarr.json"]
-        # The same of unfinished ones.
-        interrupted(path, tmp_path / "second.zarr", 5)
-        spoil(tmp_path / "second.zarr.partial" / "c" / "0" / "0" / "0" / "0" / "1", how)
-        maps = tiles(path, tmp_path / "second.zarr", tile=64, check="hash")
-        np.testing.assert_array_equal(maps[...], expected)
+    assert steps == [(done, 8) for done in range(6 if how == "exchanged" else 7, 9)]
+    np.testing.assert_array_equal(maps[...], expected)
+    tiles(path, output, tile=64, check="hash")
+    assert sorted(os.listdir(tmp_path)) == [path.name, "maps.zarr"]
+    assert sorted(os.listdir(output)) == ["c", "zarr.json"]
+    # The same of unfinished ones.
+    interrupted(path, tmp_path / "second.zarr", 5)
+    spoil(tmp_path / "second.zarr.partial" / "c" / "0" / "0" / "0" / "0" / "1", how)
+    maps = tiles(path, tmp_path / "second.zarr", tile=64, check="hash")
+    np.testing.assert_array_equal(maps[...], expected)
 
 
 def test_unfinished_maps_outlive_a_power_cut(
@@ -579,9 +578,8 @@ def test_unfinished_maps_outlive_a_power_cut(
         real(number)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with parts_of(64, 64):
-        maps = tiles(path, output, tile=64, workers=1)
-        np.testing.assert_array_equal(maps[...], whole(read_image(path)))
+    maps = tiles(path, output, tile=64, workers=1)
+    np.testing.assert_array_equal(maps[...], whole(read_image(path)))
     if not os.path.isdir("/proc/self/fd"):
         return
     places = [re.sub(r"\.[0-9a-f]{16}\.tmp", "", name) for name in synced]

@@ -170,7 +170,7 @@ class Analysis:
     def place(self) -> NDArray[np.int32]:
         """Channel of each packet, shape (2, P, P) or (P,); -1 where it is not kept."""
         place = np.full(self.total, -1, np.int32)
-        chosen = np.arange(self.total) if self.packets is None else np.array(self.packets)
+        chosen = np.arange(self.total) if self.packets is None else np.array(self.packets, np.intp)
         place[chosen] = np.arange(chosen.size)
         shape = (2, self.count, self.count) if self.ndim == 2 else (self.count,)
         return place.reshape(shape)

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtwpt.engine.spec import Analysis, Axis, Kind
-from dtwpt.wavelets import Wavelet
 
 __all__ = ["adjoint", "analyse", "available", "info", "mean", "modulus_backward"]
 
@@ -71,7 +70,7 @@ def _library() -> tuple[Any, str, str]:
         library.dtwpt_supported.argtypes = [ctypes.c_int]
         library.dtwpt_plan_size.restype = ctypes.c_size_t
         number, wide, pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
-        side = [number, number, pointer]
+        side: tuple[Any, ...] = (number, number, pointer)
         library.dtwpt_run.argtypes = [
             *(number, number, number, pointer, number, wide),
             *side,
@@ -148,8 +147,10 @@ def available(analysis: Analysis) -> bool:
     """
     if _library()[0] is None or _instruction_set() is None:
         return False
-    taps = len(Wavelet.from_text(analysis.wavelet).low[0])
-    return analysis.ndim in (1, 2) and analysis.depth <= _MAX_DEPTH and taps % 2 == 0
+    if analysis.ndim not in (1, 2) or analysis.depth > _MAX_DEPTH:
+        return False
+    taps: int = analysis.stages[-1].shape[3]
+    return taps % 2 == 0
 
 
 def unavailable() -> str:
@@ -166,7 +167,7 @@ def unavailable() -> str:
 class _Prepared:
     """An analysis as the library takes it, with the arrays that it points to."""
 
-    def __init__(self, analysis: Analysis, dtype: np.dtype[Any], pooled: bool) -> None:
+    def __init__(self, analysis: Analysis, dtype: np.dtype[Any]) -> None:
         first, *later = analysis.stages
         taps = first.shape[3] - 2
         shift = np.array([[0, 2], [1, 1]])  # where the taps begin that are not zeros of both ends
@@ -184,10 +185,10 @@ class _Prepared:
         packet = np.empty_like(packets)
         packet[nodes] = packets
         kept = analysis.place >= 0
-        if analysis.ndim == 1:
-            rows, columns = kept, kept
-        else:
-            rows, columns = kept.any((0, 2)), kept.any((0, 1))
+        kept = kept.reshape(-1, kept.shape[-2] if kept.ndim == 3 else 1, analysis.count)
+        # In one dimension there are no packets of rows, and nobody asks for them.
+        rows = np.broadcast_to(np.asarray(kept.any((0, 2))), analysis.count)
+        columns = np.asarray(kept.any((0, 1)))
         self.arrays = (
             np.concatenate(stages).astype(dtype),
             packet.astype(np.int32),
@@ -199,7 +200,7 @@ class _Prepared:
             analysis.depth,
             analysis.ndim,
             analysis.stride,
-            (analysis.pool or 0) if pooled else 0,
+            analysis.pool or 0,
             analysis.channels,
             analysis.length,
             first.shape[3],
@@ -212,15 +213,15 @@ class _Prepared:
 
 def _needed(leaves: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Return for each node of a binary tree, the root at 1, whether a leaf below it is needed."""
-    needed = np.concatenate([np.zeros_like(leaves), leaves])
+    needed: NDArray[np.bool_] = np.concatenate([np.zeros_like(leaves), leaves])
     for node in range(len(leaves) - 1, 0, -1):
-        needed[node] = needed[2 * node] | needed[2 * node + 1]
+        needed[node] = needed[2 * node : 2 * node + 2].any()
     return needed.astype(np.uint8)
 
 
 @lru_cache(maxsize=64)
-def _prepared(analysis: Analysis, dtype: np.dtype[Any], pooled: bool) -> _Prepared:
-    return _Prepared(analysis, dtype, pooled)
+def _prepared(analysis: Analysis, dtype: np.dtype[Any]) -> _Prepared:
+    return _Prepared(analysis, dtype)
 
 
 # As few as the indices themselves.
@@ -241,7 +242,7 @@ def _address(array: NDArray[Any]) -> int:
 def analyse(
     x: Float, analysis: Analysis, axes: tuple[Axis, ...], kind: Kind, out: Float, threads: int
 ) -> None:
-    """Analyse (B, H, W) or (B, N) to what ``kind`` says, (B, ..., H', W'); see :class:`Analysis`."""
+    """Analyse (B, *shape) to what ``kind`` says, (B, ..., *size); see :class:`Analysis`."""
     _run(_ANALYSE, x.dtype, analysis, axes, kind, len(x), (x, None, out), (1, 1), threads)
 
 
@@ -254,7 +255,7 @@ def mean(
     out: Float,
     threads: int,
 ) -> None:
-    """Take means of maps (kind "modulus" or "rmax") over the cells of a grid: (B, K, rows, columns).
+    """Take means of maps (kind "modulus" or "rmax") over the cells of a grid: (B, K, *grid).
 
     Rows are cut at ``part * rows // grid[0]``, columns likewise. Sums over runs of 16 rows are in
     the dtype of ``x``, those over runs and columns in double precision.
@@ -265,7 +266,7 @@ def mean(
 def adjoint(
     c: Float, analysis: Analysis, axes: tuple[Axis, ...], kind: Kind, out: Float, threads: int
 ) -> None:
-    """Apply the adjoint, in the real inner product, of :func:`analyse`: to (B, H, W) or (B, N).
+    """Apply the adjoint, in the real inner product, of :func:`analyse`: to (B, *shape).
 
     The kind is "complex", "parts" or "real". The cells are those of ``axes``, not pooled.
     """
@@ -294,7 +295,7 @@ def _run(
     name = _instruction_set()
     if name is None:
         raise RuntimeError("the native engine cannot run on this machine: see info()")
-    prepared = _prepared(analysis, dtype, kind == "rmax")
+    prepared = _prepared(analysis, dtype)
     sides = [_side(axis) for axis in axes]
     result = _library()[0].dtwpt_run(
         operation,

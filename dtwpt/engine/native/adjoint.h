@@ -65,8 +65,7 @@ struct Gradient {
             if (Modulus) group.children(s, k, in);
             for (int c = 0; c < 2; ++c) {
                 if (!needed[c]) continue;
-                const Rows<T> below[2] = {{group.child(s, 0, c), kWidth, nullptr},
-                                          {group.child(s, 1, c), kWidth, nullptr}};
+                const Rows<T> below[2] = {group.below(s, 0, c), group.below(s, 1, c)};
                 const To<T> to[2] = {{child(s, 0, c), kWidth}, {child(s, 1, c), kWidth}};
                 node(s + 1, 2 * k + c, below, to, false);
                 if (s == 0) clear_slack(c);
@@ -245,7 +244,8 @@ template <typename T, Leaf What, bool Modulus>
 inline void group_adjoint(const Job &job, int64_t image, int number, void *base, Arena arena) {
     constexpr int n = kLanes<T>;
     const Plan &plan = *job.plan;
-    const Cascade cascade = cascade_of(plan, job.side[1].count);
+    Cascade cascade = cascade_of(plan, job.side[1].count);
+    share(cascade, job.side[1], job.side[1].index);
     const Vertical<T> v = vertical_of<T>(job, base);
     const int columns = job.side[1].n, padded = ceiling(columns, n) * n;
     T *const turned = arena.take<T>(static_cast<size_t>(padded + 1) * 2 * n);
@@ -254,7 +254,7 @@ inline void group_adjoint(const Job &job, int64_t image, int number, void *base,
     int32_t *const packets = arena.take<int32_t>(static_cast<size_t>(cascade.nodes));
     Lines<T> lines;
     Source<T> source;
-    Gradient<T, 2, What, Modulus> gradient{job, {plan, cascade, {}, nullptr}, lines, source, {}, nullptr};
+    Gradient<T, 2, What, Modulus> gradient{job, {plan, cascade, {}, nullptr, nullptr}, lines, source, {}, nullptr};
     gradient.room(arena);
     clear(gradient.zeros, gradient.kWidth);
 
@@ -385,7 +385,7 @@ inline void segments_adjoint(const Job &job, int64_t group, T *to, Arena arena) 
     T *const local = arena.take<T>(static_cast<size_t>(padded) * n);
     Lines<T> lines;
     Source<T> source;
-    Gradient<T, 1, What, false> gradient{job, {plan, cascade, {}, nullptr}, lines, source, {}, nullptr};
+    Gradient<T, 1, What, false> gradient{job, {plan, cascade, {}, nullptr, nullptr}, lines, source, {}, nullptr};
     gradient.room(arena);
     clear(gradient.zeros, gradient.kWidth);
 

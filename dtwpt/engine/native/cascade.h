@@ -171,7 +171,8 @@ inline void stage_forward(const Plan &plan, const Cascade &c, int s, int tree, i
     const Delays d = delays_of(plan, c, s, tree);
     const T *taps = static_cast<const T *>(plan.taps) + c.filters[s];
     const Filters<T> f{taps + (((tree << s) + k) * c.taps[s]) * 2, c.taps[s], c.hop[s], c.dilation[s]};
-    children_of<T, C>(in.from(d.base), f, c.positions[s + 1] + d.more,
+    const int count = s ? c.positions[s + 1] : c.distinct;
+    children_of<T, C>(in.from(d.base), f, count + d.more,
                       {low.base - d.low * low.step, low.step},
                       {high.base - d.high * high.step, high.step});
 }

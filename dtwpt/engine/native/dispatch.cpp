@@ -428,7 +428,7 @@ DTWPT_EXPORT int dtwpt_supported(int set) {
 DTWPT_EXPORT size_t dtwpt_plan_size() { return sizeof(Plan); }
 
 /// Run an operation; `input` are images, `coefficients` what an adjoint or a gradient is applied to.
-DTWPT_EXPORT int dtwpt_run(int operation, int set, int wide, const Plan *plan, int kind, int64_t batch,
+DTWPT_EXPORT int dtwpt_run(int operation, int set, int wide, const Plan *given, int kind, int64_t batch,
                            int rows, int row_cells, const int32_t *row_index, int columns,
                            int column_cells, const int32_t *column_index, const void *input,
                            const void *coefficients, void *out, int grid_rows, int grid_columns,
@@ -436,8 +436,10 @@ DTWPT_EXPORT int dtwpt_run(int operation, int set, int wide, const Plan *plan, i
     if (batch == 0) return kDone;
     const Kernels &kernels = kSets[set].kernels[wide];
     const size_t size = wide ? 8 : 4;
+    Plan plan = *given;
+    if (kind != kRMax) plan.pool = 0;
     Job job{};
-    job.plan = plan;
+    job.plan = &plan;
     job.side[0] = {rows, row_cells, row_index};
     job.side[1] = {columns, column_cells, column_index};
     job.kind = kind;
@@ -445,9 +447,8 @@ DTWPT_EXPORT int dtwpt_run(int operation, int set, int wide, const Plan *plan, i
     job.x = input;
     job.coefficients = coefficients;
     job.out = out;
-    const bool pooled = plan->pool && (operation == kAnalyse || operation == kMean);
-    job.map_rows = pooled && plan->ndim == 2 ? (row_cells - plan->pool) / 2 + 1 : row_cells;
-    job.map_columns = pooled ? (column_cells - plan->pool) / 2 + 1 : column_cells;
+    job.map_rows = plan.pool && plan.ndim == 2 ? (row_cells - plan.pool) / 2 + 1 : row_cells;
+    job.map_columns = plan.pool ? (column_cells - plan.pool) / 2 + 1 : column_cells;
     const Run run{threads_for(job, kernels.lanes, threads), poison != 0};
     switch (operation) {
         case kAnalyse: return analyse(job, kernels, size, run);

@@ -100,13 +100,15 @@ struct Strip {
     Vertical<T> v;
     int column;  ///< of v
     T *level[kMaxDepth];
+    const int32_t *repeated;
 
-    // Room for the nodes below each stage but the last, of strips of C vectors.
-    static void room(Arena &arena, const Cascade &cascade, T **level) {
+    // Room for the nodes below each stage but the last, of the widest strips.
+    static int32_t *room(Arena &arena, const Cascade &cascade, T **level) {
         for (int s = 0; s + 1 < cascade.depth; ++s) {
             const int rows = 2 * (cascade.positions[s + 1] + 2 * kSlack);
             level[s] = arena.take<T>(static_cast<size_t>(rows) * kStrip * kLanes<T>);
         }
+        return arena.take<int32_t>(static_cast<size_t>(cascade.positions[1]));
     }
 
     template <int C>
@@ -123,8 +125,9 @@ struct Strip {
         T *const low = level[s] + kSlack * width, *const high = low + rows * width;
         stage_forward<T, C>(plan, cascade, s, tree, k, in, {low, width}, {high, width});
         const uint8_t *needed = plan.rows + (2 << s) + 2 * k;
-        if (needed[0]) node<C>(s + 1, tree, 2 * k, {low, width, nullptr});
-        if (needed[1]) node<C>(s + 1, tree, 2 * k + 1, {high, width, nullptr});
+        const int32_t *const table = s ? nullptr : repeated;
+        if (needed[0]) node<C>(s + 1, tree, 2 * k, {low, width, table});
+        if (needed[1]) node<C>(s + 1, tree, 2 * k + 1, {high, width, table});
     }
 };
 
@@ -134,8 +137,8 @@ inline void filter_strip(const Plan &plan, const Cascade &cascade, const T *imag
                          const Window &rows, const Window &cut, const Vertical<T> &v, int column,
                          int count, Arena arena) {
     const int vectors = ceiling(count, kLanes<T>), width = vectors * kLanes<T>;
-    Strip<T> strip{plan, cascade, v, column, {}};
-    Strip<T>::room(arena, cascade, strip.level);
+    Strip<T> strip{plan, cascade, v, column, {}, nullptr};
+    strip.repeated = repeat(cascade, width, Strip<T>::room(arena, cascade, strip.level));
     T *const samples = arena.take<T>(static_cast<size_t>(rows.size + 1) * kStrip * kLanes<T>);
     int32_t *const table = arena.take<int32_t>(static_cast<size_t>(rows.positions));
     for (int p = 0; p < rows.positions; ++p) table[p] = rows.place(p) * width;
@@ -242,6 +245,7 @@ struct Group {
     const Cascade &cascade;
     T *level[kMaxDepth];
     T *leaves;
+    const int32_t *repeated;
 
     size_t leaf_size() const { return static_cast<size_t>(cascade.positions[plan.depth]) * kLanes<T>; }
     T *leaf(int child, int sign, int part) const {
@@ -252,6 +256,13 @@ struct Group {
         for (int s = 0; s + 1 < cascade.depth; ++s)
             level[s] = arena.take<T>(static_cast<size_t>(4 * node_size(s)));
         leaves = arena.take<T>(kLeaves * leaf_size());
+        int32_t *const table = arena.take<int32_t>(static_cast<size_t>(cascade.positions[1]));
+        repeated = repeat(cascade, kWidth, table);
+    }
+
+    /// Samples of a child of a node at stage s, for the next stage.
+    Rows<T> below(int s, int tree, int which) const {
+        return {child(s, tree, which), kWidth, s ? nullptr : repeated};
     }
 
     ptrdiff_t node_size(int s) const {
@@ -386,8 +397,7 @@ struct Writer {
         group.children(s, k, in);
         for (int c = 0; c < 2; ++c) {
             if (!needed[c]) continue;
-            const Rows<T> below[2] = {{group.child(s, 0, c), group.kWidth, nullptr},
-                                      {group.child(s, 1, c), group.kWidth, nullptr}};
+            const Rows<T> below[2] = {group.below(s, 0, c), group.below(s, 1, c)};
             node(s + 1, 2 * k + c, below);
         }
     }
@@ -557,11 +567,13 @@ inline void forward_block(const Job &job, int64_t image, int row, int column, T 
     const Plan &plan = *job.plan;
     const int outputs_down = minimum(job.block_rows, job.map_rows - row);
     const int outputs = minimum(job.block_columns, job.map_columns - column);
-    const Cascade vertical = cascade_of(plan, cells_of(plan, outputs_down));
-    const Cascade horizontal = cascade_of(plan, cells_of(plan, outputs));
+    Cascade vertical = cascade_of(plan, cells_of(plan, outputs_down));
+    Cascade horizontal = cascade_of(plan, cells_of(plan, outputs));
     const int step = plan.pool ? 2 * plan.stride : plan.stride;
     const Window windows[2] = {window_of(job.side[0], row * step, vertical.positions[0]),
                                window_of(job.side[1], column * step, horizontal.positions[0])};
+    share(vertical, job.side[0], windows[0].index);
+    share(horizontal, job.side[1], windows[1].index);
 
     Arena arena(scratch);
     Vertical<T> v;
@@ -581,7 +593,7 @@ inline void forward_block(const Job &job, int64_t image, int row, int column, T 
     }
 
     Lines<T> lines;
-    Writer<T, 2, What> writer{job,          {plan, horizontal, {}, nullptr}, lines, outputs,
+    Writer<T, 2, What> writer{job,          {plan, horizontal, {}, nullptr, nullptr}, lines, outputs,
                               outputs_down, channel, row_step, part, nullptr};
     writer.group.room(arena);
     writer.turned = arena.take<T>(writer.room(outputs, 2));
@@ -623,7 +635,7 @@ inline size_t forward_room(const Job &job) {
     const size_t strip =
         strip_scratch<T>(vertical, window_size(job.side[0], vertical.positions[0]));
     Arena rest(nullptr);
-    Group<T, 2, What> group{plan, horizontal, {}, nullptr};
+    Group<T, 2, What> group{plan, horizontal, {}, nullptr, nullptr};
     group.room(rest);
     rest.take<T>(Writer<T, 2, What>::room(job.block_columns, 2));
     return arena.used() + (strip > rest.used() ? strip : rest.used());
@@ -669,7 +681,7 @@ inline void forward_segments(const Job &job, int64_t group, void *scratch) {
     const int numbers = job.kind == kComplex ? 2 : 1;
     const int64_t channel = static_cast<int64_t>(job.map_columns) * numbers;
     const int64_t part = plan.channels * channel;
-    Writer<T, 1, What> writer{job,     {plan, cascade, {}, nullptr}, lines, job.block_columns, 1,
+    Writer<T, 1, What> writer{job,     {plan, cascade, {}, nullptr, nullptr}, lines, job.block_columns, 1,
                               channel, 0, part, nullptr};
     writer.group.room(arena);
     writer.turned = arena.take<T>(writer.room(job.block_columns, 2));
@@ -701,7 +713,7 @@ inline size_t segments_room(const Job &job) {
     Arena arena(nullptr);
     arena.take<T>(static_cast<size_t>(ceiling(cascade.positions[0], kLanes<T>) * kLanes<T>) *
                   kLanes<T>);
-    Group<T, 1, What> group{*job.plan, cascade, {}, nullptr};
+    Group<T, 1, What> group{*job.plan, cascade, {}, nullptr, nullptr};
     group.room(arena);
     arena.take<T>(Writer<T, 1, What>::room(job.block_columns, 2));
     return arena.used();

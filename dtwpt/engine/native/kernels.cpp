@@ -60,7 +60,7 @@ size_t adjoint_scratch(const Job *job) {
         arena.take<T>(static_cast<size_t>(cascade.positions[0] + kLanes<T>) * kLanes<T>);
         Lines<T> lines;
         Source<T> source;
-        Gradient<T, 1, kBoth, false> gradient{*job, {plan, cascade, {}, nullptr}, lines, source, {}, nullptr};
+        Gradient<T, 1, kBoth, false> gradient{*job, {plan, cascade, {}, nullptr, nullptr}, lines, source, {}, nullptr};
         gradient.room(arena);
         return arena.used();
     }
@@ -71,7 +71,7 @@ size_t adjoint_scratch(const Job *job) {
     arena.take<int32_t>(static_cast<size_t>(horizontal.nodes));
     Lines<T> lines;
     Source<T> source;
-    Gradient<T, 2, kBoth, true> gradient{*job, {plan, horizontal, {}, nullptr}, lines, source, {}, nullptr};
+    Gradient<T, 2, kBoth, true> gradient{*job, {plan, horizontal, {}, nullptr, nullptr}, lines, source, {}, nullptr};
     gradient.room(arena);
 
     const Cascade vertical = cascade_of(plan, job->side[0].count);
@@ -87,7 +87,8 @@ size_t adjoint_scratch(const Job *job) {
 template <typename T>
 void columns_forward(const Job *job, int64_t image, int strip, void *v, void *scratch) {
     const Plan &plan = *job->plan;
-    const Cascade cascade = cascade_of(plan, job->side[0].count);
+    Cascade cascade = cascade_of(plan, job->side[0].count);
+    share(cascade, job->side[0], job->side[0].index);
     const int columns = job->side[1].n, width = job->block_columns * kLanes<T>, first = strip * width;
     const T *const x = static_cast<const T *>(job->x) + image * job->side[0].n * columns;
     filter_strip(plan, cascade, x, columns, window_of(job->side[0], 0, cascade.positions[0]),

@@ -46,6 +46,7 @@ struct Cascade {
     int hop[kMaxDepth], dilation[kMaxDepth], taps[kMaxDepth];
     int positions[kMaxDepth + 1];  ///< of the input of each stage; of the cells
     size_t filters[kMaxDepth];     ///< where the taps of each stage begin
+    int distinct;                  ///< outputs of the first stage before they repeat themselves
 };
 
 inline Cascade cascade_of(const Plan &plan, int cells) {
@@ -66,7 +67,31 @@ inline Cascade cascade_of(const Plan &plan, int cells) {
     for (int s = c.depth - 1; s > 0; --s)
         c.positions[s] = c.hop[s] * (c.positions[s + 1] - 1) + c.dilation[s] * (c.taps[s] - 1) + 1;
     c.positions[0] = (cells - 1) * plan.stride + plan.length;
+    c.distinct = c.positions[1];
     return c;
+}
+
+/// See whether the extended axis repeats itself, as that of a small image does: its first stage, the
+/// longest one, is then filtered once. `index` are its samples.
+inline void share(Cascade &c, const Side &side, const int32_t *index) {
+    const int periods[] = {side.n, 2 * side.n - 2, 2 * side.n};
+    for (int period : periods) {
+        if (c.depth == 1 || period <= 0 || period % c.hop[0] || period / c.hop[0] >= c.positions[1])
+            continue;
+        int p = 0;
+        while (p + period < c.positions[0] && index[p] == index[p + period]) ++p;
+        if (p + period < c.positions[0]) continue;
+        c.distinct = period / c.hop[0];
+        return;
+    }
+}
+
+/// Fill in where the outputs of the first stage are found, in numbers, and return the table; null if
+/// they do not repeat themselves.
+inline const int32_t *repeat(const Cascade &c, int width, int32_t *table) {
+    if (!table || c.distinct == c.positions[1]) return nullptr;
+    for (int n = 0; n < c.positions[1]; ++n) table[n] = n % c.distinct * width;
+    return table;
 }
 
 /// Cells behind a number of outputs, which are pooled with stride 2 or not at all.

@@ -1,0 +1,123 @@
+"""EnergyNorm2d in the hands of tools that freeze, synchronise, reset or exempt normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
+misc = pytest.importorskip("torchvision.ops.misc")
+
+from torch import Tensor, nn  # noqa: E402
+from torch.optim.swa_utils import update_bn  # noqa: E402
+from torchvision.ops._utils import split_normalization_params  # noqa: E402
+
+from dtwpt.nn import EnergyNorm2d  # noqa: E402
+from tests.strategies import noise  # noqa: E402
+
+convert_sync: Any = nn.SyncBatchNorm.convert_sync_batchnorm
+
+
+def maps(seed: int = 0) -> Tensor:
+    scale = torch.tensor([1.0, 5.0, 0.1])[:, None, None]
+    return torch.from_numpy(noise(seed, 4, 3, 8, 8)).abs() * scale
+
+
+def energy(x: Tensor) -> Tensor:
+    return x.square().mean((0, 2, 3)) / 2
+
+
+def trained() -> tuple[nn.Sequential, EnergyNorm2d]:
+    norm = EnergyNorm2d(3).double()
+    assert norm.weight is not None
+    assert norm.bias is not None
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([0.5, 2.0, 3.0]))
+        norm.bias.copy_(torch.tensor([1.0, -1.0, 0.0]))
+    model = nn.Sequential(norm)
+    model(maps())
+    return model, norm
+
+
+def test_frozen_statistics_stay() -> None:
+    model, norm = trained()
+    before = norm.running_energy.clone()  # type: ignore[union-attr]
+    for module in model.train().modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    y = model(maps(1))
+    assert torch.equal(norm.running_energy, before)
+    assert torch.equal(y, model.eval()(maps(1)))
+
+
+def timm_frozen(model: nn.Module) -> nn.Module:
+    frozen: nn.Module = timm.layers.freeze_batch_norm_2d(model)
+    return frozen
+
+
+def torchvision_frozen(model: nn.Sequential) -> nn.Module:
+    """As many detectors do by hand."""
+    old = model[0].stats
+    frozen = misc.FrozenBatchNorm2d(3, old.eps)
+    frozen.load_state_dict({k: v for k, v in old.state_dict().items() if "num" not in k})
+    model[0].stats = frozen.double()
+    return model
+
+
+@pytest.mark.parametrize("freeze", [timm_frozen, torchvision_frozen, convert_sync])
+def test_converted_holders_compute_the_same(freeze: Callable[..., nn.Module]) -> None:
+    model, _ = trained()
+    expected = model.eval()(maps(1))
+    converted = freeze(model)
+    assert torch.allclose(converted.eval()(maps(1)), expected, rtol=1e-6)
+    if freeze is not convert_sync:  # frozen, whatever the mode
+        assert torch.allclose(converted.train()(maps(1)), expected, rtol=1e-6)
+    else:
+        assert isinstance(converted, nn.Sequential)
+        assert converted[0].sync
+        # One process: the batch is all there is.
+        plain = trained()[0].train()
+        assert torch.allclose(converted.train()(maps(1)), plain(maps(1)), rtol=1e-12)
+
+
+def test_statistics_can_be_taken_anew() -> None:
+    model, norm = trained()
+    batches = [maps(1), 2 * maps(2)]
+    update_bn(batches, model)
+    expected = sum(map(energy, batches)) / 2
+    assert torch.allclose(norm.running_energy, expected)  # type: ignore[arg-type]
+    assert norm.stats.momentum == 0.1
+    assert not norm.stats.running_mean.any()
+
+
+def test_no_running_statistics() -> None:
+    x = maps(1)
+    for norm in (
+        EnergyNorm2d(3, track_running_stats=False).double(),
+        EnergyNorm2d(3).double(),
+    ):
+        if norm.running_energy is not None:
+            torch.func.replace_all_batch_norm_modules_(norm)
+        assert norm.running_energy is None
+        for mode in (True, False):
+            expected = x / (energy(x) + 1e-5).sqrt()[:, None, None]
+            assert torch.allclose(norm.train(mode)(x), expected)
+
+
+def test_no_weight_decay() -> None:
+    model, norm = trained()
+    normalisation, others = split_normalization_params(model)
+    assert {id(p) for p in normalisation} == {id(norm.weight), id(norm.bias)}
+    assert others == []
+
+
+def test_one_image_without_a_batch() -> None:
+    x = maps()
+    norm = EnergyNorm2d(3).double()
+    assert torch.equal(norm(x[0]), norm(x[:1])[0])
+    y = norm(x.requires_grad_())
+    y.relu_().sum().backward()  # the output may be overwritten
+    assert x.grad is not None

@@ -257,9 +257,7 @@ def test_more_networks_that_are_refused() -> None:
     sharded.__class__ = type("Sharded", (type(sharded), type("FSDPModule", (), {})), {})
     with pytest.raises(ValueError, match="sharded by fully_shard: change it before"):
         replace_stem(sharded)
-    with pytest.raises(
-        ValueError, match=r"^0\.net is wrapped in DataParallel: change"
-    ):
+    with pytest.raises(ValueError, match=r"^0\.net is wrapped in DataParallel: change"):
         replace_stem(nn.Sequential(nn.ModuleDict({"net": nn.DataParallel(block(3))})))
 
 
@@ -398,6 +396,9 @@ def test_modules_that_are_used_twice_are_refused() -> None:
     other = Wrapped(net(), lambda n, x: n["pool"](x))
     with pytest.raises(ValueError, match=r"inner\.pool is not applied to what inner\.conv gives"):
         replace_stem(other)
+    padded = Wrapped(net(), lambda n, x: n["pool"](nn.functional.pad(n["conv"](x), (1,) * 4)))
+    with pytest.raises(ValueError, match=r"size of the maps before inner\.pool"):
+        replace_stem(padded, **names)
     shared = nn.ModuleDict({"a": _resnet(), "b": nn.ReLU()})
     shared["b"] = shared["a"].relu
     assert isinstance(replace_stem(shared)["a"].conv1, WaveletStem)  # it runs, and uses it once
@@ -405,6 +406,52 @@ def test_modules_that_are_used_twice_are_refused() -> None:
     lost["other"] = lost["relu"]
     with pytest.raises(ValueError, match="relu is also called other, and the network does not run"):
         replace_stem(lost)
+
+
+# Families ----------------------------------------------------------------------------------------
+
+
+def _detector() -> Any:
+    return transformers.RTDetrForObjectDetection(transformers.RTDetrConfig())
+
+
+FAMILIES: dict[str, tuple[Callable[[], Any], str]] = {
+    "densenet121": (lambda: timm.create_model("densenet121"), "features.conv0 features.pool0"),
+    "resnetv2_50": (lambda: timm.create_model("resnetv2_50"), "stem.conv stem.pool"),
+    "resnetv2_50d": (lambda: timm.create_model("resnetv2_50d"), "stem"),
+    "bit": (lambda: timm.create_model("resnetv2_50x1_bit"), "stem"),
+    "seresnext": (lambda: timm.create_model("legacy_seresnext50_32x4d"), "layer0.conv1 pool0"),
+    "senet154": (lambda: timm.create_model("legacy_senet154"), "layer0 pool0"),
+    "dpn68": (lambda: timm.create_model("dpn68"), "features.conv1_1.conv features.conv1_pool"),
+    "vovnet": (lambda: timm.create_model("ese_vovnet19b_dw"), "stem"),
+    "cspresnet": (lambda: timm.create_model("cspresnet50"), "stem.conv1.conv stem.pool"),
+    "nf_resnet": (lambda: timm.create_model("nf_resnet26"), "stem.conv stem.pool"),
+    "resnetrs": (lambda: timm.create_model("resnetrs50"), "conv1 maxpool"),
+    "googlenet": (
+        lambda: torchvision.models.googlenet(init_weights=False, aux_logits=False),
+        "conv1.conv maxpool1",
+    ),
+    "shufflenet": (torchvision.models.shufflenet_v2_x0_5, "conv1.0 maxpool"),
+    "squeezenet": (torchvision.models.squeezenet1_0, "features.0 features.2"),
+    "rt-detr": (
+        _detector,
+        "model.backbone.model.embedder.embedder model.backbone.model.embedder.pooler",
+    ),
+    "children": (lambda: nn.Sequential(*_resnet().children()), "0 3"),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_are_recognised(name: str) -> None:
+    make, ends = FAMILIES[name]
+    with torch.device("meta"):
+        model = make().eval()
+    stem = find_stem(model)
+    assert " ".join(dict.fromkeys((stem.names[0], stem.names[-1]))) == ends
+    shapes = stem.output_shapes((64, 97, 224))
+    replace_stem(model, inplace=True)
+    assert isinstance(model.get_submodule(stem.conv), WaveletStem)
+    assert stem.output_shapes((64, 97, 224)) == shapes
 
 
 # Weights that are computed, and hooks ------------------------------------------------------------

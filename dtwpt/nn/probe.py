@@ -109,6 +109,8 @@ class Flow(TorchDispatchMode):
         what comes after the last.
     broken : bool
         Whether the last one was called on something else than what the first one gave.
+    resized : str or None
+        A module that was called on maps of another shape than the one before it gave.
     finished : bool
         Whether the run came to its end.
     """
@@ -119,7 +121,9 @@ class Flow(TorchDispatchMode):
         self.calls: Counter[str] = Counter()
         self.returned: str | None = None
         self.reused: str | None = None
+        self.resized: str | None = None
         self.broken = self.finished = False
+        self._shape: torch.Size | None = None
 
     def watch(self, name: str) -> Callable[..., Any]:
         """Return what calls the module of that name, given its forward."""
@@ -127,10 +131,13 @@ class Flow(TorchDispatchMode):
         def call(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             self.calls[name] += 1
             last = name == self.names[-1]
-            before = [_inside(t) for t in tree_leaves((args, kwargs))]
-            if last and name != self.names[0] and not any(before):
-                self.broken = True
+            inside = [t for t in tree_leaves((args, kwargs)) if _inside(t)]
+            if name != self.names[0]:
+                self.broken |= last and not inside
+                if inside and inside[0].shape != self._shape:
+                    self.resized = name
             out = forward(*args, **kwargs)
+            self._shape = getattr(out, "shape", None)
             # An output of its own: an image may pass through an Identity.
             for tensor in tree_leaves(out):
                 if isinstance(tensor, Tensor):

@@ -90,6 +90,11 @@ def _judge(flow: Flow) -> None:
             f"{last} is not applied to what {first} gives, so that one module cannot stand for "
             "both: name modules that are applied one after the other"
         )
+    if flow.resized is not None:
+        raise ValueError(
+            f"the network changes the size of the maps before {flow.resized}, by a module or a "
+            f"padding that is not among {', '.join(flow.names)}: name a module that holds all of it"
+        )
     kept = flow.returned or flow.reused
     if kept is not None:
         how = "returns the output of" if flow.returned else "also uses elsewhere the output of"

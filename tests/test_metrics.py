@@ -351,13 +351,13 @@ def test_fractions_of_a_pixel(
 ) -> None:
     """Waves of every frequency, moved; those of the highest one keep what is real."""
     rng = np.random.default_rng(seed)
-    y, x = rng.integers(0, height // 2 + 1), rng.integers(0, width // 2 + 1)
+    y, x = (int(rng.integers(0, side // 2 + 1)) for side in (height, width))
     a, b = rng.uniform(0, 7, 2)
 
     def wave(length: int, count: int, start: float, shift: float) -> NDArray[np.float64]:
         angle = 2 * np.pi * count * np.arange(length) / length
         if 2 * count == length:
-            return np.cos(start) * np.cos(np.pi * shift) * np.cos(angle)
+            return np.asarray(np.cos(start) * np.cos(np.pi * shift) * np.cos(angle))
         return np.asarray(np.cos(angle - 2 * np.pi * count * shift / length + start))
 
     image, expected = (
@@ -410,8 +410,8 @@ def test_ten_crops_are_torchvision_s() -> None:
         assert torch.equal(ten_crops(images, size), expected)
     model = Average().train()
     probabilities = ten_crop_probabilities(model, images, 8)
-    each = [torch.softmax(model(crop).logits, -1) for crop in ten_crops(images, 8)]
-    assert torch.allclose(probabilities, sum(each) / 10, rtol=1e-12)
+    each = torch.stack([model(crop).logits.softmax(-1) for crop in ten_crops(images, 8)])
+    assert torch.allclose(probabilities, each.mean(0), rtol=1e-12)
     assert model.training
 
 
@@ -442,6 +442,7 @@ def test_devices_without_double_precision(
             shifted_images(images, shifts, by)
         shifted_crops(images, 2, [0.5, 1], scale=2)
         value, metric = function(outputs), metric_of()
+        state: Any
         for state in metric.metric_state.values():
             assert state.dtype != torch.float64
             state.there = True

@@ -23,7 +23,8 @@ convert_sync: Any = nn.SyncBatchNorm.convert_sync_batchnorm
 
 def maps(seed: int = 0) -> Tensor:
     scale = torch.tensor([1.0, 5.0, 0.1])[:, None, None]
-    return torch.from_numpy(noise(seed, 4, 3, 8, 8)).abs() * scale
+    x: Tensor = torch.from_numpy(noise(seed, 4, 3, 8, 8)).abs() * scale
+    return x
 
 
 def energy(x: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ def timm_frozen(model: nn.Module) -> nn.Module:
     return frozen
 
 
-def torchvision_frozen(model: nn.Sequential) -> nn.Module:
+def torchvision_frozen(model: Any) -> Any:
     """As many detectors do by hand."""
     old = model[0].stats
     frozen = misc.FrozenBatchNorm2d(3, old.eps)
@@ -88,7 +89,7 @@ def test_statistics_can_be_taken_anew() -> None:
     batches = [maps(1), 2 * maps(2)]
     update_bn(batches, model)
     expected = sum(map(energy, batches)) / 2
-    assert torch.allclose(norm.running_energy, expected)  # type: ignore[arg-type]
+    assert torch.allclose(norm.running_energy, expected)
     assert norm.stats.momentum == 0.1
     assert not norm.stats.running_mean.any()
 

@@ -241,6 +241,11 @@ def test_synchronised_normalisation_stays_so() -> None:
     assert isinstance(stem.free[1], nn.SyncBatchNorm)
     assert isinstance(replace_stem(converted, "rmax").conv1.norm, nn.SyncBatchNorm)
     assert not replace_stem(torchvision.models.resnet18()).conv1.norm.sync
+    deep = convert(timm.create_model("resnet26d"))
+    deep.conv1[1].process_group = group = object()  # of some of the processes
+    norm = replace_stem(deep).conv1.norm
+    assert norm.sync
+    assert norm.stats.process_group is group
 
 
 def test_more_networks_that_are_refused() -> None:
@@ -293,7 +298,8 @@ def _skip(net: Any, x: Any) -> Any:
 class Hooked(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.inner, self.seen = _resnet(), {}
+        self.inner = _resnet()
+        self.seen: dict[str, Any] = {}
         self.inner.maxpool.register_forward_pre_hook(lambda _, x: self.seen.update(early=x[0]))
 
     def forward(self, x: Any) -> Any:
@@ -400,7 +406,7 @@ def test_modules_that_are_used_twice_are_refused() -> None:
     with pytest.raises(ValueError, match=r"size of the maps before inner\.pool"):
         replace_stem(padded, **names)
     shared = nn.ModuleDict({"a": _resnet(), "b": nn.ReLU()})
-    shared["b"] = shared["a"].relu
+    shared["b"] = shared.get_submodule("a.relu")
     assert isinstance(replace_stem(shared)["a"].conv1, WaveletStem)  # it runs, and uses it once
     lost = net(other=nn.ReLU())
     lost["other"] = lost["relu"]
@@ -483,7 +489,7 @@ def _fuse(model: Any) -> None:
 
 
 CHANGES: dict[str, Callable[[Any], Any]] = {
-    "pruned": lambda m: prune.l1_unstructured(m.conv1, "weight", 0.3),
+    "pruned": lambda m: prune.l1_unstructured(m.conv1, "weight", 0.3),  # type: ignore[no-untyped-call]
     "weight norm": lambda m: torch.nn.utils.parametrizations.weight_norm(m.conv1),
     "spectral norm by hooks": lambda m: torch.nn.utils.spectral_norm(m.conv1),
     "fused": _fuse,

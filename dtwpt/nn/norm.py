@@ -127,8 +127,10 @@ class EnergyNorm2d(nn.Module):
             scale = scale * stats.weight.abs()
         scale = scale.to(x.dtype)[:, None, None]
         if stats.bias is None:
-            return x * scale
-        return torch.addcmul(stats.bias.to(x.dtype)[:, None, None], x, scale)
+            plain: Tensor = x * scale
+            return plain
+        normed: Tensor = torch.addcmul(stats.bias.to(x.dtype)[:, None, None], x, scale)
+        return normed
 
     def _energy(self, x: Tensor, track: bool) -> Tensor:
         """Return half the mean square of a batch, and count it in."""

@@ -92,7 +92,7 @@ def shape_only(module: nn.Module, device: torch.device | str = "meta") -> nn.Mod
     return twin
 
 
-class Flow(TorchDispatchMode):
+class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """What a run tells of modules that should be applied one after the other.
 
     Parameters
@@ -116,7 +116,7 @@ class Flow(TorchDispatchMode):
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names = names
         self.calls: Counter[str] = Counter()
         self.returned: str | None = None

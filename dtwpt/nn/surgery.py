@@ -61,9 +61,10 @@ def replace_stem(
     Parameters
     ----------
     model : torch.nn.Module
-        A ResNet (ResNeXt, Wide ResNet) or AlexNet of torchvision, a ResNet of timm, also one with
-        a deep stem, which is replaced whole, a ResNet of transformers, or one that is built alike;
-        any other network with its modules named.
+        A network whose first convolution is followed by a pooling, with a normalisation and an
+        activation between them at most, or whose first convolutions are in a module of their own,
+        which is replaced whole: ResNets, AlexNet, DenseNet and others of torchvision, timm and
+        transformers. Any other network with its modules named.
     operator : {"cmod", "rmax"}
         As in :class:`WaveletStem`; so are packets and colour.
     free_channels : int, optional
@@ -92,8 +93,9 @@ def replace_stem(
     Raises
     ------
     TypeError, ValueError
-        If no stem is recognised, depth does not fit its stride, no wavelet stem has its output
-        shape, or an argument does not fit.
+        If no stem is recognised, the network needs more of it than its output (a map between
+        activation and pooling that is returned, a module that is used twice), depth does not fit
+        its stride, no wavelet stem has its output shape, or an argument does not fit.
 
     See Also
     --------
@@ -121,8 +123,8 @@ def replace_stem(
     if free_channels is None:
         free_channels = min(round(_FREE_SHARE * channels), channels - 1)
     options["pool"] = options.pop("free_pool", "max")
-    synchronised = isinstance(found.module(found.norm), nn.SyncBatchNorm)
-    options.setdefault("sync", synchronised)
+    old = [module for name in found.names for module in model.get_submodule(name).modules()]
+    synchronised = next((module for module in old if isinstance(module, nn.SyncBatchNorm)), None)
     if depth == 1 and packets == "gabor":
         raise ValueError(
             f"the stem {', '.join(found.names)} has a stride of 2 pixels, so depth 1, at which "
@@ -152,8 +154,9 @@ def replace_stem(
     if not inplace:
         model = copied(model)
         found = Stem(model, found.conv, found.norm, found.act, found.pool)
-    if synchronised:
-        stem = nn.SyncBatchNorm.convert_sync_batchnorm(stem)  # type: ignore[no-untyped-call]
+    if synchronised is not None:
+        convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
+        stem = convert(stem, synchronised.process_group)
     stem.to(found.reference.device, found.reference.dtype).train(first.training)
     found.put(stem)
     return model
@@ -183,7 +186,7 @@ def stem_cost(
     -------
     StemCost
         ``parameters``: all that is learned, normalisation included; ``macs``: multiply-accumulates
-        of the convolutions and linear combinations, for one image.
+        for one image, half of what ``torch.utils.flop_counter.FlopCounterMode`` counts.
 
     Raises
     ------
@@ -198,17 +201,16 @@ def stem_cost(
     """
     rows, columns = as_pair(size, "size")
     refuse_wrapper(model)
-    module = next(
-        (m for m in model.modules() if isinstance(m, (WaveletStem, AntialiasedStem))), None
-    )
+    ours = (m for m in model.modules() if isinstance(m, (WaveletStem, AntialiasedStem)))
+    module: nn.Module | None = next(ours, None)
     if module is None:
         stem = find_stem(model, conv, norm, act, pool, replaceable=False)
         module = nn.Sequential(*[model.get_submodule(name) for name in stem.names])
-    first = next(m for m in module.modules() if hasattr(m, "in_channels"))
+    channels: Any = next(m.in_channels for m in module.modules() if hasattr(m, "in_channels"))
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     # Not on "meta": what is computed may depend on the device.
     with torch.no_grad(), FakeTensorMode(), FlopCounterMode(display=False) as counter:
-        shape = 1, first.in_channels, rows, columns
+        shape = 1, channels, rows, columns
         image = torch.empty(shape, dtype=like.dtype, device=like.device)
         shape_only(module, like.device)(image)
     parameters = sum(parameter.numel() for parameter in module.parameters())

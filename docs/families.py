@@ -1,7 +1,8 @@
 """Table of the networks whose first layer ``replace_stem`` can replace.
 
-Builds every network in the registries of torchvision and timm, without memory, and writes
-``families.rst``: what is recognised, what works once it is named, and what is refused and why.
+Builds the networks in the registries of torchvision and timm, without memory, and writes
+``families.rst``: what is recognised, what works once it is named, and what is refused and why. Of
+names that differ in numbers and words for sizes alone, the first is taken.
 
     python docs/families.py
 """
@@ -39,10 +40,29 @@ REASONS = {
     "has one stride": "unequal strides",
     "stems that look alike": "several first layers",
 }
+SIZES = re.compile(
+    "atto|femto|pico|nano|micro|mini|tiny|small|little|medium|base|x?large|huge|giant|gigantic|"
+    "enormous|x*[sml]|x*l|[xntbghw]|so"
+)
+
+
+def family(name: str) -> str:
+    """Return a name without numbers and words for sizes."""
+    words = re.sub(r"\d+", "", name).split("_")
+    return "_".join(word for word in words if word and not SIZES.fullmatch(word))
 
 
 def networks() -> Iterator[tuple[str, str, Callable[[], Any]]]:
-    """Yield library and module, name, and what builds the network."""
+    """Yield library and module, name, and what builds the network, one of each family."""
+    seen = set()
+    for module, name, build in registries():
+        if (module, family(name)) not in seen:
+            seen.add((module, family(name)))
+            yield module, name, build
+
+
+def registries() -> Iterator[tuple[str, str, Callable[[], Any]]]:
+    """Yield all networks, in order of their names."""
     for name in torchvision.models.list_models():
         if name.startswith("quantized"):
             continue
@@ -130,11 +150,11 @@ Networks whose first layer can be replaced
 
 .. Written by families.py: do not edit.
 
-Every network of torchvision {torchvision} and timm {timm}, tried by
-``python docs/families.py`` with :func:`~dtwpt.nn.replace_stem` as it stands.
-The number of networks is in brackets. *Recognised*: ``replace_stem(model)`` works; first and last
-module of the layer that is replaced. *By name*: it works with the argument that stands there, in
-place of that module alone. *Refused*: it raises an error, with this reason.
+The networks of torchvision {torchvision} and timm {timm}, tried by ``python docs/families.py`` with
+:func:`~dtwpt.nn.replace_stem` as it stands: of names that differ in numbers and words for sizes
+alone, the first. How many these are is in brackets. *Recognised*: ``replace_stem(model)`` works;
+first and last module of the layer that is replaced. *By name*: it works with the argument that
+stands there, in place of that module alone. *Refused*: it raises an error, with this reason.
 
 A network whose first convolution has stride 2 and is not followed by a pooling has no room for a
 wavelet stem of depth 2, which stands for a stride of 4.

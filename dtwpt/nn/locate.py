@@ -186,7 +186,7 @@ def find_stem(
 
 
 def _checked(stem: Stem, replaceable: bool) -> Stem:
-    if nn.parameter.is_lazy(stem.convolution.weight):
+    if any(map(nn.parameter.is_lazy, stem.convolution.parameters())):
         raise ValueError(f"{stem.conv} is lazy: run the network on an image once, then change it")
     if replaceable:
         check_replaceable(stem)

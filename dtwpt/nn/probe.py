@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -41,8 +41,8 @@ class _ShapeOnly:
     def __call__(self, value: Any) -> Any:
         """Return a stand-in for a module or tensor, also within a list, tuple or dict."""
         if not isinstance(value, (nn.Module, Tensor)):
-            if type(value) is dict:
-                return {key: self(item) for key, item in value.items()}
+            if type(value) in (dict, OrderedDict):
+                return type(value)((key, self(item)) for key, item in value.items())
             return type(value)(map(self, value)) if type(value) in (list, tuple) else value
         if id(value) not in self._made:
             if isinstance(value, Tensor):
@@ -68,10 +68,8 @@ class _ShapeOnly:
         for name, value in module.__dict__.items():
             if inspect.ismethod(value) and value.__self__ is module:
                 state[name] = value.__func__.__get__(twin)
-            elif not name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called")):
-                state[name] = self(value)
             else:
-                state[name] = value
+                state[name] = self(value)
         state["training"] = False
         forward = partial(_unhooked, twin)
         watch = self._watched.get(id(module))

@@ -13,6 +13,7 @@ import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ REASONS = {
     "has one stride": "unequal strides",
     "stems that look alike": "several first layers",
 }
+# Of a first layer: more are a network.
+MOST_CONVOLUTIONS = 6
 SIZES = re.compile(
     "atto|femto|pico|nano|micro|mini|tiny|small|little|medium|base|x?large|huge|giant|gigantic|"
     "enormous|x*[sml]|x*l|[xntbghw]|so"
@@ -82,10 +85,27 @@ def registries() -> Iterator[tuple[str, str, Callable[[], Any]]]:
         yield f"timm {_model_to_module[name]}", name, lambda name=name: timm.create_model(name)
 
 
-def outcome(build: Callable[[], Any]) -> tuple[str, str]:
+def made(build: Callable[[], Any]) -> Any:
+    """Return a network without memory, or with it where it computes as it is built."""
+    try:
+        with torch.device("meta"):
+            return build().eval()
+    except NotImplementedError:
+        return build().eval()
+
+
+def beginning(model: torch.nn.Module) -> tuple[Any, ...]:
+    """Return kind of the network and what its first layers are, apart from their widths."""
+    leaves = ((n, m) for n, m in model.named_modules() if not any(True for _ in m.children()))
+    layers = [
+        (name, type(m), *(str(getattr(m, k, "")) for k in ("kernel_size", "stride", "padding")))
+        for name, m in islice(leaves, 24)
+    ]
+    return type(model), *layers
+
+
+def outcome(model: torch.nn.Module) -> tuple[str, str]:
     """Return "recognised", "named" or "refused", and the names or the reason."""
-    with torch.device("meta"):
-        model = build().eval()
     try:
         names = find_stem(model, replaceable=False).names
         replace_stem(model, inplace=True)
@@ -98,6 +118,9 @@ def outcome(build: Callable[[], Any]) -> tuple[str, str]:
     whole = (first if isinstance(first, str) else (convolutions or [""])[0]).split(".")
     for depth in range(len(whole), 0, -1):
         try:
+            part = model.get_submodule(".".join(whole[:depth]))
+            if sum(isinstance(m, torch.nn.Conv2d) for m in part.modules()) > MOST_CONVOLUTIONS:
+                break
             replace_stem(model, conv=".".join(whole[:depth]), inplace=True)
             return "named", f'``conv="{".".join(whole[:depth])}"``'
         except (ValueError, TypeError, AttributeError):
@@ -114,12 +137,17 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     rows: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     totals: dict[str, Counter[str]] = defaultdict(Counter)
+    known: dict[tuple[Any, ...], tuple[str, str]] = {}  # networks that begin alike fare alike
     for module, name, build in networks():
         try:
-            kind, text = outcome(build)
-        except Exception as error:  # of the library, while it builds the network
+            model = made(build)
+        except Exception as error:  # of the library
             print(f"{name} was not built: {type(error).__name__}: {str(error)[:100]}")
             continue
+        like = beginning(model)
+        if like not in known:
+            known[like] = outcome(model)
+        kind, text = known[like]
         rows[module][kind][text] += 1
         totals[module.split()[0]][kind] += 1
     parts = [HEAD.format(timm=timm.__version__, torchvision=torchvision.__version__)]

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing import spawn
+from torch.optim.swa_utils import update_bn
 
-torch = pytest.importorskip("torch")
-timm = pytest.importorskip("timm")
-misc = pytest.importorskip("torchvision.ops.misc")
-
-from torch import Tensor, nn  # noqa: E402
-from torch.optim.swa_utils import update_bn  # noqa: E402
-from torchvision.ops._utils import split_normalization_params  # noqa: E402
-
-from dtwpt.nn import EnergyNorm2d  # noqa: E402
-from tests.strategies import noise  # noqa: E402
+from dtwpt.nn import EnergyNorm2d
+from tests.strategies import noise
 
 convert_sync: Any = nn.SyncBatchNorm.convert_sync_batchnorm
 
@@ -55,12 +53,14 @@ def test_frozen_statistics_stay() -> None:
 
 
 def timm_frozen(model: nn.Module) -> nn.Module:
+    timm = pytest.importorskip("timm")
     frozen: nn.Module = timm.layers.freeze_batch_norm_2d(model)
     return frozen
 
 
 def torchvision_frozen(model: Any) -> Any:
     """As many detectors do by hand."""
+    misc = pytest.importorskip("torchvision.ops.misc")
     old = model[0].stats
     frozen = misc.FrozenBatchNorm2d(3, old.eps)
     frozen.load_state_dict({k: v for k, v in old.state_dict().items() if "num" not in k})
@@ -110,9 +110,43 @@ def test_no_running_statistics() -> None:
 
 def test_no_weight_decay() -> None:
     model, norm = trained()
-    normalisation, others = split_normalization_params(model)
+    utils = pytest.importorskip("torchvision.ops._utils")
+    normalisation, others = utils.split_normalization_params(model)
     assert {id(p) for p in normalisation} == {id(norm.weight), id(norm.bias)}
     assert others == []
+
+
+def _share(rank: int, folder: str, count: int) -> None:
+    """Normalise the first image, or the others."""
+    torch.set_num_threads(1)
+    address = f"file://{folder}/rendezvous"
+    torch.distributed.init_process_group("gloo", address, rank=rank, world_size=count)
+    try:
+        x = (maps()[:1] if rank == 0 else maps()[1:]).requires_grad_()
+        norm = EnergyNorm2d(3, sync=True).double()
+        y = norm(x)
+        y.pow(3).sum().backward()
+        torch.save((y.detach(), x.grad, norm.running_energy), f"{folder}/{rank}.pt")
+        # Who leaves while the other still talks takes it down with it.
+        torch.distributed.barrier()
+    finally:
+        torch.distributed.destroy_process_group()
+    os._exit(0)  # at an ordinary exit threads of gloo's may be in the middle of something
+
+
+def test_processes_may_hold_different_numbers_of_images(tmp_path: Path) -> None:
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    spawn(_share, (str(tmp_path), 2), nprocs=2)  # type: ignore[no-untyped-call]
+    x = maps().requires_grad_()
+    norm = EnergyNorm2d(3).double()
+    y = norm(x)
+    y.pow(3).sum().backward()
+    shares = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    for k, expected in enumerate((y, x.grad)):
+        actual = torch.cat([share[k] for share in shares])
+        assert torch.allclose(actual, expected, rtol=1e-12)
+    for share in shares:
+        assert torch.allclose(share[2], norm.running_energy, rtol=1e-12)
 
 
 def test_one_image_without_a_batch() -> None:

@@ -314,7 +314,7 @@ def _from_first_convolution(model: nn.Module, units: list[_Unit], start: int) ->
             chain = [unit for unit in units[start : k + 1] if unit.kind != "none"]
             break
     else:
-        return _deep_without_pooling(model, units, conv) or (f"no pooling comes after {first}")
+        return _deep_without_pooling(model, units, conv) or f"no pooling comes after {first}"
     pool = _whole_pooling(units, chain[-1].name)
     # The convolution itself, or the smallest module that holds all but one of each kind.
     place = conv

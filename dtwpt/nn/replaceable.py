@@ -52,8 +52,8 @@ def check_replaceable(stem: Stem) -> None:
         flow = follow(root, modules, shape, stem.reference.dtype)
         _judge(flow)
         finished |= flow.finished
-        called |= bool(flow.calls)
-        if flow.finished and flow.calls:
+        called |= bool(flow.calls[names[0]])
+        if flow.finished and flow.calls[names[0]]:
             return
     if finished and not called:
         raise ValueError(

@@ -460,6 +460,20 @@ def test_families_are_recognised(name: str) -> None:
     assert stem.output_shapes((64, 97, 224)) == shapes
 
 
+def test_timm_s_first_convolution_comes_before_a_guess() -> None:
+    model: Any = nn.ModuleDict({"head": nn.Conv2d(3, 4, 1), "net": timm.create_model("resnet18")})
+    assert find_stem(model).conv == "net.conv1"
+    del model["net"].default_cfg
+    with pytest.raises(ValueError, match="first convolution, head"):
+        find_stem(model)
+    for first in (["net.conv1"], ("net.conv1", "head")):  # of several branches
+        model.default_cfg = {"first_conv": first}
+        assert find_stem(model).conv == "net.conv1"
+    model.default_cfg = {"first_conv": None}
+    with pytest.raises(ValueError, match="first convolution, head"):
+        find_stem(model)
+
+
 # Weights that are computed, and hooks ------------------------------------------------------------
 
 

@@ -289,9 +289,10 @@ def _starts(model: nn.Module, units: list[_Unit]) -> list[int]:
     named = []
     for prefix, module in model.named_modules():
         config = getattr(module, "default_cfg", None)
-        first = config.get("first_conv") if isinstance(config, dict) else None
-        name = f"{prefix}.{first}" if prefix else first
-        named += [convolutions[name]] if name in convolutions else []
+        known = config.get("first_conv") if isinstance(config, dict) else None
+        for name in [known] if isinstance(known, str) else known or ():
+            full = f"{prefix}.{name}" if prefix else name
+            named += [convolutions[full]] if full in convolutions else []
     if named or not convolutions:
         return named
 

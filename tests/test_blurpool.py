@@ -93,14 +93,37 @@ def test_is_its_definition(
 
 @pytest.mark.parametrize("blur", range(1, 8))
 def test_taps_are_exact_in_every_dtype(blur: int) -> None:
+    """The response to a single pixel is the filter, digit by digit."""
+    expected = [math.comb(blur - 1, k) / 2 ** (blur - 1) for k in range(blur)]
+    assert MaxBlurPool2d(blur=blur).taps.tolist() == expected
+    pixel = torch.zeros(1, 1, 19, 19)
+    pixel[0, 0, 9, 9] = 1
     for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
-        module = MaxBlurPool2d(blur=blur).bfloat16().to(dtype)
-        taps = module.taps
-        assert taps.dtype == (dtype if dtype == torch.float64 else torch.float32)
-        expected = [math.comb(blur - 1, k) / 2 ** (blur - 1) for k in range(blur)]
-        assert taps.tolist() == expected
-        taps = taps.to(dtype)  # as they are used
-        assert torch.outer(taps, taps).tolist() == np.outer(expected, expected).tolist()
+        module = MaxBlurPool2d(1, 1, 0, blur=blur).bfloat16().to(dtype)
+        first = 9 - blur // 2
+        response = module(pixel.to(dtype))[0, 0, first : first + blur, first : first + blur]
+        assert response.dtype == dtype
+        assert response.tolist() == np.outer(expected, expected).tolist()
+
+
+def test_defaults_are_max_pooling_s() -> None:
+    x = torch.from_numpy(noise(0, 2, 3, 17, 20))
+    for size, more in [(2, {}), (3, {}), ((2, 3), {}), (3, {"stride": 2}), (4, {"padding": 1})]:
+        assert MaxBlurPool2d(size, **more)(x).shape == nn.MaxPool2d(size, **more)(x).shape  # type: ignore[arg-type]
+    assert repr(MaxBlurPool2d()) == repr(MaxBlurPool2d(3, 2, 1))  # the pooling of a ResNet
+
+
+def test_nothing_is_stored() -> None:
+    """What fills, averages, casts or forgets tensors of a module has nothing to spoil."""
+    x = torch.rand(2, 3, 17, 20)
+    with torch.device("meta"):
+        module = MaxBlurPool2d()
+    module.load_state_dict({}, assign=True)
+    assert [*module.parameters(), *module.buffers()] == []
+    assert torch.equal(module.to_empty(device="cpu").half()(x), MaxBlurPool2d()(x))
+    y = module(x.requires_grad_())
+    y.relu_().sum().backward()  # the output may be overwritten
+    assert x.grad is not None
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 5, 6), (1, 2, 1, 2)])

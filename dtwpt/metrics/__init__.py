@@ -1,17 +1,18 @@
-"""Stability of a classifier under shifts, measured.
+"""Stability of a model under shifts: of predictions, probabilities, embeddings, segmentations.
 
-The functions need torch alone. The classes :class:`FlipRate`, :class:`Consistency` and
-:class:`ShiftKLDivergence` are torchmetrics metrics, which accumulate over batches and processes;
-they need the extra ``metrics``. All of them take what :func:`shifted_outputs` returns.
+The functions need torch alone. The classes :class:`FlipRate`, :class:`Consistency`,
+:class:`ShiftKLDivergence` and :class:`ShiftChange` are torchmetrics metrics, which accumulate over
+batches and processes; they need the extra ``metrics``. All of them take what
+:func:`shifted_outputs` returns. Results are float64 on the CPU, whatever device the outputs are on.
 
 Examples
 --------
 >>> import torch
->>> from dtwpt.metrics import flip_rate, random_shifts, shifted_outputs, consistency
+>>> from dtwpt.metrics import consistency, flip_curve, random_shifts, shifted_outputs, shifts_along
 >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(10))
 >>> images = torch.randn(8, 3, 48, 48)
->>> sequence = shifted_outputs(model, images, size=32, shifts=range(9))
->>> rates = flip_rate(sequence, reference="first", per_shift=True)  # 1 to 8 pixels
+>>> sequence = shifted_outputs(model, images, 32, shifts_along("diagonal", 8))
+>>> rates = flip_curve(sequence)  # 1 to 8 pixels apart
 >>> shifts = random_shifts(2, len(images), 8, generator=torch.Generator().manual_seed(0))
 >>> agreement = consistency(shifted_outputs(model, images, 32, shifts))
 """
@@ -23,28 +24,46 @@ try:
 except ImportError as error:
     raise ImportError('dtwpt.metrics needs torch: pip install "dtwpt[torch]"') from error
 
-from dtwpt.metrics.functional import consistency, flip_rate, shift_kl_divergence
-from dtwpt.metrics.shifts import random_shifts, shifted_crops, shifted_outputs
+from dtwpt.metrics.functional import (
+    consistency,
+    flip_curve,
+    flip_rate,
+    flip_ratio,
+    shift_change,
+    shift_kl_divergence,
+)
+from dtwpt.metrics.images import shifted_crops, shifted_images, ten_crops, unshifted_maps
+from dtwpt.metrics.outputs import shifted_outputs, ten_crop_probabilities
+from dtwpt.metrics.shifts import random_shifts, shifts_along
 
 if TYPE_CHECKING:
-    from dtwpt.metrics.modular import Consistency, FlipRate, ShiftKLDivergence
+    from dtwpt.metrics.modular import Consistency, FlipRate, ShiftChange, ShiftKLDivergence
 
 __all__ = [
     "Consistency",
     "FlipRate",
+    "ShiftChange",
     "ShiftKLDivergence",
     "consistency",
+    "flip_curve",
     "flip_rate",
+    "flip_ratio",
     "random_shifts",
+    "shift_change",
     "shift_kl_divergence",
     "shifted_crops",
+    "shifted_images",
     "shifted_outputs",
+    "shifts_along",
+    "ten_crop_probabilities",
+    "ten_crops",
+    "unshifted_maps",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # Looked up when asked for: torchmetrics is slow to import, and the functions do without it.
-    if name in ("Consistency", "FlipRate", "ShiftKLDivergence"):
+    if name in ("Consistency", "FlipRate", "ShiftChange", "ShiftKLDivergence"):
         from dtwpt.metrics import modular
 
         return getattr(modular, name)

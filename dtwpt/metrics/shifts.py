@@ -1,18 +1,67 @@
-"""Shifted crops of images, and what a model answers to them."""
+"""Shifts to measure at: along a line, or drawn at random."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import torch
-from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 
-from dtwpt.checks import as_count, as_pair
+from dtwpt.checks import as_count
 
-__all__ = ["random_shifts", "shifted_crops", "shifted_outputs"]
+__all__ = ["as_shifts", "random_shifts", "shifts_along"]
+
+_DIRECTIONS = {"horizontal": (0, 1), "vertical": (1, 0), "diagonal": (1, 1)}
+
+
+def shifts_along(direction: str, largest: int, step: int | float = 1) -> Tensor:
+    """Return shifts from 0 to the largest one, in equal steps in one direction.
+
+    Parameters
+    ----------
+    direction : {"horizontal", "vertical", "diagonal"}
+        To the right, down, or both at once.
+    largest : int
+        Pixels, along each axis that moves.
+    step : int or float, default: 1
+        Pixels from one shift to the next; ``largest`` must be a multiple of it.
+
+    Returns
+    -------
+    Tensor, shape (S, 2), int64, or float64 unless the step is whole
+        (down, right) in pixels.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the direction is unknown, or largest is not a positive whole number of steps.
+
+    Notes
+    -----
+    H. Leterme, K. Polisano, V. Perrier, K. Alahari, arXiv 2212.00394, measure flips in these three
+    directions at 0 to 8 pixels (0 to 4 on CIFAR-10), and divergences in steps of half a pixel.
+
+    Examples
+    --------
+    >>> from dtwpt.metrics import shifts_along
+    >>> shifts_along("diagonal", 2).tolist()
+    [[0, 0], [1, 1], [2, 2]]
+    >>> shifts_along("horizontal", 1, 0.5).tolist()
+    [[0.0, 0.0], [0.0, 0.5], [0.0, 1.0]]
+    """
+    if direction not in _DIRECTIONS:
+        raise ValueError(f"unknown direction {direction!r}; known: {', '.join(_DIRECTIONS)}")
+    largest = as_count(largest, "largest")
+    if isinstance(step, bool) or not isinstance(step, (int, float)):
+        raise TypeError(f"step must be a number, got {type(step).__name__}")
+    if not step > 0 or largest % Fraction(step):
+        raise ValueError(f"step must be positive and divide largest = {largest}, got {step}")
+    count = int(largest / Fraction(step)) + 1
+    line = torch.arange(count)
+    line = line * int(step) if float(step).is_integer() else line.double() * step
+    return line[:, None] * torch.tensor(_DIRECTIONS[direction])
 
 
 def random_shifts(
@@ -48,6 +97,7 @@ def random_shifts(
     See Also
     --------
     shifted_crops : crops with these shifts.
+    shifts_along : shifts in one direction.
 
     Examples
     --------
@@ -64,173 +114,33 @@ def random_shifts(
     return torch.randint(-largest, largest + 1, size, generator=generator, device=device).cpu()
 
 
-def shifted_crops(
-    images: Tensor, size: int | tuple[int, int], shifts: ArrayLike | Tensor
-) -> Tensor:
-    """Cut crops whose content is shifted, out of larger images: no border is made up.
+def as_shifts(shifts: Any, count: int, parts: int | None = 1) -> Tensor:
+    """Return shifts (S, count, 2) on the CPU.
 
-    Shift (0, 0) is the crop in the middle, half a pixel up and to the left where there is no
-    middle. A shift (down, right) moves the content that way: the crop is cut as many pixels
-    further up and to the left.
-
-    Parameters
-    ----------
-    images : Tensor, shape (N, C, H, W)
-    size : int or (int, int)
-        (h, w) of the crops, or the side of a square.
-    shifts : array_like of int or Tensor, shape (S,), (S, 2) or (S, N, 2)
-        Pixels. (S,): to the right; (S, 2): (down, right); (S, N, 2): a shift of its own for each
-        image, as :func:`random_shifts` gives.
-
-    Returns
-    -------
-    Tensor, shape (S, N, C, h, w)
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is of the wrong type or shape, or a crop does not lie within the image.
-
-    See Also
-    --------
-    shifted_outputs : what a model answers to the crops.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from dtwpt.metrics import shifted_crops
-    >>> image = torch.arange(6).reshape(1, 1, 1, 6)
-    >>> shifted_crops(image, (1, 2), shifts=range(3)).squeeze()
-    tensor([[2, 3],
-            [1, 2],
-            [0, 1]])
+    Integers that count parts of a pixel; float64 pixels, of any fraction, if ``parts`` is None.
     """
-    return torch.stack(list(_crops(images, size, shifts)))
-
-
-def shifted_outputs(
-    model: Callable[[Tensor], Any],
-    images: Tensor,
-    size: int | tuple[int, int],
-    shifts: ArrayLike | Tensor,
-) -> Tensor:
-    """Return what a model answers to shifted crops, for the metrics of :mod:`dtwpt.metrics`.
-
-    No gradient is recorded. A module is in evaluation mode for the time of the call.
-
-    Parameters
-    ----------
-    model : torch.nn.Module or callable
-        From (N, C, h, w) to logits (N, K), or to an object that has them as ``logits``, as the
-        models of transformers do. It is called once for each shift.
-    images : Tensor, shape (N, C, H, W)
-        On the device and in the dtype that the model takes.
-    size : int or (int, int)
-        (h, w) of the crops, or the side of a square.
-    shifts : array_like of int or Tensor, shape (S,), (S, 2) or (S, N, 2)
-        As for :func:`shifted_crops`.
-
-    Returns
-    -------
-    Tensor, shape (S, N, K)
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`shifted_crops` does, or if the model returns something else.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from dtwpt.metrics import flip_rate, shifted_outputs
-    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(10))
-    >>> outputs = shifted_outputs(model, torch.randn(5, 3, 40, 40), size=32, shifts=range(5))
-    >>> outputs.shape
-    torch.Size([5, 5, 10])
-    >>> 0 <= flip_rate(outputs) <= 1
-    tensor(True)
-    """
-    if not callable(model):
-        raise TypeError(f"model must be callable, got {type(model).__name__}")
-    with _evaluation(model), torch.no_grad():
-        return torch.stack(
-            [_logits(model(crop), len(crop)) for crop in _crops(images, size, shifts)]
-        )
-
-
-def _logits(output: Any, count: int) -> Tensor:
-    logits = getattr(output, "logits", output)
-    if not isinstance(logits, Tensor):
-        raise TypeError(
-            f"model must return a tensor or an object with logits, got {type(output).__name__}"
-        )
-    if logits.ndim != 2 or len(logits) != count:
-        raise ValueError(
-            f"model must return logits of shape ({count}, K) for {count} images, got "
-            f"{tuple(logits.shape)}"
-        )
-    return logits
-
-
-@contextmanager
-def _evaluation(model: Any) -> Iterator[None]:
-    """Put a module into evaluation mode, and afterwards each of its parts back into its own."""
-    if not isinstance(model, nn.Module):
-        yield
-        return
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
-        yield
-    finally:
-        for module, mode in training:
-            module.training = mode
-
-
-def _crops(images: Tensor, size: Any, shifts: Any) -> Iterator[Tensor]:
-    """Yield the crops (N, C, h, w) of one shift after the other."""
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}")
-    if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(
-            f"images must have shape (N, C, H, W), no axis empty, got {tuple(images.shape)}"
-        )
-    height, width = as_pair(size, "size")
-    room = torch.tensor([images.shape[-2] - height, images.shape[-1] - width])
-    if room.min() < 0:
-        raise ValueError(
-            f"size {height} x {width} is larger than the images, "
-            f"{images.shape[-2]} x {images.shape[-1]} pixels"
-        )
-    moves = _as_shifts(shifts, len(images))
-    corners = room // 2 - moves
-    if (corners < 0).any() or (corners > room).any():
-        (up, left), (down, right) = (room - room // 2).tolist(), (room // 2).tolist()
-        raise ValueError(
-            f"shifts of crops of {height} x {width} within {images.shape[-2]} x {images.shape[-1]} "
-            f"pixels must be from {-up} to {down} down and from {-left} to {right} to the right, "
-            f"got {moves.amin((0, 1)).tolist()} to {moves.amax((0, 1)).tolist()}"
-        )
-    for places in corners.tolist():
-        yield torch.stack(
-            [
-                image[:, top : top + height, left : left + width]
-                for image, (top, left) in zip(images, places, strict=True)
-            ]
-        )
-
-
-def _as_shifts(shifts: Any, count: int) -> Tensor:
-    """Return shifts as integers (S, count, 2) on the CPU."""
-    try:
-        given = torch.as_tensor(shifts if isinstance(shifts, Tensor) else list(shifts)).cpu()
+        # By way of NumPy, which takes Python's floats as they are.
+        given = shifts if isinstance(shifts, Tensor) else torch.from_numpy(np.array(list(shifts)))
     except (TypeError, ValueError) as error:
-        raise TypeError(f"shifts must be integers, got {shifts!r}") from error
+        accepted = "integers" if parts == 1 else "numbers"
+        raise TypeError(f"shifts must be {accepted}, got {shifts!r}") from error
+    given = given.cpu()
     if given.numel() == 0:
         raise ValueError("shifts must not be empty")
-    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+    if given.is_complex() or given.dtype == torch.bool:
+        raise TypeError(f"shifts must be numbers of pixels, got {given.dtype}")
+    if given.is_floating_point() and parts == 1:
         raise TypeError(f"shifts must be integers, whole pixels, got {given.dtype}")
-    given = given.long()
+    if not given.double().isfinite().all():
+        raise ValueError("shifts must be finite, but hold NaN or infinity")
+    if parts is None:
+        given = given.double()
+    else:
+        scaled = given.double() * parts
+        if not torch.equal(scaled, scaled.round()):
+            raise ValueError(f"shifts must be multiples of 1/{parts} pixel, got {given.tolist()}")
+        given = scaled.long()
     if given.ndim == 1:
         given = torch.stack([torch.zeros_like(given), given], -1)
     if given.ndim == 2 and given.shape[-1] == 2:

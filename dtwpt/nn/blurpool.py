@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from dtwpt.checks import as_int, as_pair
 from dtwpt.engine.borders import source_index
-from dtwpt.nn.buffers import ExactBuffers
 from dtwpt.nn.precision import full_dtype
 from dtwpt.nn.windows import reach_beyond
 
 __all__ = ["MaxBlurPool2d"]
 
 
-class MaxBlurPool2d(ExactBuffers):
+class MaxBlurPool2d(nn.Module):
     """Anti-aliased max pooling: a maximum at every pixel, then a blur, then subsampling.
 
     Takes the place of :class:`torch.nn.MaxPool2d` with the same ``kernel_size``, ``stride``,
@@ -26,12 +24,14 @@ class MaxBlurPool2d(ExactBuffers):
 
     Parameters
     ----------
-    kernel_size : int or (int, int), default: 3
-        Window of the maximum, (rows, columns).
-    stride : int or (int, int), default: 2
-        Subsampling after the blur.
-    padding : int or (int, int), default: 1
-        Rows and columns of minus infinity around the input, at most half the window.
+    kernel_size : int or (int, int), optional
+        Window of the maximum, (rows, columns). Without one, the pooling of a ResNet:
+        ``MaxBlurPool2d()`` is ``MaxBlurPool2d(3, stride=2, padding=1)``.
+    stride : int or (int, int), optional
+        Subsampling after the blur; default: ``kernel_size``, as in ``MaxPool2d``.
+    padding : int or (int, int), optional
+        Rows and columns of minus infinity around the input, at most half the window; default: 0,
+        as in ``MaxPool2d``.
     ceil_mode : bool, default: False
         Whether a last window that reaches beyond the padding counts too.
     blur : int, default: 4
@@ -54,8 +54,8 @@ class MaxBlurPool2d(ExactBuffers):
     than the map. With an even number of taps the blur is centred half a pixel below and to the
     right, as in the paper.
 
-    Nothing is learned, and a state dict has no entry. The output has the dtype of the input, also
-    under autocast.
+    Nothing is learned or stored: there is no parameter and no buffer. The output has the dtype of
+    the input, also under autocast.
 
     Examples
     --------
@@ -66,18 +66,22 @@ class MaxBlurPool2d(ExactBuffers):
     torch.Size([1, 64, 56, 56])
     """
 
-    taps: Tensor
-
     def __init__(
         self,
-        kernel_size: int | tuple[int, int] = 3,
-        stride: int | tuple[int, int] = 2,
-        padding: int | tuple[int, int] = 1,
+        kernel_size: int | tuple[int, int] | None = None,
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] | None = None,
         ceil_mode: bool = False,
         *,
         blur: int = 4,
     ) -> None:
         super().__init__()
+        if kernel_size is None:
+            kernel_size = 3
+            stride = 2 if stride is None else stride
+            padding = 1 if padding is None else padding
+        stride = kernel_size if stride is None else stride
+        padding = 0 if padding is None else padding
         self.kernel_size = as_pair(kernel_size, "kernel_size")
         self.stride = as_pair(stride, "stride")
         self.padding = as_pair(padding, "padding", 0)
@@ -92,11 +96,11 @@ class MaxBlurPool2d(ExactBuffers):
         self.blur = as_int(blur, "blur", accepted)
         if not 1 <= self.blur <= 7:
             raise ValueError(f"blur must be {accepted}, got {blur}")
-        # Whole numbers over a power of two: exact in every dtype down to bfloat16, and so are
-        # their products.
-        order = self.blur - 1
-        taps = [math.comb(order, k) / 2**order for k in range(self.blur)]
-        self.register_exact("taps", np.array(taps))
+
+    @property
+    def taps(self) -> Tensor:
+        """Weights of the blur along one axis, shape (blur,), float32 on the CPU."""
+        return torch.tensor(self._taps(), dtype=torch.float32, device="cpu")
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool a batch of maps.
@@ -135,11 +139,18 @@ class MaxBlurPool2d(ExactBuffers):
 
     def _blurred(self, maxima: Tensor) -> Tensor:
         channels = maxima.shape[-3]
-        taps = self.taps.to(maxima.dtype)
+        # Made anew on the device: nothing to copy, to convert, to average, or to leave unset.
+        taps = torch.cat([maxima.new_full((1,), tap) for tap in self._taps()])
         kernel = torch.outer(taps, taps).expand(channels, 1, self.blur, self.blur)
         return functional.conv2d(
             self._mirrored(maxima), kernel, stride=self.stride, groups=channels
         )
+
+    def _taps(self) -> list[float]:
+        # Whole numbers over a power of two: exact in every dtype down to bfloat16, and so are
+        # their products.
+        order = self.blur - 1
+        return [math.comb(order, k) / 2**order for k in range(self.blur)]
 
     def _mirrored(self, x: Tensor) -> Tensor:
         before, after = (self.blur - 1) // 2, self.blur // 2

@@ -1,4 +1,4 @@
-"""Normalisation of what is never negative."""
+"""Normalisation layer for non-negative features."""
 
 from __future__ import annotations
 
@@ -30,16 +30,29 @@ class EnergyNorm2d(nn.Module):
         Whether :math:`\gamma` (``weight``) and :math:`\beta` (``bias``) are learned.
     sync : bool, default: False
         Whether the energy of a batch is that of all processes of ``torch.distributed``, as in
-        ``torch.nn.SyncBatchNorm``; each must hold as many images.
+        ``torch.nn.SyncBatchNorm``, whose conversion sets it.
+    track_running_stats : bool, default: True
+        Whether a running energy is kept; without one, evaluation uses the energy of the batch.
 
     Attributes
     ----------
-    running_energy : Tensor, shape (C,)
+    stats : BatchNorm2d or SyncBatchNorm
+        Holder of parameters and statistics, never called. Whatever freezes, synchronises, resets
+        or exempts batch normalisation finds it. Its ``running_mean`` stays 0, its ``running_var``
+        is the running energy, so that in evaluation it stands for this module unless a weight is
+        negative.
+    weight, bias : Parameter or None, shape (C,)
+    running_energy : Tensor or None, shape (C,)
         :math:`\frac{1}{2} E[x^2]`, used in evaluation.
 
     Notes
     -----
-    Shape: (N, C, H, W) to the same.
+    Shape: (N, C, H, W) or (C, H, W) to the same.
+
+    Raises
+    ------
+    ValueError
+        If the input has another shape.
 
     References
     ----------
@@ -55,11 +68,6 @@ class EnergyNorm2d(nn.Module):
     2.0
     """
 
-    weight: nn.Parameter | None
-    bias: nn.Parameter | None
-    running_energy: Tensor
-    num_batches_tracked: Tensor
-
     def __init__(
         self,
         num_features: int,
@@ -67,80 +75,100 @@ class EnergyNorm2d(nn.Module):
         momentum: float | None = 0.1,
         affine: bool = True,
         sync: bool = False,
+        track_running_stats: bool = True,
     ) -> None:
         super().__init__()
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.affine, self.sync = affine, sync
-        for name in ("weight", "bias"):
-            parameter = nn.Parameter(torch.empty(num_features)) if affine else None
-            self.register_parameter(name, parameter)
-        self.register_buffer("running_energy", torch.empty(num_features))
-        self.register_buffer("num_batches_tracked", torch.empty((), dtype=torch.long))
-        self.reset_parameters()
+        self.num_features, self._sync = num_features, sync
+        self.stats: Any = nn.BatchNorm2d(num_features, eps, momentum, affine, track_running_stats)
 
-    def reset_running_stats(self) -> None:
-        """Forget what was seen."""
-        self.running_energy.fill_(1)
-        self.num_batches_tracked.zero_()
+    @property
+    def weight(self) -> nn.Parameter | None:
+        """Scale of each channel, of which the absolute value counts."""
+        weight: nn.Parameter | None = self.stats.weight
+        return weight
 
-    def reset_parameters(self) -> None:
-        """Set everything to how it began."""
-        self.reset_running_stats()
-        if self.weight is not None and self.bias is not None:
-            nn.init.ones_(self.weight)
-            nn.init.zeros_(self.bias)
+    @property
+    def bias(self) -> nn.Parameter | None:
+        """Offset of each channel."""
+        bias: nn.Parameter | None = self.stats.bias
+        return bias
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the normalised maps."""
-        if x.ndim != 4 or x.shape[1] != self.num_features:
-            raise ValueError(
-                f"x must have shape (N, {self.num_features}, H, W), got {tuple(x.shape)}"
-            )
-        # As in batch normalisation, nothing is learned from no images.
-        energy = self._energy(x) if self.training and x.numel() else self.running_energy
-        scale = (energy + self.eps).rsqrt()
-        if self.weight is not None:
-            scale = scale * self.weight.abs()
-        scale = scale.to(x.dtype)[:, None, None]
-        if self.bias is None:
-            return x * scale
-        return torch.addcmul(self.bias.to(x.dtype)[:, None, None], x, scale)
+    @property
+    def running_energy(self) -> Tensor | None:
+        """Half the mean square of each channel, over the batches that were seen."""
+        energy: Tensor | None = self.stats.running_var
+        return energy
+
+    @property
+    def sync(self) -> bool:
+        """Whether the energy of a batch is that of all processes."""
+        return self._sync or isinstance(self.stats, nn.SyncBatchNorm)
 
     def extra_repr(self) -> str:
         """Return what matters for reading a printed model."""
-        return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
-            f"affine={self.affine}, sync={self.sync}"
-        )
+        return f"{self.num_features}, sync={self.sync}"
 
-    def _energy(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised maps."""
+        stats, channels = self.stats, self.num_features
+        if x.ndim not in (3, 4) or x.shape[-3] != channels:
+            raise ValueError(
+                f"x must have shape (N, {channels}, H, W) or ({channels}, H, W), got "
+                f"{tuple(x.shape)}"
+            )
+        # Tools replace the holder by frozen kinds, which have no statistics of a batch.
+        learns = isinstance(stats, nn.modules.batchnorm._BatchNorm) and stats.training
+        energy = stats.running_var
+        # As in batch normalisation, nothing is learned from no images.
+        if (learns and x.numel()) or energy is None:
+            energy = self._energy(x, learns and stats.track_running_stats)
+        scale = (energy + stats.eps).rsqrt()
+        if stats.weight is not None:
+            scale = scale * stats.weight.abs()
+        scale = scale.to(x.dtype)[:, None, None]
+        if stats.bias is None:
+            plain: Tensor = x * scale
+            return plain
+        normed: Tensor = torch.addcmul(stats.bias.to(x.dtype)[:, None, None], x, scale)
+        return normed
+
+    def _energy(self, x: Tensor, track: bool) -> Tensor:
         """Return half the mean square of a batch, and count it in."""
+        stats = self.stats
         exact = torch.promote_types(x.dtype, torch.float32)  # squares need range
-        energy = x.to(exact).square().mean((0, 2, 3)) / 2
+        maps = x if x.ndim == 4 else x[None]
+        energy = maps.to(exact).square().mean((0, 2, 3)) / 2
         if self.sync and torch.distributed.is_available() and torch.distributed.is_initialized():
-            total: Tensor = _SumOverProcesses.apply(energy)  # type: ignore[no-untyped-call]
-            energy = total / torch.distributed.get_world_size()
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            newest = energy.detach().to(self.running_energy.dtype)
-            if self.momentum is None:
-                self.running_energy += (newest - self.running_energy) / self.num_batches_tracked
-            else:
-                self.running_energy.lerp_(newest, self.momentum)
+            # Processes may hold different numbers of pixels.
+            count = energy.new_full((1,), maps.numel() / len(energy))
+            total: Tensor = _SumOverProcesses.apply(  # type: ignore[no-untyped-call]
+                torch.cat((energy * count, count)), getattr(stats, "process_group", None)
+            )
+            energy = total[:-1] / total[-1]
+        if track and stats.running_var is not None:
+            with torch.no_grad():
+                stats.num_batches_tracked.add_(1)
+                newest = energy.detach().to(stats.running_var.dtype)
+                if stats.momentum is None:
+                    change = (newest - stats.running_var) / stats.num_batches_tracked
+                    stats.running_var.add_(change.to(newest.dtype))
+                else:
+                    stats.running_var.lerp_(newest, stats.momentum)
         return energy
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """A sum over all processes, whose derivative is the sum of theirs."""
+    """A sum over all processes of a group, whose derivative is the sum of theirs."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        ctx.group = group
         total = x.clone()
-        torch.distributed.all_reduce(total)
+        torch.distributed.all_reduce(total, group=group)
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         total = grad.clone()
-        torch.distributed.all_reduce(total)
-        return total
+        torch.distributed.all_reduce(total, group=ctx.group)
+        return total, None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
-from dtwpt.checks import as_count, as_depth
+from dtwpt.checks import as_depth, as_pair
 from dtwpt.nn.antialiased import AntialiasedStem
-from dtwpt.nn.locate import Stem, find_stem
+from dtwpt.nn.locate import Stem, copied, find_stem, refuse_wrapper
+from dtwpt.nn.probe import shape_only
 from dtwpt.nn.selection import Packets
 from dtwpt.nn.stem import WaveletStem
 
@@ -59,9 +61,10 @@ def replace_stem(
     Parameters
     ----------
     model : torch.nn.Module
-        A ResNet (ResNeXt, Wide ResNet) or AlexNet of torchvision, a ResNet of timm, also one with
-        a deep stem, which is replaced whole, a ResNet of transformers, or one that is built alike;
-        any other network with its modules named.
+        A network whose first convolution is followed by a pooling, with a normalisation and an
+        activation between them at most, or whose first convolutions are in a module of their own,
+        which is replaced whole: ResNets, AlexNet, DenseNet and others of torchvision, timm and
+        transformers. Any other network with its modules named.
     operator : {"cmod", "rmax"}
         As in :class:`WaveletStem`; so are packets and colour.
     free_channels : int, optional
@@ -90,8 +93,9 @@ def replace_stem(
     Raises
     ------
     TypeError, ValueError
-        If no stem is recognised, depth does not fit its stride, no wavelet stem has its output
-        shape, or an argument does not fit.
+        If no stem is recognised, the network needs more of it than its output (a map between
+        activation and pooling that is returned, a module that is used twice), depth does not fit
+        its stride, no wavelet stem has its output shape, or an argument does not fit.
 
     See Also
     --------
@@ -114,20 +118,19 @@ def replace_stem(
     """
     found = find_stem(model, conv, norm, act, pool)
     depth = _depth(found, depth)
-    shapes = list(found.output_shapes(_SIZES))
+    shapes = found.output_shapes(_SIZES)
     channels = next((shape[0] for shape in shapes if shape), 0)
     if free_channels is None:
         free_channels = min(round(_FREE_SHARE * channels), channels - 1)
     options["pool"] = options.pop("free_pool", "max")
-    synchronised = isinstance(found.module(found.norm), nn.SyncBatchNorm)
-    options.setdefault("sync", synchronised)
+    old = [module for name in found.names for module in model.get_submodule(name).modules()]
+    synchronised = next((module for module in old if isinstance(module, nn.SyncBatchNorm)), None)
     if depth == 1 and packets == "gabor":
         raise ValueError(
             f"the stem {', '.join(found.names)} has a stride of 2 pixels, so depth 1, at which "
             'there are no "gabor" packets: give packets="all", or name the modules of a stem with '
             "a larger stride"
         )
-    _check_not_asked_for(model, found)
     attempts: list[WaveletStem] = []
     first = found.convolution
     for window in _windows(found, options):
@@ -149,11 +152,12 @@ def replace_stem(
     else:
         raise ValueError(_misfit(found, attempts[0], shapes))
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copied(model)
         found = Stem(model, found.conv, found.norm, found.act, found.pool)
-    if synchronised:
-        stem = nn.SyncBatchNorm.convert_sync_batchnorm(stem)  # type: ignore[no-untyped-call]
-    stem.to(first.weight.device, first.weight.dtype).train(first.training)
+    if synchronised is not None:
+        convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
+        stem = convert(stem, synchronised.process_group)
+    stem.to(found.reference.device, found.reference.dtype).train(first.training)
     found.put(stem)
     return model
 
@@ -182,7 +186,7 @@ def stem_cost(
     -------
     StemCost
         ``parameters``: all that is learned, normalisation included; ``macs``: multiply-accumulates
-        of the convolutions and linear combinations, for one image.
+        for one image, half of what ``torch.utils.flop_counter.FlopCounterMode`` counts.
 
     Raises
     ------
@@ -195,65 +199,39 @@ def stem_cost(
     >>> stem_cost(WaveletStem(free_channels=0)).parameters < 1200
     True
     """
-    rows, columns = size if isinstance(size, tuple) else (size, size)
-    rows, columns = as_count(rows, "size"), as_count(columns, "size")
-    for module in model.modules():
-        if isinstance(module, (WaveletStem, AntialiasedStem)):
-            return StemCost(_parameters(module), module.macs((rows, columns)))
-    stem = find_stem(model, conv, norm, act, pool)
-    modules = [stem.model.get_submodule(name) for name in stem.names]
-    macs = 0
-
-    def count(module: nn.Module, _: Any, out: torch.Tensor) -> None:
-        nonlocal macs
-        macs += module.weight[0].numel() * out[0].numel()  # type: ignore[index]
-
-    copied = copy.deepcopy(nn.Sequential(*modules)).to("meta").eval()
-    for module in copied.modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(count)
-    first = stem.convolution
-    image = torch.empty(
-        1, first.in_channels, rows, columns, dtype=first.weight.dtype, device="meta"
-    )
-    with torch.no_grad():
-        copied(image)
-    return StemCost(sum(_parameters(module) for module in modules), macs)
-
-
-def _check_not_asked_for(model: nn.Module, stem: Stem) -> None:
-    """Refuse a network that gives away what lies between the stem's modules (timm's features)."""
-    asked_for = getattr(model, "return_layers", None) or {}
-    inside = [name for name in stem.names[:-1] if name in asked_for]
-    if inside:
-        raise ValueError(
-            f"the network returns the output of {', '.join(inside)}, which would not be there any "
-            "more: leave it out of what it returns (timm: out_indices=(1, 2, 3, 4))"
-        )
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    rows, columns = as_pair(size, "size")
+    refuse_wrapper(model)
+    ours = (m for m in model.modules() if isinstance(m, (WaveletStem, AntialiasedStem)))
+    module: nn.Module | None = next(ours, None)
+    if module is None:
+        stem = find_stem(model, conv, norm, act, pool, replaceable=False)
+        module = nn.Sequential(*[model.get_submodule(name) for name in stem.names])
+    channels: Any = next(m.in_channels for m in module.modules() if hasattr(m, "in_channels"))
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    # Not on "meta": what is computed may depend on the device.
+    with torch.no_grad(), FakeTensorMode(), FlopCounterMode(display=False) as counter:
+        shape = 1, channels, rows, columns
+        image = torch.empty(shape, dtype=like.dtype, device=like.device)
+        shape_only(module, like.device)(image)
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    return StemCost(parameters, counter.get_total_flops() // 2)
 
 
 def _depth(stem: Stem, depth: Any) -> int:
     """Return the depth whose stride is the stem's."""
-    near, far = stem.output_shapes((224, 320))
-    if near is None or far is None:
-        raise ValueError(f"the stem {', '.join(stem.names)} takes no image of 224 pixels")
-    strides = [(320 - 224) / max(b - a, 1e-9) for a, b in zip(near[1:], far[1:], strict=True)]
-    if strides[0] != strides[1]:
+    down, across = stem.strides()
+    if down != across:
         raise ValueError(
             "a wavelet stem has one stride, and the stem "
-            f"{', '.join(stem.names)} has {strides[0]:g} down and {strides[1]:g} across"
+            f"{', '.join(stem.names)} has {down:g} down and {across:g} across"
         )
-    named = f"the stem {', '.join(stem.names)} has a stride of {strides[0]:g} pixels"
+    named = f"the stem {', '.join(stem.names)} has a stride of {down:g} pixels"
     if depth is not None:
         given = as_depth(depth)
-        if 2**given != strides[0]:
+        if 2**given != down:
             raise ValueError(f"depth={given} has stride 2**depth = {2**given}, and {named}")
         return given
-    fitting: int | None = next((j for j in range(1, 6) if 2**j == strides[0]), None)
+    fitting: int | None = next((j for j in range(1, 6) if 2**j == down), None)
     if fitting is None:
         raise ValueError(f"{named}, which is no power of two from 2 to 32; was a module left out?")
     return fitting

@@ -1,0 +1,166 @@
+"""Check that a stem can be replaced: that nothing else of the network is in need of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from dtwpt.nn.probe import WRAPPERS, Flow, follow
+
+if TYPE_CHECKING:
+    from dtwpt.nn.locate import Stem
+
+__all__ = ["check_replaceable"]
+
+_SIDE = 224
+
+
+def check_replaceable(stem: Stem) -> None:
+    """Raise an error if a network needs more of its stem than what the last module gives.
+
+    The network is run for its shapes alone, on one image. If it does not take an image, its
+    parts around the stem are run, from the largest to the smallest.
+
+    Parameters
+    ----------
+    stem : Stem
+
+    Raises
+    ------
+    ValueError
+        If the output of another module of the stem is returned by the network or used elsewhere,
+        by a skip connection or a hook of the network's own; if the modules are not called one
+        after the other, or one of them is called again; or if they are sharded, or wrapped.
+    """
+    names = stem.names
+    modules = {name: stem.model.get_submodule(name) for name in names}
+    for name, module in modules.items():
+        if any(type(p).__name__ == "DTensor" for p in module.parameters()):
+            raise ValueError(f"{name} is sharded: change the network before it is sharded")
+    _refuse_own_hooks(stem, modules)
+    shape = (1, stem.convolution.in_channels, *_size(stem.model))
+    called, finished = False, False
+    for prefix in _roots(names):
+        root = stem.model.get_submodule(prefix)
+        if prefix and (wrapper := next(_wrappers(root), None)):
+            raise ValueError(
+                f"{prefix} is wrapped in {wrapper}: change what is in it, then wrap it again"
+            )
+        flow = follow(root, modules, shape, stem.reference.dtype)
+        _judge(flow)
+        finished |= flow.finished
+        called |= bool(flow.calls[names[0]])
+        if flow.finished and flow.calls[names[0]]:
+            return
+    if finished and not called:
+        raise ValueError(
+            f"the network does not call {names[0]} when it is given an image, so that a new stem "
+            "in its place would do nothing"
+        )
+    for name, module in modules.items():
+        others = [
+            other
+            for other, known in stem.model.named_modules(remove_duplicate=False)
+            if known is module and other != name
+        ]
+        if others:
+            raise ValueError(
+                f"{name} is also called {others[0]}, and the network does not run on an image of "
+                f"shape {shape}, which would tell whether it is used twice: give each use a module "
+                "of its own"
+            )
+
+
+def _judge(flow: Flow) -> None:
+    first, last = flow.names[0], flow.names[-1]
+    times = flow.calls[first]
+    for name in flow.names[1:]:
+        if flow.calls[name] > times > 0:
+            raise ValueError(
+                f"the network calls {name} {flow.calls[name]} times and {first} {times} times: "
+                f"give each use a module of its own, or do not name {name}"
+            )
+        if flow.finished and flow.calls[name] < times:
+            raise ValueError(f"the network calls {first} without {name}: name what it does call")
+    if flow.broken:
+        raise ValueError(
+            f"{last} is not applied to what {first} gives, so that one module cannot stand for "
+            "both: name modules that are applied one after the other"
+        )
+    if flow.resized is not None:
+        raise ValueError(
+            f"the network changes the size of the maps before {flow.resized}, by a module or a "
+            f"padding that is not among {', '.join(flow.names)}: name a module that holds all of it"
+        )
+    kept = flow.returned or flow.reused
+    if kept is not None:
+        how = "returns the output of" if flow.returned else "also uses elsewhere the output of"
+        raise ValueError(
+            f"the network {how} {kept}, which would not be there any more once one module stands "
+            f"for {first} to {last}: leave it out of what the network returns (timm: "
+            "out_indices=(1, 2, 3, 4))"
+        )
+
+
+def _size(model: nn.Module) -> tuple[int, int]:
+    """Return a size of image that the network takes: timm's and transformers' say so."""
+    for module in model.modules():
+        config = getattr(module, "default_cfg", None)
+        if isinstance(config, dict) and len(config.get("input_size") or ()) == 3:
+            _, height, width = config["input_size"]
+            return int(height), int(width)
+        side = getattr(getattr(module, "config", None), "image_size", None)
+        if isinstance(side, int):
+            return side, side
+    return _SIDE, _SIDE
+
+
+def _roots(names: tuple[str, ...]) -> Iterator[str]:
+    """Yield names of the modules that hold all of these, the largest first."""
+    paths = [name.split(".")[:-1] for name in names]
+    prefix: list[str] = []
+    yield ""
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            return
+        prefix.append(parts[0])
+        yield ".".join(prefix)
+
+
+def _wrappers(module: nn.Module) -> Iterator[str]:
+    kinds = {kind.__name__ for kind in type(module).__mro__}
+    yield from sorted(kinds & (WRAPPERS.keys() | {"FSDPModule"}))
+
+
+def _refuse_own_hooks(stem: Stem, modules: dict[str, nn.Module]) -> None:
+    """Refuse hooks with which a network takes maps from amid its stem."""
+    owned = {
+        id(value)
+        for module in stem.model.modules()
+        for value in (module, *vars(module).values())
+        if isinstance(value, (nn.Module, list, dict))
+        or (hasattr(value, "__dict__") and not callable(value))
+    }
+    last = stem.names[-1]
+    for name, module in modules.items():
+        hooks: list[Any] = [] if name == last else list(module._forward_hooks.values())
+        hooks += [] if name == stem.conv else list(module._forward_pre_hooks.values())
+        if any(id(owner) in owned for hook in hooks for owner in _owners(hook)):
+            raise ValueError(
+                f"the network takes the output of a module of {', '.join(stem.names)} with a hook "
+                f"of its own on {name}, which would not be there any more: leave it out of what "
+                "the network returns (timm: out_indices=(1, 2, 3, 4))"
+            )
+
+
+def _owners(hook: Any) -> Iterator[Any]:
+    """Yield the objects that a hook belongs to or writes to."""
+    while isinstance(hook, partial):
+        yield from hook.args
+        hook = hook.func
+    yield getattr(hook, "__self__", None)
+    for cell in getattr(hook, "__closure__", None) or ():
+        yield cell.cell_contents

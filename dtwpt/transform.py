@@ -494,10 +494,11 @@ def _depth_of(c: Array, packets: tuple[int, ...], layout: str) -> int:
 
 def side(length: Any, cells: int, depth: int, name: str) -> int:
     """Return the length that ``length`` is, of so many coefficients; None: the longest."""
+    step: int = 2**depth
     if length is None:
-        return cells * 2**depth
-    low, high = (cells - 1) * 2**depth + 1, cells * 2**depth
-    number = length
+        return cells * step
+    low, high = (cells - 1) * step + 1, cells * step
+    number: int = length
     if type(length) is not int:  # an int may be a symbol of a compiler's, and stay one
         number = as_int(length, name, f"an integer from {low} to {high}")
     if not low <= number <= high:

@@ -225,6 +225,7 @@ def test_energy_norm() -> None:
     energy = x.square().mean((0, 2, 3)) / 2
     y = norm(x)
     assert torch.allclose(y, x / (energy + 1e-5).sqrt()[:, None, None])
+    assert norm.running_energy is not None
     assert torch.allclose(norm.running_energy, 0.75 + 0.25 * energy)
     norm.eval()
     with torch.no_grad():
@@ -239,12 +240,14 @@ def test_energy_norm() -> None:
     average = EnergyNorm2d(3, momentum=None, affine=False).double()
     average(x)
     average(2 * x)
+    assert average.running_energy is not None
     assert torch.allclose(average.running_energy, 2.5 * energy)
 
 
 def test_no_images() -> None:
     norm = EnergyNorm2d(3)
     norm(torch.zeros(0, 3, 4, 4))
+    assert norm.running_energy is not None
     assert torch.isfinite(norm.running_energy).all()
     assert CMod2d()(torch.zeros(0, 3, 16, 16)).shape == (0, 96, 4, 4)
     for operator in ("cmod", "rmax"):

@@ -84,7 +84,7 @@ def mean(
     x: NDArray[Any],
     analysis: Analysis,
     kind: Kind,
-    grid: tuple[int, ...],
+    grid: tuple[int, int],
     out: NDArray[Any] | None = None,
     threads: int | None = None,
 ) -> NDArray[Any]:

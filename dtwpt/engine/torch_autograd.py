@@ -43,7 +43,8 @@ def synthesise(c: Tensor, analysis: Analysis, shape: tuple[int, ...]) -> Tensor:
 def modulus(real: Tensor, imaginary: Tensor) -> Tensor:
     """Return ``hypot``, whose derivatives where both are zero are zero."""
     if _is_exporting():
-        return reference.modulus(real, imaginary)
+        exported: Tensor = reference.modulus(real, imaginary)
+        return exported
     zero = (real == 0) & (imaginary == 0)
     safe = torch.hypot(torch.where(zero, 1.0, real), imaginary)
     return torch.where(zero, 0.0, safe)
@@ -51,14 +52,15 @@ def modulus(real: Tensor, imaginary: Tensor) -> Tensor:
 
 def _is_exporting() -> bool:
     exporting = getattr(torch.compiler, "is_exporting", bool)
-    return bool(exporting() or torch.jit.is_tracing())  # type: ignore[attr-defined]
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return bool(exporting()) or tracing
 
 
 def _reference(x: Tensor, analysis: Analysis, size: tuple[int, ...], kind: Kind) -> Tensor:
     shape = tuple(x.shape[-analysis.ndim :])
     half = x.dtype in (torch.float16, torch.bfloat16)
     images = x.reshape(-1, *shape)
-    out = reference.analyse(
+    out: Tensor = reference.analyse(
         images.float() if half else images, analysis, analysis.axes(shape, size, kind), kind
     )
     out = out.reshape(*x.shape[: -analysis.ndim], *out.shape[1:])
@@ -92,7 +94,7 @@ class _Analyse(Function):
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return _analyse(tangent, *ctx.arguments)  # type: ignore[no-any-return]
+        return _analyse(tangent, *ctx.arguments)
 
 
 class _Adjoint(Function):
@@ -112,7 +114,7 @@ class _Adjoint(Function):
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return _adjoint(tangent, *ctx.arguments)  # type: ignore[no-any-return]
+        return _adjoint(tangent, *ctx.arguments)
 
 
 class _Solve(Function):
@@ -130,7 +132,7 @@ class _Solve(Function):
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        return _solve(tangent, ctx.text)  # type: ignore[no-any-return]
+        return _solve(tangent, ctx.text)
 
 
 class _Modulus(Function):
@@ -177,7 +179,7 @@ def _modulus_gradient(x: Tensor, grad: Tensor, text: str) -> Tensor:
     size, shape = tuple(grad.shape[-analysis.ndim :]), tuple(x.shape[-analysis.ndim :])
     phase = unit(_analyse(x, text, size, "parts"), text)
     scaled = phase * grad.to(phase.dtype).unsqueeze(parts_dim(text))
-    return _adjoint(scaled, text, shape, "parts").to(x.dtype)  # type: ignore[no-any-return]
+    return _adjoint(scaled, text, shape, "parts").to(x.dtype)
 
 
 class _Same(Function):

@@ -204,7 +204,7 @@ def _mean_on_cpu(x: Tensor, text: str, kind: Kind, grid: list[int]) -> Tensor:
     images = _images(x, analysis.ndim)
     out = images.new_empty((len(images), analysis.channels, *grid))
     threads = _threads()
-    cpu.mean(images.numpy(), analysis, kind, tuple(grid), out.numpy(), threads)
+    cpu.mean(images.numpy(), analysis, kind, (grid[0], grid[1]), out.numpy(), threads)
     return out.reshape(*x.shape[: x.ndim - analysis.ndim], *out.shape[1:]).to(x.dtype)
 
 
@@ -272,7 +272,7 @@ def _modulus_backward_on_any(x: Tensor, grad: Tensor, text: str) -> Tensor:
     analysis = parse(text)
     triton = _triton(x, analysis)
     if triton is None:
-        size, shape = grad.shape[-analysis.ndim :], x.shape[-analysis.ndim :]
+        size, shape = tuple(grad.shape[-analysis.ndim :]), tuple(x.shape[-analysis.ndim :])
         parts = unit(ops.analyse(x, text, size, "parts"), text)
         parts = parts * grad.to(parts.dtype).unsqueeze(parts_dim(text))
         out: Tensor = ops.adjoint(parts, text, shape, "parts")

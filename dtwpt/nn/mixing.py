@@ -72,7 +72,7 @@ class ColourMix(nn.Module):
             exact = torch.promote_types(exact, self.weight.dtype)
             weight = self.weight.to(exact).unbind()
         x = x.to(exact)
-        out = x[:, :1] * weight[0]
+        out: Tensor = x[:, :1] * weight[0]
         for channel in range(1, self.in_channels):
             out = out + x[:, channel : channel + 1] * weight[channel]
         return out

@@ -16,21 +16,34 @@ from dtwpt.nn.antialiased import AntialiasedStem
 from dtwpt.nn.blurpool import MaxBlurPool2d
 from dtwpt.nn.judgement import ChannelReport
 from dtwpt.nn.mixing import ColourMix, PacketMixing
-from dtwpt.nn.modules import CMod2d, DTCWPT2d, IDTCWPT2d, RMax2d
+from dtwpt.nn.modules import (
+    CMod1d,
+    CMod2d,
+    DTCWPT1d,
+    DTCWPT2d,
+    IDTCWPT1d,
+    IDTCWPT2d,
+    RMax1d,
+    RMax2d,
+)
 from dtwpt.nn.norm import EnergyNorm2d
 from dtwpt.nn.stem import WaveletStem
 from dtwpt.nn.surgery import StemCost, replace_stem, stem_cost
 
 __all__ = [
     "AntialiasedStem",
+    "CMod1d",
     "CMod2d",
     "ChannelReport",
     "ColourMix",
+    "DTCWPT1d",
     "DTCWPT2d",
     "EnergyNorm2d",
+    "IDTCWPT1d",
     "IDTCWPT2d",
     "MaxBlurPool2d",
     "PacketMixing",
+    "RMax1d",
     "RMax2d",
     "StemCost",
     "WaveletStem",

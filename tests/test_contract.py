@@ -160,7 +160,8 @@ def test_black_images_have_exact_zeros_and_finite_derivatives() -> None:
 # Transforms of functions ------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch.func's own
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch.func's own,
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")  # both
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_torch_func(name: str) -> None:
     function = FUNCTIONS[name]
@@ -174,7 +175,7 @@ def test_torch_func(name: str) -> None:
     torch.testing.assert_close(tangent, numerical, rtol=1e-5, atol=1e-5)
     _, linear = torch.func.linearize(function, x)
     torch.testing.assert_close(linear(direction), tangent)
-    small = x[0, ..., :3, :4] if name != "idtcwpt2" else x[0, :, :1, :2]
+    small = x[0, :5, :6] if name != "idtcwpt2" else x[0, :, :1, :2]
 
     def energy(x: Tensor) -> Tensor:
         return function(x).abs().square().sum()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -128,9 +130,21 @@ def engine(analysis: Analysis | None = None) -> str:
     reason = native.unavailable()
     if reason and asked == "native":
         raise RuntimeError(f"DTWPT_ENGINE is native, which is not available: {reason}")
+    if reason:
+        _warn_once(reason)
     if reason or (analysis is not None and not native.available(analysis)):
         return "reference"
     return "native"
+
+
+@lru_cache(maxsize=1)
+def _warn_once(reason: str) -> None:
+    message = (
+        f"dtwpt has no native engine here ({reason}): the reference engine, some fifty times "
+        "slower, does its work. With a C++ compiler, install dtwpt again; DTWPT_ENGINE=reference "
+        "silences this"
+    )
+    warnings.warn(message, RuntimeWarning, stacklevel=5)
 
 
 def thread_count() -> int:

@@ -215,20 +215,26 @@ class Analysis:
         """Return the cells whose pooling gives so many values."""
         return 2 * size - 2 + (self.pool or 0)
 
-    def macs(self, shape: tuple[int, int], size: tuple[int, int], real: bool = False) -> int:
-        """Return the multiply-adds of the cascade for maps of a size, borders left aside.
+    def macs(self, shape: tuple[int, ...], size: tuple[int, ...], real: bool = False) -> int:
+        """Return the multiply-adds of the cascade for cells of a size, borders left aside.
 
-        ``real`` maps, which are pooled if ``pool`` is given, need half of the second pass.
+        ``real`` parts need half of the second pass.
         """
-        cells = [self.cells(n) if self.pool else n for n in size]
-        outputs = [0, 0]
-        for stage in range(self.depth):
-            taps = self.stages[stage].shape[3]
-            spacing = min(2 ** (stage + 1), self.stride)
-            for axis in range(2):
-                outputs[axis] += 2 ** (stage + 2) * taps * cells[axis] * self.stride // spacing
-        lines = 2 * self.count * cells[0] // (2 if real else 1)
-        return outputs[0] * shape[1] + outputs[1] * lines
+        taps = [stage.shape[3] for stage in self.stages]
+        outputs: list[int] = [
+            sum(
+                2 ** (stage + 2)
+                * length
+                * cells
+                * self.stride
+                // min(2 ** (stage + 1), self.stride)
+                for stage, length in enumerate(taps)
+            )
+            for cells in size
+        ]
+        if self.ndim == 1:
+            return outputs[0]
+        return outputs[0] * shape[1] + outputs[1] * 2 * self.count * size[0] // (2 if real else 1)
 
     @property
     def text(self) -> str:

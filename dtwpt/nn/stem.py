@@ -286,7 +286,9 @@ class WaveletStem(nn.Module):
         height, width = size
         out = self.output_size(height, width)
         real = self.operator == "rmax"
-        total: int = self.colour_mix.out_channels * self.analysis.macs(size, out, real)
+        total: int = self.colour_mix.out_channels * self.analysis.macs(
+            size, tuple(self.analysis.cells(n) for n in out) if real else out, real
+        )
         if self.colour_mix.weight is not None:
             total += self.in_channels * height * width
         down, across = (self.analysis.cells(n) for n in out) if real else out

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from dtwpt.checks import as_depth, as_pair
 from dtwpt.nn.antialiased import AntialiasedStem
@@ -199,6 +198,10 @@ def stem_cost(
     >>> stem_cost(WaveletStem(free_channels=0)).parameters < 1200
     True
     """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    import dtwpt.engine.torch_flops  # noqa: F401 - counts our operators
+
     rows, columns = as_pair(size, "size")
     refuse_wrapper(model)
     ours = (m for m in model.modules() if isinstance(m, (WaveletStem, AntialiasedStem)))

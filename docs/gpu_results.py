@@ -1,4 +1,4 @@
-"""Write docs/gpu-results.rst from benchmarks/results/gpu.json.
+"""Write docs/gpu-results.inc from benchmarks/results/gpu.json.
 
     python docs/gpu_results.py
 """
@@ -51,7 +51,7 @@ def main() -> None:
         if isinstance(cell, dict) and "ms" in cell
     ]
     lines += table("Functions, modules and first layers, milliseconds", rows, ["what", "ms"])
-    (ROOT / "docs/gpu-results.rst").write_text("\n".join(lines))
+    (ROOT / "docs/gpu-results.inc").write_text("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ if find_spec("torch") is None:
     raise ImportError('dtwpt.nn needs torch: pip install "dtwpt[torch]"')
 
 from dtwpt.nn.antialias import antialias_stem, restore_stem
-from dtwpt.nn.antialiased import AntialiasedStem
+from dtwpt.nn.antialiased import AntialiasedStem, ShiftAverage
 from dtwpt.nn.blurpool import MaxBlurPool2d
-from dtwpt.nn.judgement import ChannelReport
 from dtwpt.nn.mixing import ColourMix, PacketMixing
 from dtwpt.nn.modules import CMod2d, DTCWPT2d, IDTCWPT2d, RMax2d
 from dtwpt.nn.norm import EnergyNorm2d
@@ -24,7 +23,6 @@ from dtwpt.nn.surgery import StemCost, replace_stem, stem_cost
 __all__ = [
     "AntialiasedStem",
     "CMod2d",
-    "ChannelReport",
     "ColourMix",
     "DTCWPT2d",
     "EnergyNorm2d",
@@ -32,6 +30,7 @@ __all__ = [
     "MaxBlurPool2d",
     "PacketMixing",
     "RMax2d",
+    "ShiftAverage",
     "StemCost",
     "WaveletStem",
     "antialias_stem",

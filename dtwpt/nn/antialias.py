@@ -14,7 +14,7 @@ from dtwpt.nn.antialiased import AntialiasedStem, ShiftAverage, as_weights, move
 from dtwpt.nn.calls import Call
 from dtwpt.nn.locate import Stem, find_stem, put, refuse_wrapper
 from dtwpt.nn.obstacles import all_names, check_replaceable, check_same_shapes, example_output
-from dtwpt.nn.refit import can_refit, refit
+from dtwpt.nn.refit import Target, can_refit, refit
 
 __all__ = ["antialias_stem", "restore_stem"]
 
@@ -51,11 +51,12 @@ def antialias_stem(
         As for :func:`replace_stem`; with its modules named, any network. A pooling of any kind, or
         none, and several convolutions in sequence will do.
     images : Tensor (N, C, H, W) or iterable of batches, optional
-        Some dozens of images as the network is given them, such as a short ``DataLoader``; all are
-        kept in memory. Of a batch that is a tuple or list the first item counts, of a mapping
-        "pixel_values". No labels, no gradients. The convolutions after the changed layer are
-        then fitted, one after another, to give for slightly shifted images what they gave in
-        the original network for unshifted ones.
+        Some dozens of images of one size as the network is given them, such as a short
+        ``DataLoader``. They go through the network in one batch, and all maps of the original one
+        are kept: about the memory of a training step. Of a batch that is a tuple or list the
+        first item counts, of a mapping "pixel_values". No labels, no gradients. The convolutions
+        after the changed layer are then fitted, one after another, to give for slightly shifted
+        images what they gave in the original network for unshifted ones.
     layers : {"stem", "all"}, default: "stem"
         What is averaged: the first layer, and the convolutions up to the next strided one are
         fitted; or also every strided convolution after it, by weights (1, 2, 1) in pixels of its
@@ -119,10 +120,12 @@ def antialias_stem(
         reach = 2
     weights = as_weights(weights, reach)
     found = find_stem(model, conv, norm, act, pool)
-    batches = None if images is None else list(_batches(images, found.convolution))
-    if batches == []:
-        raise ValueError("images must hold at least one image, got none")
-    first = None if batches is None else batches[0][:1]
+    if images is not None:
+        batches = list(_batches(images, found.convolution))
+        if not batches:
+            raise ValueError("images must hold at least one image, got none")
+        images = torch.cat(batches)
+    first = None if images is None else images[:1]
     image, before, calls = example_output(model, found.convolution.in_channels, first)
     act_module = found.module(found.act)
     kept = act_module if type(act_module) in _IDEMPOTENT else None
@@ -131,7 +134,7 @@ def antialias_stem(
     if not inplace:
         model = copy.deepcopy(model)
         found = Stem(model, found.conv, found.norm, found.act, found.pool)
-    elif batches is not None:
+    elif images is not None:
         original = copy.deepcopy(model)
     stem = AntialiasedStem(
         found.model.get_submodule(found.conv),
@@ -145,8 +148,8 @@ def antialias_stem(
         except ValueError:
             _take_out(model, stem)
             raise
-    if batches is not None:
-        _correct(original, model, found, stem, calls, batches, layers == "all")
+    if images is not None:
+        _correct(original, model, found, stem, calls, images, layers == "all")
     return model
 
 
@@ -218,34 +221,33 @@ def _correct(
     found: Stem,
     stem: AntialiasedStem,
     calls: list[Call],
-    images: list[Tensor],
+    images: Tensor,
     every_layer: bool,
 ) -> None:
     """Fit the convolutions after a stem in the order of their calls, and average later strides."""
     counts = Counter(call.name for call in calls)
     start = max(k for k, call in enumerate(calls) if call.name in found.names)
-    shifted = [_slightly_moved(batch) for batch in images]
-
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(images, shifted, strict=True)
-
+    targets: list[Target] = []
     for k, call in enumerate(calls):
         several = counts[call.name] > 1 or len(all_names(original, call.module)) > 1
         if k <= start or several or not isinstance(call.module, nn.Conv2d):
             continue
         strided = max(call.module.stride) > 1
         if strided and not every_layer:
-            return
-        conv = model.get_submodule(call.name)
-        norm, act = (name and model.get_submodule(name) for name in _followers(calls, k))
-        averaged = strided and max(call.module.dilation) == 1
-        linear = averaged and act is None
-        if linear:
-            _put(model, ShiftAverage(conv, weights=_LATER_WEIGHTS))
+            break
+        place = conv = model.get_submodule(call.name)
+        norm, act = (
+            None if name is None else model.get_submodule(name) for name in _followers(calls, k)
+        )
+        if strided and max(call.module.dilation) == 1:
+            apart = None if norm is act or act is None else norm
+            average = ShiftAverage(conv, apart, act, weights=_LATER_WEIGHTS)
+            _put(model, average)
+            # Without an activation the convolution itself reads the averaged input.
+            place = conv if act is None else average
         if can_refit(conv):
-            stem.refitted.append(refit(original, model, call.module, conv, norm, batches))
-        if averaged and not linear:
-            _put(model, ShiftAverage(conv, None if norm is act else norm, act, None, _LATER_WEIGHTS))
+            targets.append(Target(call.name, place, conv, norm))
+    stem.refitted = refit(original, model, targets, images, _slightly_moved(images))
 
 
 def _followers(calls: list[Call], k: int) -> tuple[str | None, str | None]:

@@ -239,9 +239,7 @@ def stride_of(module: nn.Module) -> tuple[int, int]:
 def _places(count: int, stride: int) -> list[tuple[int, int]]:
     """Return each shift as whole strides and the rest, the rest as small as can be."""
     reach, half = count // 2, stride // 2
-    return [
-        ((u + half) // stride, (u + half) % stride - half) for u in range(-reach, reach + 1)
-    ]
+    return [((u + half) // stride, (u + half) % stride - half) for u in range(-reach, reach + 1)]
 
 
 def _phases(places: list[tuple[int, int]]) -> list[int]:
@@ -276,8 +274,8 @@ def _weighted_sum(terms: Iterable[tuple[Tensor, float]]) -> Tensor:
         if weight == 0:
             continue
         dtype = values.dtype
-        if dtype in (torch.float16, torch.bfloat16):
-            values = values.float()
-        total = weight * values if total is None else total + weight * values
+        half = dtype in (torch.float16, torch.bfloat16)
+        term = weight * (values.float() if half else values)
+        total = term if total is None else total + term
     out: Tensor = total.to(dtype)
     return out

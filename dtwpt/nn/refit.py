@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +11,12 @@ from torch.nn import functional
 
 from dtwpt.nn.calls import quiet
 
-__all__ = ["Fitted", "can_refit", "refit"]
+__all__ = ["Fitted", "Target", "can_refit", "refit"]
 
 # Factor of the ridge: it grows with the inputs of a kernel and falls with the places seen.
-_RIDGE = 6.0
+_RIDGE = 30.0
+# Images whose moments are computed at a time.
+_CHUNK = 6
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,17 @@ class Fitted:
                 getattr(module, name).copy_(values)
 
 
-class _Reached(Exception):
-    """Ends a pass at the module that is looked at."""
+class Target(NamedTuple):
+    """A convolution to fit.
+
+    ``place`` is the module whose input the convolution reads, itself or what it is part of;
+    ``norm`` a batch normalisation that reads its output, for the offset.
+    """
+
+    name: str
+    place: nn.Module
+    conv: nn.Module
+    norm: nn.Module | None
 
 
 def can_refit(module: nn.Module) -> bool:
@@ -60,42 +70,71 @@ def can_refit(module: nn.Module) -> bool:
 
 
 def refit(
-    original: nn.Module,
-    changed: nn.Module,
-    old: nn.Module,
-    new: nn.Module,
-    norm: nn.Module | None,
-    batches: Callable[[], Iterable[tuple[Tensor, Tensor]]],
-) -> Fitted:
-    r"""Fit a convolution of a changed network to give what the original one gives.
+    original: nn.Module, changed: nn.Module, targets: list[Target], images: Tensor, moved: Tensor
+) -> list[Fitted]:
+    r"""Fit convolutions of a changed network to give what the original ones give.
 
     Parameters
     ----------
     original, changed : torch.nn.Module
-    old, new : torch.nn.Module
-        The convolution, in either network.
-    norm : torch.nn.Module or None
-        A batch normalisation that reads the changed convolution, for its offset.
-    batches : callable
-        Returns pairs of images, for the original and the changed network.
+    targets : list of Target
+        Named as in ``original``, of ``changed``.
+    images, moved : Tensor, shape (N, C, H, W)
+        What the original and the changed network see.
 
     Returns
     -------
-    Fitted
+    list of Fitted
 
     Notes
     -----
+    One pass of either network: each convolution is fitted when its input has been computed by those
+    that were fitted before. All outputs of the original convolutions are kept in memory for that.
+
     With a the inputs of a kernel (mean removed) of the changed network, t the original output and W
     the kernel, the correction D minimises
     :math:`E |(W + D) a - t|^2 + \lambda \sum_j E a_j^2 D_j^2`, :math:`\lambda` being a multiple of
     kernel size over the number of places. Channels that are always zero are left alone.
     """
-    conv: Any = new
+    outputs: dict[str, list[Tensor]] = {target.name: [] for target in targets}
+    fitted: list[Fitted] = []
+    handles: list[Any] = []
+    with quiet(original):
+        for name, found in outputs.items():
+
+            def keep(_: Any, __: Any, out: Tensor, found: list[Tensor] = found) -> None:
+                found.append(out.clone())  # what follows may work in place
+
+            handles.append(original.get_submodule(name).register_forward_hook(keep))
+        try:
+            for batch in images.split(_CHUNK):  # type: ignore[no-untyped-call]
+                original(batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+    handles = []
+    with quiet(changed):
+        for k, target in enumerate(targets):
+
+            def fit(_: Any, args: tuple[Tensor], k: int = k, target: Target = target) -> None:
+                handles[k].remove()  # the convolution is called by the fit, too
+                wanted = torch.cat(outputs.pop(target.name))
+                fitted.append(_fit(target.conv, target.norm, args[0], wanted))
+
+            handles.append(target.place.register_forward_pre_hook(fit))
+        try:
+            changed(moved)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return fitted
+
+
+def _fit(conv: Any, norm: nn.Module | None, inputs: Tensor, wanted: Tensor) -> Fitted:
+    """Fit a convolution, in place."""
     sums: list[Any] = []
-    for still, moved in batches():
-        target = _until(original, old, still, before=False)
-        inputs = _until(changed, new, moved, before=True)
-        now = _moments(conv, inputs, target)
+    for x, y in zip(inputs.split(_CHUNK), wanted.split(_CHUNK), strict=True):  # type: ignore[no-untyped-call]
+        now = _moments(conv, x, y)
         sums = [a + b for a, b in zip(sums, now, strict=True)] if sums else now
     square, product, inputs_sum, residual_sum, count = sums
     mean, residual = inputs_sum / count, residual_sum / count
@@ -105,18 +144,16 @@ def refit(
     covariance = square / count - mean[:, :, None] * mean[:, None, :]
     correlation = product / count - residual[:, :, None] * mean[:, None, :]
     power = covariance.diagonal(dim1=1, dim2=2)
-    size = covariance.shape[1]
     floor = 1e-9 * power.amax(1, keepdim=True) + 1e-30
-    ridge = torch.diag_embed(_RIDGE * size / count * power + floor)
+    ridge = torch.diag_embed(_RIDGE * covariance.shape[1] / count * power + floor)
     delta = torch.linalg.solve(covariance + ridge, correlation.mT).mT
     offset = (residual - (delta @ mean[:, :, None])[..., 0]).flatten()
-    fitted = Fitted(conv, *(_kept(v) for v in (conv.weight, conv.bias)), norm, _kept(running))
-    with torch.no_grad():
-        conv.weight += delta.reshape(conv.weight.shape).to(conv.weight)
-        if conv.bias is not None:
-            conv.bias += offset.to(conv.bias)
-        elif running is not None:
-            running -= offset.to(running)
+    fitted = Fitted(conv, _kept(conv.weight), _kept(conv.bias), norm, _kept(running))
+    conv.weight += delta.reshape(conv.weight.shape).to(conv.weight)
+    if conv.bias is not None:
+        conv.bias += offset.to(conv.bias)
+    elif running is not None:
+        running -= offset.to(running)
     return fitted
 
 
@@ -124,41 +161,23 @@ def _kept(values: Tensor | None) -> Any:
     return None if values is None else values.detach().cpu().clone()
 
 
-def _moments(conv: nn.Conv2d, inputs: Tensor, target: Tensor) -> list[Any]:
+def _moments(conv: Any, inputs: Tensor, target: Tensor) -> list[Any]:
     """Return sums over places of squares, products, inputs and residuals, group by group."""
-    groups = conv.groups
-    residual = (target - conv(inputs)).transpose(0, 1).flatten(1).unflatten(0, (groups, -1))
+
+    def by_group(values: Tensor) -> Tensor:
+        values = values.transpose(0, 1).flatten(1)
+        return values.reshape(conv.groups, -1, values.shape[1])
+
+    residual = by_group(target - conv(inputs))
     if conv.kernel_size == (1, 1) and conv.padding == (0, 0):
         down, across = conv.stride
-        columns = inputs[..., ::down, ::across].transpose(0, 1).flatten(1)
+        columns = by_group(inputs[..., ::down, ::across])
     else:
-        columns = functional.unfold(
-            inputs, conv.kernel_size, conv.dilation, conv.padding, conv.stride
+        columns = by_group(
+            functional.unfold(inputs, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
         )
-        columns = columns.transpose(0, 1).flatten(1)
-    columns = columns.unflatten(0, (groups, -1))
     if residual.dtype in (torch.float16, torch.bfloat16):
         residual, columns = residual.float(), columns.float()
     sums = [columns @ columns.mT, residual @ columns.mT, columns.sum(2), residual.sum(2)]
     # On the CPU first: some devices have no float64.
     return [values.cpu().double() for values in sums] + [columns.shape[2]]
-
-
-def _until(model: nn.Module, module: nn.Module, x: Tensor, before: bool) -> Tensor:
-    """Return input or output of a module for images x, computing nothing after it."""
-    found: list[Tensor] = []
-
-    def stop(_: nn.Module, args: Any, out: Any = None) -> None:
-        found.append(args[0] if before else out)
-        raise _Reached
-
-    with quiet(model):
-        register = module.register_forward_pre_hook if before else module.register_forward_hook
-        handle = register(stop)
-        try:
-            model(x)
-        except _Reached:
-            pass
-        finally:
-            handle.remove()
-    return found[0]

@@ -51,6 +51,7 @@ WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("stem, 1 2 1", {"reach": 1}),
     ("stem, 1 4 6 4 1", {"reach": 2}),
     ("stem, 1 2 3 2 1", {"weights": BOX}),
+    ("stem, 1 2 3 4 3 2 1", {"weights": (1, 2, 3, 4, 3, 2, 1)}),
     ("all, 1 2 1", {"layers": "all", "reach": 1}),
     ("all, 1 4 6 4 1", {"layers": "all", "reach": 2}),
     ("all, 1 2 3 2 1", {"layers": "all", "weights": BOX}),
@@ -218,19 +219,20 @@ def main() -> None:
     )
     add = parser.add_argument
     add("onnx", type=Path, help="open-nsfw.onnx")
-    add("--crops", type=int, default=6, help="of each of the 18 photographs (6)")
+    add("--crops", type=int, default=6, help="of each of 9 photographs, to fit on (6)")
+    add("--judged", type=int, default=6, help="of each of 9 others, to judge on (6)")
     add("--ways", nargs="+", choices=[name for name, _ in WAYS], help="default: all")
     add("--picture", type=Path, metavar="FILE", help="draw change against distance here")
     add("--json", type=Path, metavar="FILE", help="write the table here, and take what is in it")
     options = parser.parse_args()
     network = load_network(options.onnx)
     fitted = crops(FITTED, SIZE, options.crops, seed=2)
-    judged = crops(JUDGED, SIZE + ROOM, options.crops, seed=1)
+    judged = crops(JUDGED, SIZE + ROOM, options.judged, seed=1)
     original, before = measure(network, judged)
     variance = (original - original.mean(0)).square().sum()
     print(f"{len(fitted)} crops to fit on, {len(judged)} to judge on")
     print("original, change relative to energy:", *(f"{value:.4f}" for value in before))
-    print(f"{'':26s}{''.join(f'{shift!s:>9}' for shift in SHIFTS)}{'distance':>10}  seconds")
+    print(f"{'':30s}{''.join(f'{shift!s:>9}' for shift in SHIFTS)}{'distance':>10}  seconds")
     rows: list[dict[str, Any]] = []
     if options.json and options.json.exists():
         rows = json.loads(options.json.read_text())

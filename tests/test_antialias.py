@@ -69,7 +69,8 @@ def _photographs(count: int, size: int = 96) -> Any:
 )
 def test_output_is_the_mean_over_shifted_images(stride: int, pool: Any, weights: Any) -> None:
     stem = _stem(stride, pool)
-    average = ShiftAverage(*stem, weights=weights)
+    conv, norm, act, pooling = stem
+    average = ShiftAverage(conv, norm, act, pooling, weights)
     reach, size = len(weights) // 2, 100
     large = torch.randn(2, 3, size + 2 * reach, size + 2 * reach, dtype=torch.float64)
 
@@ -95,8 +96,8 @@ def test_output_is_the_mean_over_shifted_images(stride: int, pool: Any, weights:
 def test_one_shift_is_the_layer_itself_and_linear_layers_average_their_input() -> None:
     x = torch.randn(1, 3, 33, 40, dtype=torch.float64)
     stem = _stem()
-    torch.testing.assert_close(ShiftAverage(*stem, weights=[1])(x), stem(x))
-    conv = stem[0]
+    conv, norm, act, pool = stem
+    torch.testing.assert_close(ShiftAverage(conv, norm, act, pool, [1])(x), stem(x))
     general = ShiftAverage(conv, act=nn.Identity())(x)
     inner = (..., slice(3, -3), slice(3, -3))
     torch.testing.assert_close(ShiftAverage(conv)(x)[inner], general[inner])
@@ -200,7 +201,7 @@ def test_correction_brings_a_network_back_and_keeps_it_stable() -> None:
 def test_fit_is_the_least_squares_solution() -> None:
     torch.manual_seed(0)
     conv, norm = nn.Conv2d(4, 6, 3, 2, 1, groups=2, bias=False), nn.BatchNorm2d(6)
-    changed = nn.Sequential(nn.Conv2d(4, 4, 1), conv, norm).double().eval()
+    changed: Any = nn.Sequential(nn.Conv2d(4, 4, 1), conv, norm).double().eval()
     original = copy.deepcopy(changed)
     with torch.no_grad():
         changed[0].weight[1] = changed[0].bias[1] = 0  # a dead channel
@@ -212,9 +213,10 @@ def test_fit_is_the_least_squares_solution() -> None:
         columns = nn.functional.unfold(changed[0](x), 3, padding=1, stride=2)
         (fitted,) = refit(original, changed, [Target("1", conv, conv, norm)], x, x)
         assert fitted.mean is not None
-        after = conv(changed[0](x)) - target - (norm.running_mean - fitted.mean)[:, None, None]
+        offset = changed[2].running_mean - fitted.mean
+        after = conv(changed[0](x)) - target - offset[:, None, None]
     for group in range(2):
-        part = columns.unflatten(1, (2, -1))[:, group].transpose(1, 2).flatten(0, 1)
+        part = columns[:, 18 * group : 18 * group + 18].transpose(1, 2).flatten(0, 1)
         with_one = torch.cat([part, torch.ones(len(part), 1).to(part)], 1)
         wanted = target[:, 3 * group : 3 * group + 3].permute(0, 2, 3, 1).flatten(0, 2)
         rest = wanted - with_one @ torch.linalg.lstsq(with_one, wanted, driver="gelsd").solution
@@ -319,7 +321,7 @@ def test_modules_are_called_not_read(kind: str) -> None:
     if kind == "weight_norm":
         parametrizations.weight_norm(stem[0])
     elif kind == "pruned":
-        prune.l1_unstructured(stem[0], "weight", 0.3)
+        prune.l1_unstructured(stem[0], "weight", 0.3)  # type: ignore[no-untyped-call]
     elif kind == "lora":
         stem[0] = LoRA(stem[0]).double()
     else:

@@ -5,9 +5,9 @@ The stems, all of the same output shape:
 - conv: convolution, batch normalisation, ReLU and max pooling, as ResNets have them;
 - blur: the same with MaxBlurPool2d (Zhang 2019) for pooling;
 - rmax, cmod: wavelet packets in some of the channels, with max pooling or with a modulus;
-- antialias: no training of its own; the trained conv network, Gabor-like filters of which go
-  through a modulus. Calibrated: with gains and offsets from training images, no labels. Normalised
-  anew: the statistics of the later normalisations are then estimated again from the same images.
+- antialias: no training of its own; the first layer of the trained conv network averaged over
+  small shifts. Fitted: what follows is corrected by least squares on training images, no labels.
+  All: the later strided layers are averaged, too.
 
 Printed for each: accuracy, the share of test images whose predicted class changes when the image
 moves by 1 to 4 pixels, what is learned and computed, and the time of a training step.
@@ -22,12 +22,10 @@ FOLDER/val/CLASS, as in ImageNet; see imagenet.md. Run it with torchrun for seve
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import random
 import time
-import warnings
 from collections.abc import Callable, Sized
 from contextlib import nullcontext
 from pathlib import Path
@@ -44,7 +42,6 @@ from sklearn.decomposition import FastICA
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset, TensorDataset
 from torchvision import models, transforms
 from torchvision.datasets import ImageFolder
@@ -52,7 +49,6 @@ from torchvision.datasets import ImageFolder
 from dtwpt.colour import LUMA
 from dtwpt.metrics import flip_rate, shifted_outputs
 from dtwpt.nn import (
-    AntialiasedStem,
     MaxBlurPool2d,
     WaveletStem,
     antialias_stem,
@@ -77,7 +73,7 @@ PHOTOGRAPHS = (
     "stereo_motorcycle",
 )
 STEMS = ("conv", "blur", "rmax", "cmod")
-ANTIALIASED = ("antialias", "antialias, calibrated", "the same, normalised anew")
+ANTIALIASED = ("antialias", "antialias, fitted", "antialias, all")
 # Least standard deviation of a patch of normalised contrast: an empty sky could be anyone's.
 EMPTY = 0.3
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -461,18 +457,15 @@ def draw_filters(model: nn.Module, path: Path) -> None:
 
 
 def antialiased(model: nn.Module, task: Task, options: argparse.Namespace) -> dict[str, nn.Module]:
-    """Return the trained network with antialias_stem, without and with calibration."""
+    """Return the trained network with antialias_stem in each of the three ways."""
     model.eval()
     torch.manual_seed(0)  # the same images in every process
     images = next(iter(DataLoader(task.train, options.calibration, shuffle=True)))[0]
     images = images.to(options.device)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that no filter is Gabor-like is printed
-        found = [
-            antialias_stem(model, options.threshold, calibrate=given) for given in (None, images)
-        ]
-    found.append(copy.deepcopy(found[1]))
-    update_bn(images.split(options.batch), found[2])
+    found = [
+        antialias_stem(model, given, layers=layers, reach=options.reach)
+        for given, layers in ((None, "stem"), (images, "stem"), (images, "all"))
+    ]
     return dict(zip(ANTIALIASED, (stable.eval() for stable in found), strict=True))
 
 
@@ -481,9 +474,7 @@ def run(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
         name: [] for stem in options.stems for name in (stem, *ANTIALIASED * (stem == "conv"))
     }
 
-    def record(
-        name: str, model: nn.Module, seed: int, milliseconds: float | None, **more: Any
-    ) -> None:
+    def record(name: str, model: nn.Module, seed: int, milliseconds: float | None) -> None:
         accuracy, *flips = evaluate(model, task, options)
         row = {
             "seed": seed,
@@ -492,12 +483,10 @@ def run(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
             "parameters": sum(weights.numel() for weights in model.parameters()),
             "stem_macs": stem_cost(model, task.size).macs,
             "milliseconds": milliseconds,
-            **more,
         }
         rows[name].append(row)
-        changed = f"; {row['changed']} channels changed" if "changed" in row else ""
         rates = ", ".join(f"{rate:.1f}" for rate in flips)
-        say(f"seed {seed}, {name}: accuracy {accuracy:.1f}, flips {rates}{changed}")
+        say(f"seed {seed}, {name}: accuracy {accuracy:.1f}, flips {rates}")
 
     for seed in options.seeds:
         if options.data:
@@ -518,8 +507,7 @@ def run(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
             if options.pictures and processes()[0] == 0:
                 draw_filters(model, options.pictures / f"{name}.png")
             for kind, stable in antialiased(model, task, options).items():
-                changed = cast(AntialiasedStem, stable.get_submodule("conv1")).changed.numel()
-                record(kind, stable, seed, None, changed=changed)
+                record(kind, stable, seed, None)
     return rows
 
 
@@ -549,8 +537,8 @@ def arguments() -> argparse.Namespace:
     add("--stem-weight-decay", type=float, help="of its kernels (the same)")
     add("--stem-learning-rate", type=float, help="of its kernels (see --start)")
     add("--penalty", type=float, default=0.0, help="factor of WaveletStem.penalty() in the loss")
-    add("--threshold", type=float, default=0.7, help="of antialias_stem (0.7)")
-    add("--calibration", type=int, default=2048, help="images for antialias_stem (2048)")
+    add("--reach", type=int, default=2, help="pixels of antialias_stem's average (2)")
+    add("--calibration", type=int, default=512, help="images for antialias_stem (512)")
     add("--amp", choices=("bfloat16", "float16"), help="mixed precision")
     add("--device", help="default: cuda where there is one")
     add("--workers", type=int, default=0, help="processes that load images (0)")

@@ -12,9 +12,8 @@ if find_spec("torch") is None:
     raise ImportError('dtwpt.nn needs torch: pip install "dtwpt[torch]"')
 
 from dtwpt.nn.antialias import antialias_stem, restore_stem
-from dtwpt.nn.antialiased import AntialiasedStem
+from dtwpt.nn.antialiased import AntialiasedStem, ShiftAverage
 from dtwpt.nn.blurpool import MaxBlurPool2d
-from dtwpt.nn.judgement import ChannelReport
 from dtwpt.nn.mixing import ColourMix, PacketMixing
 from dtwpt.nn.modules import (
     CMod1d,
@@ -34,7 +33,6 @@ __all__ = [
     "AntialiasedStem",
     "CMod1d",
     "CMod2d",
-    "ChannelReport",
     "ColourMix",
     "DTCWPT1d",
     "DTCWPT2d",
@@ -45,6 +43,7 @@ __all__ = [
     "PacketMixing",
     "RMax1d",
     "RMax2d",
+    "ShiftAverage",
     "StemCost",
     "WaveletStem",
     "antialias_stem",

@@ -1,143 +1,164 @@
-"""Make a trained network's first layer stable: moduli where its filters are Gabor-like."""
+"""Strided layers of a trained network averaged over small shifts: antialias_stem."""
 
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
-from dtwpt.nn.antialiased import AntialiasedStem
+from dtwpt.nn.antialiased import AntialiasedStem, ShiftAverage, as_weights, moved
+from dtwpt.nn.calls import Call
 from dtwpt.nn.locate import Stem, find_stem, put, refuse_wrapper
+from dtwpt.nn.obstacles import all_names, check_replaceable, check_same_shapes, example_output
+from dtwpt.nn.refit import Target, can_refit, refit
 
 __all__ = ["antialias_stem", "restore_stem"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
+# Averages of what these return are what they return for themselves, so that they can stay where
+# they are, for whatever else calls them.
+_IDEMPOTENT = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
+_LATER_WEIGHTS = (1, 2, 1)
+
 
 def antialias_stem(
     model: Model,
-    threshold: float = 0.6,
-    calibrate: Any = None,
+    images: Any = None,
     *,
-    colour_threshold: float = 0.8,
+    layers: str = "stem",
+    weights: Any = None,
+    reach: int | None = None,
     conv: str | None = None,
     norm: str | None = None,
     act: str | None = None,
     pool: str | None = None,
     inplace: bool = False,
 ) -> Model:
-    r"""Make the first layer of a trained network stable under shifts, without training.
+    r"""Make a trained network more stable under shifts, without training.
 
-    Every filter of the first convolution that is Gabor-like goes through its analytic extension
-    and a modulus, in place of max pooling, which the modulus stands for; the other channels stay
-    as they are. Convolution, normalisation and activation keep what they learned.
-    :class:`AntialiasedStem` says how.
+    The first layer's own output is averaged over small shifts of the image, which
+    :class:`ShiftAverage` does at the cost of the convolution at stride 1. With a few unlabelled
+    images, the convolutions that follow are corrected by least squares.
 
     Parameters
     ----------
     model : torch.nn.Module
-        As for :func:`replace_stem`, with a single convolution before normalisation and
-        ``MaxPool2d``.
-    threshold : float, default: 0.6
-        Least ``gabor_likeness`` of a filter that is changed, 0 to 1: the share of its energy
-        within a square window of the frequency plane as wide as the band that its stride keeps.
-        The response within the window is one wave under an envelope that changes little over a
-        pooling window; what lies outside makes the modulus and the maximum differ. At 0.6 that is
-        the smaller part, and the departures from a clean Gabor filter that training leaves are
-        let pass. Lower values change more channels, and the network's output more.
-    calibrate : Tensor (N, C, H, W) or iterable of batches, optional
-        Images as the network is given them, a few dozen; a ``DataLoader``, say. Of a batch that
-        is a tuple or list the first item counts, of a mapping "pixel_values". Gain and offset of
-        each modulus are then those that give it mean and standard deviation of the maximum, which
-        the layers after it have learned to expect. Worth its while: without it, the average
-        modulus of a wide-band filter is smaller than the maximum. No labels, no gradients. The
-        normalisation's own statistics stay: they are of the convolution's output, which is what
-        it was.
-    colour_threshold : float, default: 0.8
-        Least share of a filter's energy in its main colour, the first singular vector of the
-        filter as a matrix (in_channels, h w). Its direction across that colour is what the
-        filter is judged by; below, its channels have no one shape.
+        As for :func:`replace_stem`; with its modules named, any network. A pooling of any kind, or
+        none, and several convolutions in sequence will do.
+    images : Tensor (N, C, H, W) or iterable of batches, optional
+        Some dozens of images of one size as the network is given them, such as a short
+        ``DataLoader``. They go through the network in one batch, and all maps of the original one
+        are kept: about the memory of a training step. Of a batch that is a tuple or list the
+        first item counts, of a mapping "pixel_values". No labels, no gradients. The convolutions
+        after the changed layer are then fitted, one after another, to give for slightly shifted
+        images what they gave in the original network for unshifted ones.
+    layers : {"stem", "all"}, default: "stem"
+        What is averaged: the first layer, and the convolutions up to the next strided one are
+        fitted; or also every strided convolution after it, by weights (1, 2, 1) in pixels of its
+        input, and all convolutions are fitted. "all" needs images.
+    weights : sequence of float, optional
+        Weights of the shifts along an axis of the image for the first layer, an odd number.
+        Default: (1, 4, 6, 4, 1). Wider ones make the network more stable and its output less like
+        the original's.
+    reach : int, optional
+        In place of weights: binomial ones of the shifts -reach to reach.
     conv, norm, act, pool : str, optional
         Dotted names of the modules, for a network that is not recognised.
     inplace : bool, default: False
-        Change ``model`` itself, not a copy. The modules are then the same objects as before.
+        Change ``model`` itself, not a copy.
 
     Returns
     -------
     torch.nn.Module
         The network, with an :class:`AntialiasedStem` where its convolution was and ``Identity``
-        in place of the others. The stem's ``channels`` say which were changed and why, and
-        ``print(stem.summary())`` as a table. :func:`restore_stem` undoes it.
+        in place of normalisation and pooling. :func:`restore_stem` undoes it.
 
     Raises
     ------
     TypeError, ValueError
-        If no stem is recognised, a module of it is of a kind that a modulus cannot stand in for,
-        or an argument does not fit.
-
-    Warns
-    -----
-    UserWarning
-        If no filter is changed.
+        If no stem is recognised, a part of it is used elsewhere in the network, or an argument does
+        not fit.
 
     Notes
     -----
-    Not changed, whatever their likeness, are filters whose mean has more than a tenth of their
-    energy: it does not go through the modulus. Nor are filters whose window holds the highest
-    frequency: there no half-plane of frequencies is a filter's own.
+    Parts that are known by several names are replaced under all of them. To find whether a map
+    from within the layer is used elsewhere, the network is called with the first image, or with
+    noise, in eval mode and without forward hooks; nothing is checked if it fails.
 
-    Of filters that pass, 0.1 to 0.3 of the change under a shift is left. How much of the network's
-    flips this takes away depends on how many there are, and on the layers that follow.
+    Fitted are plain ``Conv2d`` modules that are called once. A bias that a convolution has no place
+    for goes to the running mean of the batch normalisation after it. A saved state dict fits the
+    network that ``antialias_stem`` makes of the original without images.
 
     Examples
     --------
     >>> import torch
-    >>> from skimage.filters import gabor_kernel
     >>> from torch import nn
     >>> from dtwpt.nn import antialias_stem
     >>> model = nn.Sequential(nn.Conv2d(1, 2, 7, 2, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)).eval()
-    >>> wave = torch.tensor(gabor_kernel(0.2, sigma_x=1.5, sigma_y=1.5, n_stds=2).real)
-    >>> _ = model[0].weight.data[0, 0].copy_(wave)
-    >>> _ = model[0].weight.data[1].fill_(0.02)
-    >>> stable = antialias_stem(model)
-    >>> [(c.changed, c.reason) for c in stable[0].channels]
-    [(True, 'Gabor-like'), (False, 'low-pass: its mean has 1.00 of its energy')]
+    >>> stable = antialias_stem(model, reach=1)
+    >>> stable[0]
+    AntialiasedStem(
+      weights=(0.25, 0.5, 0.25), stride=(4, 4), 0 convolutions refitted
+      (conv): Conv2d(1, 2, kernel_size=(7, 7), stride=(2, 2), padding=(3, 3))
+      (act): ReLU()
+      (pool): MaxPool2d(kernel_size=3, stride=2, padding=1, dilation=1, ceil_mode=False)
+    )
+    >>> x = torch.rand(1, 1, 64, 64)
+    >>> stable(x).shape == model(x).shape
+    True
     """
+    if layers not in ("stem", "all"):
+        raise ValueError(f'layers must be "stem" or "all", got {layers!r}')
+    if layers == "all" and images is None:
+        raise ValueError('layers="all" needs images, to correct what follows each layer')
+    if weights is None and reach is None:
+        reach = 2
+    weights = as_weights(weights, reach)
     found = find_stem(model, conv, norm, act, pool)
+    if images is not None:
+        batches = list(_batches(images, found.convolution))
+        if not batches:
+            raise ValueError("images must hold at least one image, got none")
+        images = torch.cat(batches)
+    first = None if images is None else images[:1]
+    image, before, calls = example_output(model, found.convolution.in_channels, first)
+    act_module = found.module(found.act)
+    kept = act_module if type(act_module) in _IDEMPOTENT else None
+    check_replaceable(found, calls, kept)
+    original = model
     if not inplace:
         model = copy.deepcopy(model)
         found = Stem(model, found.conv, found.norm, found.act, found.pool)
-    names = found.conv, found.norm, found.act, found.pool
-    conv_module, norm_module, act_module, pool_module = (found.module(name) for name in names)
-    if found.convolution is not conv_module:
-        raise ValueError(
-            f"{found.conv} is a {type(conv_module).__name__} of several modules, and only a single "
-            "convolution can be extended; replace_stem replaces such a stem whole"
-        )
+    elif images is not None:
+        original = copy.deepcopy(model)
     stem = AntialiasedStem(
-        found.convolution, norm_module, act_module, pool_module, threshold, colour_threshold
+        found.model.get_submodule(found.conv),
+        *(found.module(name) for name in (found.norm, found.act, found.pool)),
+        weights=weights,
     )
-    stem.names = names
-    stem.training = stem.conv.training
-    if stem.changed.numel() == 0:
-        warnings.warn(
-            f"none of {len(stem.channels)} filters is Gabor-like with threshold={threshold:g} and "
-            f"colour_threshold={colour_threshold:g}: the network is what it was",
-            stacklevel=2,
-        )
-    elif calibrate is not None:
-        stem.calibrate(_batches(calibrate, stem.conv))
-    found.put(stem)
+    _put(model, stem)
+    if image is not None:
+        try:
+            check_same_shapes(found, image, before)
+        except ValueError:
+            _take_out(model, stem)
+            raise
+    if images is not None:
+        _correct(original, model, found, stem, calls, images, layers == "all")
     return model
 
 
 def restore_stem(model: Model, *, inplace: bool = False) -> Model:
-    """Undo :func:`antialias_stem`: put the stem's own modules back where they were.
+    """Undo :func:`antialias_stem`: put the layers' own modules back where they were.
 
-    The network then has the names, and the state dict, of the original; its weights are the present
+    The network then has the names, and the state dict, of the original. Convolutions that were
+    fitted get their former weights back, unless the network has since been loaded from a state
+    dict, which does not hold them: then load the original's, too. All other weights are the present
     ones.
 
     Parameters
@@ -157,25 +178,108 @@ def restore_stem(model: Model, *, inplace: bool = False) -> Model:
     """
     refuse_wrapper(model)
     model = model if inplace else copy.deepcopy(model)
-    for place, stem in list(model.named_modules()):
-        if isinstance(stem, AntialiasedStem) and stem.names:
-            # The network may since have become part of another.
-            prefix = place.removesuffix(stem.names[0] or "")
-            modules = (stem.conv, stem.norm, stem.act, stem.pool)
-            for name, module in zip(stem.names, modules, strict=True):
-                if name is not None and module is not None:
-                    put(model, prefix + name, module)
-            return model
-    raise ValueError(f"{type(model).__name__} has no stem that antialias_stem made")
+    averages = [module for module in model.modules() if isinstance(module, ShiftAverage)]
+    stems = [module for module in averages if isinstance(module, AntialiasedStem)]
+    if not stems:
+        raise ValueError(f"{type(model).__name__} has no stem that antialias_stem made")
+    for average in averages:
+        _take_out(model, average)
+    for fitted in (fitted for stem in stems for fitted in stem.refitted):
+        fitted.restore()
+    return model
 
 
-def _batches(images: Any, conv: nn.Conv2d) -> Iterable[Tensor]:
+def _put(model: nn.Module, average: ShiftAverage) -> None:
+    """Put an average where its convolution is, and nothing where normalisation and pooling are."""
+    changes: list[tuple[str, nn.Module]] = []
+    for role in ("conv", "norm", "act", "pool"):
+        module = getattr(average, role)
+        if module is None or type(module) in _IDEMPOTENT:
+            continue
+        new: nn.Module = average
+        if role != "conv":
+            new = nn.Identity()
+            average.placeholders.append((new, role))
+        changes += [(name, new) for name in all_names(model, module)]
+    for name, new in changes:
+        put(model, name, new)
+
+
+def _take_out(model: nn.Module, average: ShiftAverage) -> None:
+    """Undo _put with the average's present modules."""
+    found = [(name, average.conv) for name in all_names(model, average)]
+    for placeholder, role in average.placeholders:
+        module = getattr(average, role)
+        found += [(name, module) for name in all_names(model, placeholder) if module is not None]
+    for name, module in found:
+        put(model, name, module)
+
+
+def _correct(
+    original: nn.Module,
+    model: nn.Module,
+    found: Stem,
+    stem: AntialiasedStem,
+    calls: list[Call],
+    images: Tensor,
+    every_layer: bool,
+) -> None:
+    """Fit the convolutions after a stem in the order of their calls, and average later strides."""
+    counts = Counter(call.name for call in calls)
+    start = max(k for k, call in enumerate(calls) if call.name in found.names)
+    targets: list[Target] = []
+    for k, call in enumerate(calls):
+        several = counts[call.name] > 1 or len(all_names(original, call.module)) > 1
+        if k <= start or several or not isinstance(call.module, nn.Conv2d):
+            continue
+        strided = max(call.module.stride) > 1
+        if strided and not every_layer:
+            break
+        place = conv = model.get_submodule(call.name)
+        norm, act = (
+            None if name is None else model.get_submodule(name) for name in _followers(calls, k)
+        )
+        if strided and max(call.module.dilation) == 1:
+            apart = None if norm is act or act is None else norm
+            average = ShiftAverage(conv, apart, act, weights=_LATER_WEIGHTS)
+            _put(model, average)
+            # Without an activation the convolution itself reads the averaged input.
+            place = conv if act is None else average
+        if can_refit(conv):
+            targets.append(Target(call.name, place, conv, norm))
+    stem.refitted = refit(original, model, targets, images, _slightly_moved(images))
+
+
+def _followers(calls: list[Call], k: int) -> tuple[str | None, str | None]:
+    """Return the names of the normalisation and activation that read the output of call k."""
+    out, norm = calls[k].outputs, None
+    for call in calls[k + 1 :]:
+        if not call.reads(out):
+            continue
+        if isinstance(call.module, nn.modules.batchnorm._BatchNorm) and norm is None:
+            norm, out = call.name, call.outputs
+            if hasattr(call.module, "act"):  # timm's BatchNormAct2d is both
+                return norm, norm
+        elif type(call.module) in _IDEMPOTENT:
+            return norm, call.name
+        elif not isinstance(call.module, nn.Identity):
+            break
+    return norm, None
+
+
+def _slightly_moved(images: Tensor) -> Tensor:
+    """Return images, each moved by at most one pixel, all nine shifts in turn."""
+    shifts = [(k // 3 % 3 - 1, k % 3 - 1) for k in range(len(images))]
+    return torch.cat([moved(x[None], *u) for x, u in zip(images, shifts, strict=True)])
+
+
+def _batches(images: Any, conv: nn.Conv2d) -> Iterator[Tensor]:
     accepted = f"images (N, {conv.in_channels}, H, W) or batches of them"
     if isinstance(images, Tensor) and images.ndim == 4:
         images = images.split(16)  # type: ignore[no-untyped-call]
     elif isinstance(images, (Tensor, Mapping, str)) or not isinstance(images, Iterable):
         given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"calibrate must be {accepted}, got {given}")
+        raise TypeError(f"images must be {accepted}, got {given}")
     for item in images:
         batch = item
         if isinstance(item, Mapping):
@@ -183,12 +287,12 @@ def _batches(images: Any, conv: nn.Conv2d) -> Iterable[Tensor]:
         elif isinstance(item, (tuple, list)) and item:
             batch = item[0]
         if not isinstance(batch, Tensor):
-            raise TypeError(f"calibrate must be {accepted}, got {type(batch).__name__}")
+            raise TypeError(f"images must be {accepted}, got {type(batch).__name__}")
         if batch.ndim == 3:
             batch = batch[None]
         if batch.ndim != 4 or batch.shape[1] != conv.in_channels or not batch.is_floating_point():
             raise ValueError(
-                f"calibrate must be {accepted}, floating-point, got {tuple(batch.shape)} "
-                f"{batch.dtype}"
+                f"images must be {accepted}, floating-point, got {tuple(batch.shape)} {batch.dtype}"
             )
-        yield batch
+        if len(batch):
+            yield batch.to(conv.weight.device, conv.weight.dtype)

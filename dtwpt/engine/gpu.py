@@ -31,9 +31,10 @@ class Tiling(NamedTuple):
     """How a kernel cuts its work: cells (analysis) or pixels (adjoint) of a tile.
 
     A program goes through ``images`` images at most, with its matrices in shared memory. With
-    ``once`` it holds the pixels of a tile in registers, or else reads them again from the cache.
-    Products are of blocks of ``piece`` rows (of pixels, or packets and cells) at most, and
-    ``chunk`` columns of pixels.
+    ``once`` it loads the pixels of a tile at once, and keeps them in shared memory for products, or
+    else reads them again from the cache. Products are of blocks of ``piece`` rows (of pixels, or
+    packets and cells) at most, and ``chunk`` columns of pixels. Some tilings give wrong results,
+    see kernels: benchmarks/gpu.py checks those in use.
     """
 
     rows: int
@@ -47,7 +48,7 @@ class Tiling(NamedTuple):
     registers: int | None = None
 
 
-#: Tilings by depth and terms.
+#: Tilings by depth and terms: 2 for float32, 1 for ``fast`` and for directions of 16 bits, or 0.
 ANALYSIS = {
     (1, 0): Tiling(16, 16, once=True),
     (1, 1): Tiling(16, 16, once=True),

@@ -1,6 +1,6 @@
 """Write docs/gpu-results.inc from benchmarks/results/gpu.json.
 
-    python docs/gpu_results.py
+python docs/gpu_results.py
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import triton.language as tl
 from triton.runtime import interpreter
 
 from dtwpt.engine import gpu, reference
@@ -19,12 +20,35 @@ from dtwpt.engine.spec import Analysis, Axis, Kind
 
 _patch = interpreter._patch_lang_tensor
 _empty = torch.empty
+_dot = interpreter.InterpreterBuilder.create_dot
+_cast = interpreter.InterpreterBuilder.cast_impl
 
 
 def _patched(tensor: Any, scope: Any) -> None:
     _patch(tensor, scope)
     # For bounds of loops Triton 3.6 takes int() of an array of one element, which NumPy refuses.
     scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+
+def _patched_dot(builder: Any, a: Any, b: Any, *rest: Any) -> Any:
+    # Triton 3.6 keeps bfloat16 as integers of 16 bits, and multiplies these.
+    return _dot(builder, _single(a), _single(b), *rest)
+
+
+def _single(a: Any) -> Any:
+    if a.dtype.scalar.name != "bf16":
+        return a
+    wide = (a.data.astype(np.uint32) << 16).view(np.float32)
+    return interpreter.TensorHandle(wide, tl.float32)
+
+
+def _patched_cast(builder: Any, source: Any, kind: Any) -> Any:
+    # Triton 3.6 truncates to bfloat16; a GPU rounds to the nearest, and to even.
+    if source.dtype.scalar.name == "fp32" and kind.scalar.name == "bf16":
+        bits = source.data.view(np.uint32)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return interpreter.TensorHandle(rounded.astype(np.uint16), kind.scalar)
+    return _cast(builder, source, kind)
 
 
 def _poisoned(*args: Any, **kwargs: Any) -> Any:
@@ -191,6 +215,8 @@ def cases() -> dict[str, Any]:
 
 def main() -> None:
     interpreter._patch_lang_tensor = _patched
+    interpreter.InterpreterBuilder.create_dot = _patched_dot
+    interpreter.InterpreterBuilder.cast_impl = _patched_cast
     torch.empty = _poisoned
     torch.manual_seed(0)
     torch.set_num_threads(1)

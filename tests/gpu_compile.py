@@ -46,7 +46,7 @@ def call(
     c = torch.empty(1, *both, analysis.channels, *(a.count for a in axes), *pairs, dtype=wide)
     x = torch.empty(1, n, n, dtype=dtype)
     if what == "analysis":
-        tiling = tiling or gpu.ANALYSIS[depth, terms]
+        tiling = tiling or gpu.analysis_tiling(depth, terms, kind)
         return gpu.analysis_call(x, c, None, None, analysis, axes, kind, terms, tiling)
     tiling = tiling or gpu.ADJOINT[depth, terms]
     maxima = torch.zeros(1, dtype=torch.int32)

@@ -23,7 +23,7 @@ from tests.strategies import modes, noise, seeds
 
 
 def inverse(x: Tensor) -> Tensor:
-    c = torch.complex(x, x.flip(-1)).unflatten(-3, (2, 4, 4))
+    c = torch.unflatten(torch.complex(x, x.flip(-1)), -3, (2, 4, 4))
     out: Tensor = dtwpt.idtcwpt2(c)
     return out
 
@@ -168,7 +168,8 @@ def test_torch_func(name: str) -> None:
     x, direction = tensor(name, 3), tensor(name, 3, seed=1)
     assert torch.equal(torch.func.vmap(function)(x), function(x))
     assert torch.equal(torch.func.vmap(function, in_dims=1)(x.movedim(0, 1)), function(x))
-    value, tangent = torch.func.jvp(function, (x,), (direction,))
+    pair: Any = torch.func.jvp(function, (x,), (direction,))
+    value, tangent = pair
     assert torch.equal(value, function(x))
     step = 1e-6
     numerical = (function(x + step * direction) - function(x - step * direction)) / (2 * step)
@@ -178,7 +179,8 @@ def test_torch_func(name: str) -> None:
     small = x[0, :5, :6] if name != "idtcwpt2" else x[0, :, :1, :2]
 
     def energy(x: Tensor) -> Tensor:
-        return function(x).abs().square().sum()
+        out: Tensor = function(x).abs().square().sum()
+        return out
 
     forward = torch.func.jacfwd(energy)(small)
     torch.testing.assert_close(forward, torch.func.grad(energy)(small))

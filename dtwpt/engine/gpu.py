@@ -1,7 +1,7 @@
 """Analysis of images on a GPU, and its adjoint, in one kernel each.
 
 The results are those of :mod:`dtwpt.engine.reference` within 1e-5 of the largest value for float32
-and within 1e-2 for float16, bfloat16 and ``fast``; in practice within 1e-6 and 1e-3. They are the
+and within 1e-2 for float16, bfloat16 and ``fast``; in practice within 3e-6 and 5e-3. They are the
 same bits at every call. Precision settings of torch play no part. A value that is not finite
 reaches at least the coefficients that see it, and at most those of their tile.
 """
@@ -31,9 +31,10 @@ class Tiling(NamedTuple):
     """How a kernel cuts its work: cells (analysis) or pixels (adjoint) of a tile.
 
     A program goes through ``images`` images at most, with its matrices in shared memory. With
-    ``once`` it holds the pixels of a tile in registers, or else reads them again from the cache.
-    Products are of blocks of ``piece`` rows (of pixels, or packets and cells) at most, and
-    ``chunk`` columns of pixels.
+    ``once`` it loads the pixels of a tile at once, and keeps them in shared memory for products, or
+    else reads them again from the cache. Products are of blocks of ``piece`` rows (of pixels, or
+    packets and cells) at most, and ``chunk`` columns of pixels. Some tilings give wrong results,
+    see kernels: benchmarks/gpu.py checks those in use.
     """
 
     rows: int
@@ -43,34 +44,42 @@ class Tiling(NamedTuple):
     images: int = 16
     once: bool = False
     chunk: int = 64
-    piece: int = 64
+    piece: int = 32
     registers: int | None = None
 
 
-#: Tilings by depth and terms.
+#: Tilings by depth and terms: 2 for float32, 1 for ``fast`` and for directions of 16 bits, or 0.
 ANALYSIS = {
+    (1, 0): Tiling(16, 16, once=True),
     (1, 1): Tiling(16, 16, once=True),
     (1, 2): Tiling(16, 16, once=True),
-    (2, 1): Tiling(8, 16, once=True, piece=32),
-    (2, 2): Tiling(8, 8, once=True, piece=32),
-    (3, 1): Tiling(4, 8, chunk=32),
-    (3, 2): Tiling(4, 4, chunk=32),
-    (4, 1): Tiling(2, 4, chunk=32),
-    (4, 2): Tiling(2, 2, chunk=32),
+    (2, 0): Tiling(8, 16, once=True, chunk=128),
+    (2, 1): Tiling(8, 16, once=True, chunk=128),
+    (2, 2): Tiling(8, 8, once=True),
+    (3, 0): Tiling(4, 8, once=True),
+    (3, 1): Tiling(4, 8, chunk=32, piece=64),
+    (3, 2): Tiling(4, 4, chunk=32, piece=64),
+    (4, 0): Tiling(2, 4, chunk=32, piece=64),
+    (4, 1): Tiling(2, 4, chunk=32, piece=64),
+    (4, 2): Tiling(2, 2, chunk=32, piece=64),
+}
+#: The same for kinds that write two numbers of each coefficient, where others are faster.
+ANALYSIS_OF_PAIRS = {
+    (2, 0): Tiling(8, 8, once=True),
 }
 ADJOINT = {
-    (1, 1): Tiling(64, 32, piece=32),
-    (1, 2): Tiling(64, 32, piece=32),
-    (2, 1): Tiling(64, 64),
-    (2, 2): Tiling(64, 64, piece=32),
-    (3, 1): Tiling(64, 64, piece=32),
-    (3, 2): Tiling(64, 64, piece=32),
-    (4, 1): Tiling(64, 32, piece=32),
-    (4, 2): Tiling(64, 32, piece=32),
+    (1, 1): Tiling(64, 32),
+    (1, 2): Tiling(64, 32),
+    (2, 1): Tiling(64, 64, piece=64),
+    (2, 2): Tiling(64, 64),
+    (3, 1): Tiling(64, 64),
+    (3, 2): Tiling(64, 64),
+    (4, 1): Tiling(64, 32),
+    (4, 2): Tiling(64, 32),
 }
 
 #: For strides below ``2**depth``: more cells see a pixel.
-DENSE_ADJOINT = Tiling(32, 32, piece=32)
+DENSE_ADJOINT = Tiling(32, 32)
 
 # Shared memory in bytes that the kernels take at most, by depth.
 _SHARED = {1: 101376, 2: 101376, 3: 101376, 4: 135168}
@@ -192,10 +201,20 @@ def _analyse(
     fast: bool,
 ) -> None:
     if out.numel():
-        terms = 1 if fast or x.dtype != torch.float32 else 2
-        tiling = ANALYSIS[analysis.depth, terms]
+        # Directions of small coefficients need more than the 8 bits of no terms.
+        narrow = 1 if kind == "direction" else 0
+        terms = narrow if x.dtype != torch.float32 else 1 if fast else 2
+        tiling = analysis_tiling(analysis.depth, terms, kind)
         with _on(x):
             analysis_call(x.contiguous(), out, g, maxima, analysis, axes, kind, terms, tiling).run()
+
+
+def analysis_tiling(depth: int, terms: int, kind: str) -> Tiling:
+    """Return the tiling in use."""
+    found = ANALYSIS[depth, terms]
+    if kind in ("complex", "parts", "direction"):
+        return ANALYSIS_OF_PAIRS.get((depth, terms), found)
+    return found
 
 
 def analysis_call(
@@ -212,12 +231,14 @@ def analysis_call(
     """Prepare the analysis of x to ``out``; kind "direction" needs gradients and maxima."""
     align = _divisor(axes[1].n, 16 // x.element_size())
     even = _divisor(axes[1].count, 8)
-    v = _window(analysis, axes[0], tiling.rows, 1, terms, True, x.device)
-    # Triton 3.6 makes wrong products of 64 rows and 16 columns of pixels, on Hopper.
-    least = 16 if tiling.piece < 64 else 32
-    h = _window(analysis, axes[1], tiling.columns, align, terms, False, x.device, least)
+    # The types of matrices with no terms, see kernels.
+    own, wide = (None, None) if terms else (x.dtype, torch.bfloat16)
+    v = _window(analysis, axes[0], tiling.rows, 1, terms, True, x.device, dtype=own)
+    # Chunks of 128 are one, with zeros; pieces of 64 rows have no chunk of 16 columns, see kernels.
+    least = 128 if tiling.chunk == 128 else 16 if tiling.piece < 64 else 32
+    h = _window(analysis, axes[1], tiling.columns, align, terms, False, x.device, least, wide)
     tiles = len(v.start) * len(h.start)
-    per = _images(len(x), tiles, tiling, x.device)
+    per = _images(len(x), tiles, tiling.images, _processors(x.device))
     arguments = {
         "x": x,
         "out": out,
@@ -297,7 +318,7 @@ def adjoint_call(
     v = _cover(analysis, axes[0], tiling.rows, 1, terms, True, c.device)
     h = _cover(analysis, axes[1], tiling.columns, align, terms, False, c.device)
     tiles = len(v.table) * len(h.table)
-    per = _images(len(c), tiles, tiling, c.device)
+    per = _images(len(c), tiles, tiling.images, _processors(c.device))
     arguments = {
         "c": c,
         "out": out,
@@ -342,9 +363,18 @@ def _options(tiling: Tiling) -> dict[str, Any]:
     return options if tiling.registers is None else {**options, "maxnreg": tiling.registers}
 
 
-def _images(count: int, tiles: int, tiling: Tiling, device: torch.device) -> int:
-    """Return how many images a program goes through: few enough for all processors to be busy."""
-    per = max(1, min(tiling.images, count * tiles // (12 * _processors(device))))
+@lru_cache(maxsize=1024)
+def _images(count: int, tiles: int, most: int, processors: int) -> int:
+    """Return how many images a program goes through, so that all processors are busy to the end.
+
+    About three programs run on a processor at a time; to begin one takes about an image's time.
+    """
+
+    def cost(per: int) -> int:
+        programs = tiles * -(-count // per)
+        return -(-programs // (3 * processors)) * (per + 1)
+
+    per = min(range(1, most + 1), key=cost)
     return max(per, -(-count // 65535))  # the limit of a grid
 
 
@@ -393,9 +423,11 @@ def _window(
     vertical: bool,
     device: torch.device,
     least: int = 16,
+    dtype: torch.dtype | None = None,
 ) -> Any:
     table = window(analysis, axis, cells, align, terms, vertical, least)
-    return type(table)(*(_on_device(field, device) for field in table))
+    found: Any = type(table)(*(_on_device(field, device) for field in table))
+    return found if dtype is None else found._replace(matrices=found.matrices.to(dtype))
 
 
 @lru_cache(maxsize=256)

@@ -7,7 +7,14 @@ The matrices come from :mod:`dtwpt.engine.gpu_tables`, with the border of the im
 Products are of float16, with sums in float32. A power of two takes the largest value of what is
 multiplied to a fixed range, so that no range of values overflows or vanishes. With ``TERMS = 2``
 each factor is a sum of two float16, 22 bits, and three products are taken: the error is that of
-float32. With ``TERMS = 1`` it is that of tf32.
+float32. With ``TERMS = 1`` it is that of tf32. With ``TERMS = 0``, for images of 16 bits, pixels
+are multiplied as they are, with no scale, and the second product is of bfloat16.
+
+Two kinds of products are avoided, which Triton 3.6 compiled to wrong results on Hopper, though
+they are right in the interpreter: those of blocks of 64 rows and 16 columns of pixels (with 64
+columns one access was even illegal), and those of 8 warps with 64 rows, where two groups of four
+warps share the columns. Blocks have 32 rows at most, but for chunks of 32 columns, which are right
+with 64, and for the adjoint with one term.
 """
 
 import triton
@@ -15,6 +22,9 @@ import triton.language as tl
 
 # Each of the two matrices is multiplied by 2**4, to keep the small terms of its entries.
 _UNSCALE = tl.constexpr(2.0**-8)
+
+# Threads of a program, most often.
+_LANES = tl.constexpr(128)
 
 
 @triton.jit
@@ -33,6 +43,18 @@ def _low(x, high):
 
 
 @triton.jit
+def _split(x, scale, dtype: tl.constexpr, TERMS: tl.constexpr):
+    """Return the terms of what is multiplied, as a narrow type; the second one is for two TERMS."""
+    if TERMS > 0:
+        x = x.to(tl.float32) * scale
+    high = x.to(dtype)
+    low = high
+    if TERMS == 2:
+        low = _low(x, high)
+    return high, low
+
+
+@triton.jit
 def _product(a, a_low, b, b_low, accumulator, TERMS: tl.constexpr):
     if TERMS == 2:
         accumulator = tl.dot(a_low, b, accumulator)
@@ -42,7 +64,7 @@ def _product(a, a_low, b, b_low, accumulator, TERMS: tl.constexpr):
 
 @triton.jit
 def _pixels(x, rows, columns, H, W, some, CUT: tl.constexpr, READ: tl.constexpr):
-    """Load pixels as float32, with CUT only ``some`` columns.
+    """Load pixels, with CUT only ``some`` columns.
 
     READ says how positions outside of the image are taken.
     """
@@ -54,16 +76,38 @@ def _pixels(x, rows, columns, H, W, some, CUT: tl.constexpr, READ: tl.constexpr)
         inside = ((rows >= 0) & (rows < H))[:, None] & ((columns >= 0) & (columns < W))[None, :]
         if CUT:
             inside = inside & some
-        return tl.load(at, mask=inside, other=0.0).to(tl.float32)
+        return tl.load(at, mask=inside, other=0.0)
     if CUT:
-        return tl.load(at, mask=some, other=0.0).to(tl.float32)
-    return tl.load(at).to(tl.float32)
+        return tl.load(at, mask=some, other=0.0)
+    return tl.load(at)
 
 
 @triton.jit
-def _fold(x):
-    """Return the largest of rows that are 16 apart, which one thread holds."""
-    return tl.max(tl.reshape(x, (x.shape[0] // 16, 16, x.shape[1])), 0)
+def _blocks(
+    image,
+    r0,
+    c0,
+    H,
+    W,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    READ: tl.constexpr,
+):
+    """Load a window of pixels: the pieces of the first chunk of columns, then of the next ones."""
+    blocks = ()
+    for chunk in tl.static_range(len(COLUMNS)):
+        columns = c0 + COLUMNS[chunk][0] + tl.arange(0, COLUMNS[chunk][1])
+        for piece in tl.static_range(len(ROWS)):
+            rows = r0 + ROWS[piece][0] + tl.arange(0, ROWS[piece][1])
+            blocks = blocks + (_pixels(image, rows, columns, H, W, rows, False, READ),)
+    return blocks
+
+
+@triton.jit
+def _most(x):
+    """Return _LANES largest magnitudes: in any order, so that each thread takes its own."""
+    x = tl.abs(x.to(tl.float32))
+    return tl.max(tl.reshape(x, (x.numel // _LANES, _LANES), can_reorder=True), 0)
 
 
 @triton.jit
@@ -81,31 +125,54 @@ def _parts(accumulator, M: tl.constexpr, N: tl.constexpr):
 
 @triton.jit
 def _write(
-    out, g, channel, kept, cells, nh, nw, maps, real, imaginary, unit, largest, KIND: tl.constexpr
+    out,
+    size,
+    channel,
+    kept,
+    cells,
+    nh,
+    nw,
+    maps,
+    real,
+    imaginary,
+    unit,
+    peak,
+    KIND: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
-    """Write coefficients of one sign as KIND says; return the running maximum of the gradient."""
+    """Write coefficients of one sign as KIND says; return the running maximum of the gradient.
+
+    For "direction", ``size`` is the gradient of the modulus. For "complex", cells and kept are
+    those of both parts along rows. WIDE says that squares of coefficients can be out of range.
+    """
     at = channel * (nh * nw) + cells
     dtype = out.dtype.element_ty
+    back = unit
+    if WIDE and KIND == "modulus":
+        shrink, back = _scale(tl.maximum(tl.abs(real), tl.abs(imaginary)), 0)
+        real *= shrink
+        imaginary *= shrink
     if KIND == "modulus":
-        tl.store(out + at, (tl.sqrt(real * real + imaginary * imaginary) * unit).to(dtype), kept)
+        tl.store(out + at, (tl.sqrt(real * real + imaginary * imaginary) * back).to(dtype), kept)
     elif KIND == "real":
         tl.store(out + at, (real * unit).to(dtype), kept)
     elif KIND == "parts":
         tl.store(out + at, real * unit, kept)
         tl.store(out + maps + at, imaginary * unit, kept)
     elif KIND == "complex":
+        # Offsets are of both parts, one after the other along rows: 16 bytes a thread.
         pairs = tl.join(real * unit, imaginary * unit)
-        at_pairs = (2 * at)[:, :, :, None] + tl.arange(0, 2)[None, None, None, :]
-        tl.store(out + at_pairs, pairs, kept[:, :, :, None])
+        pairs = tl.reshape(pairs, (real.shape[0], real.shape[1], 2 * real.shape[2]))
+        tl.store(out + 2 * channel * (nh * nw) + cells, pairs, kept)
     else:  # the gradient of the modulus times the direction of the coefficient
         power = real * real + imaginary * imaginary
         # No power in between: sums of products of float16 are zero or above 2**-48.
-        size = tl.load(g + at, kept, other=0.0).to(tl.float32)
+        size = size.to(tl.float32)
         over = tl.where(power > 0, size * tl.rsqrt(tl.maximum(power, 1e-36)), 0.0)
         tl.store(out + at, (real * over).to(dtype), kept)
         tl.store(out + maps + at, (imaginary * over).to(dtype), kept)
-        largest = tl.maximum(largest, tl.max(tl.abs(size)))
-    return largest
+        peak = tl.maximum(peak, tl.max(tl.abs(size)))
+    return peak
 
 
 @triton.jit(do_not_specialize=["B", "per", "H", "units", "nh", "cell_units", "K", "tiles"])
@@ -149,19 +216,22 @@ def analyse_kernel(
 
     ROWS and COLUMNS cut the window of pixels into pieces (first, length) whose lengths are powers
     of two, WINDOW_V rows and WINDOW_H columns in all; SPAN is a power of two that is no less than
-    WINDOW_H. ``vertical`` and ``horizontal`` hold (table, TERMS, ...) matrices. Columns start at
-    multiples of ALIGN, and rows of coefficients have a multiple of EVEN.
+    WINDOW_H. ``vertical`` and ``horizontal`` hold (table, TERMS or 1, ...) matrices. Columns start
+    at multiples of ALIGN, and rows of coefficients have a multiple of EVEN.
     """
     M: tl.constexpr = 2 * P * CELLS_V
     N: tl.constexpr = 2 * P * CELLS_H
+    FIRST: tl.constexpr = x.dtype.element_ty if TERMS == 0 else tl.float16
+    SECOND: tl.constexpr = tl.bfloat16 if TERMS == 0 else tl.float16
+    WIDE: tl.constexpr = TERMS == 0 and x.dtype.element_ty == tl.bfloat16
     W = units * ALIGN  # so that the compiler knows of the alignment
     nw = cell_units * EVEN
     tile_r = tl.program_id(0) // tiles
     tile_c = tl.program_id(0) % tiles
     r0 = tl.load(row_start + tile_r)
     c0 = tl.load(column_start + tile_c) * ALIGN
-    v = vertical + tl.load(row_table + tile_r) * (TERMS * M * WINDOW_V)
-    h = horizontal + tl.load(column_table + tile_c) * (TERMS * N * WINDOW_H)
+    v = vertical + tl.load(row_table + tile_r) * (max(TERMS, 1) * M * WINDOW_V)
+    h = horizontal + tl.load(column_table + tile_c) * (max(TERMS, 1) * N * WINDOW_H)
 
     # The matrices stay in shared memory for all images.
     m = tl.arange(0, M)
@@ -190,10 +260,16 @@ def analyse_kernel(
     # Cells and channels of what one thread combines: vertical packet and cell in q and r.
     q = tl.arange(0, M // 16)[:, None, None] * 8 + tl.arange(0, 8)[None, :, None]
     i, kr = q // CELLS_V, tile_r * CELLS_V + q % CELLS_V
-    s = tl.arange(0, N // 2)[None, None, :]
-    j, kc = s // CELLS_H, tile_c * CELLS_H + s % CELLS_H
-    cells = kr * nw + kc
-    kept = (kr < nh) & (kc < nw)
+    if KIND == "complex":
+        s = tl.arange(0, N)[None, None, :]
+        j, kc = s // (2 * CELLS_H), 2 * tile_c * CELLS_H + s % (2 * CELLS_H)
+        cells = 2 * kr * nw + kc
+        kept = (kr < nh) & (kc < 2 * nw)
+    else:
+        s = tl.arange(0, N // 2)[None, None, :]
+        j, kc = s // CELLS_H, tile_c * CELLS_H + s % CELLS_H
+        cells = kr * nw + kc
+        kept = (kr < nh) & (kc < nw)
     channel = i * P + j
     kept_plus, plus = kept, channel
     kept_minus, minus = kept, channel + P * P
@@ -207,57 +283,94 @@ def analyse_kernel(
     area = tl.full((), 1, tl.int64) * H * W
     maps = tl.full((), 1, tl.int64) * K * nh * nw
     first = tl.program_id(1) * per
-    for b in tl.range(first, tl.minimum(first + per, B), disable_licm=True):
+    last = tl.minimum(first + per, B) - 1
+    for b in tl.range(first, last + 1, disable_licm=True):
         image = x + b * area
-        blocks = ()
+        scale = 1.0
+        unit = 1.0
+        highs = ()
+        lows = ()
         if ONCE:
-            peak = 0.0
-            for chunk in tl.static_range(len(COLUMNS)):
-                columns = c0 + COLUMNS[chunk][0] + tl.arange(0, COLUMNS[chunk][1])
-                folded = tl.zeros((16, tl.constexpr(COLUMNS[chunk][1])), tl.float32)
-                for piece in tl.static_range(len(ROWS)):
-                    rows = r0 + ROWS[piece][0] + tl.arange(0, ROWS[piece][1])
-                    pixels = _pixels(image, rows, columns, H, W, rows, False, READ)
-                    blocks = blocks + (pixels,)
-                    folded = tl.maximum(folded, _fold(tl.abs(pixels)))
-                peak = tl.maximum(peak, tl.max(folded))
-        else:
-            largest = tl.zeros((16, SPAN), tl.float32)
+            blocks = _blocks(image, r0, c0, H, W, ROWS, COLUMNS, READ)
+            if TERMS > 0:
+                most = tl.zeros((_LANES,), tl.float32)
+                for block in tl.static_range(len(ROWS) * len(COLUMNS)):
+                    most = tl.maximum(most, _most(blocks[block]))
+                scale, unit = _scale(tl.max(most), 8)
+            # All goes to shared memory before the first product, with one barrier.
+            for block in tl.static_range(len(ROWS) * len(COLUMNS)):
+                high, low = _split(blocks[block], scale, FIRST, TERMS)
+                highs = highs + (high,)
+                lows = lows + (low,)
+        elif TERMS > 0:
             columns = c0 + tl.arange(0, SPAN)
             some = (tl.arange(0, SPAN) < WINDOW_H)[None, :]
+            most = tl.zeros((16, SPAN), tl.float32)
             for step in tl.range(0, WINDOW_V // 16, disable_licm=True):
                 rows = r0 + step * 16 + tl.arange(0, 16)
                 pixels = _pixels(image, rows, columns, H, W, some, WINDOW_H < SPAN, READ)
-                largest = tl.maximum(largest, tl.abs(pixels))
-            peak = tl.max(largest)
-        scale, unit = _scale(peak, 8)
+                most = tl.maximum(most, tl.abs(pixels.to(tl.float32)))
+            scale, unit = _scale(tl.max(most), 8)
+        there = g + b * maps
+        size_plus = 0.0
+        size_minus = 0.0
         accumulator = tl.zeros((M, N), tl.float32)
         for chunk in tl.static_range(len(COLUMNS)):
             columns = c0 + COLUMNS[chunk][0] + tl.arange(0, COLUMNS[chunk][1])
             y = tl.zeros((M, tl.constexpr(COLUMNS[chunk][1])), tl.float32)
             for piece in tl.static_range(len(ROWS)):
                 if ONCE:
-                    pixels = blocks[chunk * len(ROWS) + piece] * scale
+                    high = highs[chunk * len(ROWS) + piece]
+                    low = lows[chunk * len(ROWS) + piece]
                 else:  # from the cache
                     rows = r0 + ROWS[piece][0] + tl.arange(0, ROWS[piece][1])
-                    pixels = _pixels(image, rows, columns, H, W, rows, False, READ) * scale
-                high = pixels.to(tl.float16)
-                y = _product(vs[piece], v_lows[piece], high, _low(pixels, high), y, TERMS)
-            high = y.to(tl.float16)
-            accumulator = _product(
-                high, _low(y, high), hs[chunk], h_lows[chunk], accumulator, TERMS
-            )
-        aa, ab, ba, bb = _parts(accumulator * _UNSCALE, M, N)
+                    pixels = _pixels(image, rows, columns, H, W, rows, False, READ)
+                    high, low = _split(pixels, scale, FIRST, TERMS)
+                y = _product(vs[piece], v_lows[piece], high, low, y, TERMS)
+            if KIND == "direction" and chunk == len(COLUMNS) - 1:
+                # From here on they take no registers from pixels, and arrive before their use.
+                size_plus = tl.load(there + plus * (nh * nw) + cells, kept_plus, other=0.0)
+                size_minus = tl.load(there + minus * (nh * nw) + cells, kept_minus, other=0.0)
+            high, low = _split(y, 1.0, SECOND, TERMS)
+            accumulator = _product(high, low, hs[chunk], h_lows[chunk], accumulator, TERMS)
+        if TERMS > 0:
+            accumulator *= _UNSCALE
+        aa, ab, ba, bb = _parts(accumulator, M, N)
         here = out + b * maps
-        there = g + b * maps
         if KIND != "modulus" and KIND != "real":  # two numbers each
             here += b * maps
         peak = 0.0
         peak = _write(
-            here, there, plus, kept_plus, cells, nh, nw, maps, aa - bb, ab + ba, unit, peak, KIND
+            here,
+            size_plus,
+            plus,
+            kept_plus,
+            cells,
+            nh,
+            nw,
+            maps,
+            aa - bb,
+            ab + ba,
+            unit,
+            peak,
+            KIND,
+            WIDE,
         )
         peak = _write(
-            here, there, minus, kept_minus, cells, nh, nw, maps, aa + bb, ba - ab, unit, peak, KIND
+            here,
+            size_minus,
+            minus,
+            kept_minus,
+            cells,
+            nh,
+            nw,
+            maps,
+            aa + bb,
+            ba - ab,
+            unit,
+            peak,
+            KIND,
+            WIDE,
         )
         if KIND == "direction":
             # Of bits, whose order is that of numbers which are not negative.
@@ -280,17 +393,22 @@ def maxima_kernel(c, maxima, size, BLOCK: tl.constexpr, STEPS: tl.constexpr):
 
 
 @triton.jit
-def _plane(c, channel, row, columns, maps, nh, nw, scale, KIND: tl.constexpr, FULL: tl.constexpr):
+def _plane(
+    c, channel, row, columns, both, maps, nh, nw, scale, KIND: tl.constexpr, FULL: tl.constexpr
+):
     """Load real and imaginary parts at (packets and cells in rows, cells in columns)."""
     at = (channel * (nh * nw) + row * nw)[:, None] + columns[None, :]
     kept = (channel >= 0)[:, None] & (columns < nw)[None, :]
     if KIND == "complex":
-        at = (2 * at)[:, :, None] + tl.arange(0, 2)[None, None, :]
+        # 16 bytes a thread, of both parts.
+        size: tl.constexpr = columns.shape[0]
+        pairs = (channel * (2 * nh * nw) + row * (2 * nw))[:, None] + both[None, :]
         if FULL:
-            pairs = tl.load(c + at)
+            pairs = tl.load(c + pairs)
         else:
-            pairs = tl.load(c + at, mask=kept[:, :, None], other=0.0)
-        real, imaginary = tl.split(pairs)
+            inside = (channel >= 0)[:, None] & (both < 2 * nw)[None, :]
+            pairs = tl.load(c + pairs, mask=inside, other=0.0)
+        real, imaginary = tl.split(tl.reshape(pairs, (channel.shape[0], size, 2)))
     elif FULL:
         real = tl.load(c + at)
         imaginary = real
@@ -370,10 +488,14 @@ def adjoint_kernel(
         else:
             v_a_lows = v_a_lows + (0,)
             v_b_lows = v_b_lows + (0,)
+    each = tl.arange(0, 2 * CELLS_H)
     if DIRECT:
-        columns = tl.load(column_cells + tile_c * CELLS_H) // ALIGN * ALIGN + tl.arange(0, CELLS_H)
+        start = tl.load(column_cells + tile_c * CELLS_H) // ALIGN * ALIGN
+        columns = start + tl.arange(0, CELLS_H)
+        both = 2 * start + each
     else:
         columns = tl.load(column_cells + tile_c * CELLS_H + tl.arange(0, CELLS_H))
+        both = 2 * tl.load(column_cells + tile_c * CELLS_H + each // 2) + each % 2
     at_h = tl.arange(0, CELLS_H)[:, None] * SIDE_H + tl.arange(0, SIDE_H)[None, :]
 
     # Of 64 bits.
@@ -397,9 +519,9 @@ def adjoint_kernel(
                 if not ALL:
                     plus = tl.load(place + plus)
                     minus = tl.load(place + minus)
-                re, im = _plane(image, plus, row, columns, maps, nh, nw, scale, KIND, FULL)
+                re, im = _plane(image, plus, row, columns, both, maps, nh, nw, scale, KIND, FULL)
                 re_minus, im_minus = _plane(
-                    image, minus, row, columns, maps, nh, nw, scale, KIND, FULL
+                    image, minus, row, columns, both, maps, nh, nw, scale, KIND, FULL
                 )
                 va, va_low = v_as[piece], v_a_lows[piece]
                 vb, vb_low = v_bs[piece], v_b_lows[piece]

@@ -29,7 +29,7 @@ class Window(NamedTuple):
 
     start: NDArray[np.int32]
     table: NDArray[np.int32]
-    matrices: NDArray[np.float16]
+    matrices: NDArray[Any]
     width: int
     align: int
     read: str
@@ -87,7 +87,7 @@ def window(
     along the other one.
     """
     seen = (cells - 1) * axis.stride + axis.length
-    width = span(seen, 2) if vertical else span(seen, 4, 64, least)
+    width = span(seen, 2) if vertical else span(seen, 4, max(64, least), least)
     periodic = axis.mode == "periodic"
     while (periodic and align > 1) or seen + align - 1 > width or cells * axis.stride % align:
         align //= 2
@@ -140,7 +140,9 @@ def _matrix(
 
 
 def _split(matrices: NDArray[Any], terms: int) -> NDArray[np.float16]:
-    """Return (U, ...) as sums of float16, (U, terms, ...)."""
+    """Return (U, ...) as sums of float16, (U, terms, ...); with no terms as float32, unscaled."""
+    if not terms:
+        return matrices[:, None].astype(np.float32)
     rest, parts = _SCALE * matrices, []
     for _ in range(terms):
         parts.append(rest.astype(np.float16))

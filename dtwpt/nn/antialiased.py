@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
 from dtwpt.nn.refit import Fitted
 
@@ -141,6 +140,8 @@ class ShiftAverage(nn.Module):
             module._forward_pre_hooks.clear()
         parameter = next(self.conv.parameters())
         channels = next(m.in_channels for m in self.conv.modules() if hasattr(m, "in_channels"))
+        from torch.utils.flop_counter import FlopCounterMode
+
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             stem(parameter.new_zeros(1, channels, *size))
         return int(counter.get_total_flops()) // 2

@@ -199,14 +199,32 @@ inline Vec<T> modulus_of(Vec<T> re, Vec<T> im) {
     return infinite ? infinity : result;
 }
 
-/// g * c / |c|, zero where c is.
-template <typename T>
+/// g * c / |c| where that is safe; elsewhere `Careful` is needed: zero where c is.
+template <typename T, bool Careful>
 inline void direct(Vec<T> &re, Vec<T> &im, Vec<T> g) {
-    const Vec<T> modulus = modulus_of<T>(re, im);
-    const auto zero = modulus == splat(T(0));
-    const Vec<T> divisor = zero ? splat(T(1)) : modulus;
-    re = zero ? Vec<T>{} : held<T>(re / divisor * g);
-    im = zero ? Vec<T>{} : held<T>(im / divisor * g);
+    typedef Safe<T> S;
+    Vec<T> sum = square<T>(re, im);
+    if constexpr (Careful) {
+        const auto small = sum < splat(S::low), safe = (sum >= splat(S::low)) & (sum <= splat(S::high));
+        const Vec<T> one = splat(T(1)), scale = safe ? one : small ? splat(S::up) : splat(S::down);
+        re = held<T>(re * scale), im = held<T>(im * scale);
+        sum = square<T>(re, im);
+    }
+    // One division for both; a part over the modulus is at most 1.
+    const Vec<T> over = held<T>(splat(T(1)) / root<T>(sum));
+    re = held<T>(held<T>(re * over) * g);
+    im = held<T>(held<T>(im * over) * g);
+    if constexpr (Careful) {
+        const auto zero = sum == splat(T(0));
+        re = zero ? Vec<T>{} : re;
+        im = zero ? Vec<T>{} : im;
+    }
+}
+
+/// Whether sums of squares are beyond what is safe.
+template <typename T>
+inline auto unsafe(Vec<T> sum) {
+    return ~((sum >= splat(Safe<T>::low)) & (sum <= splat(Safe<T>::high)));
 }
 
 template <typename M>
@@ -364,7 +382,7 @@ struct Group {
                 store(to, modulus_of<T>(re, im));
             } else {
                 const Vec<T> sum = square<T>(re, im);
-                bad |= ~((sum >= splat(Safe<T>::low)) & (sum <= splat(Safe<T>::high)));
+                bad |= unsafe<T>(sum);
                 store(to, root<T>(sum));
             }
         };

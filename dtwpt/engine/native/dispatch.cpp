@@ -14,7 +14,9 @@
 
 #if defined(__x86_64__)
 extern const Kernels dtwpt_kernels_avx2[2];
+#if defined(DTWPT_AVX512)
 extern const Kernels dtwpt_kernels_avx512[2];
+#endif
 #else
 extern const Kernels dtwpt_kernels_neon[2];
 #endif
@@ -31,12 +33,14 @@ struct InstructionSet {
 
 // The best one first.
 const InstructionSet kSets[] = {
-#if defined(__x86_64__)
+#if defined(DTWPT_AVX512)
     {"avx512", dtwpt_kernels_avx512,
      [] {
          return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
      }},
+#endif
+#if defined(__x86_64__)
     {"avx2", dtwpt_kernels_avx2,
      [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
 #else

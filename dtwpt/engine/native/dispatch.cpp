@@ -14,7 +14,9 @@
 
 #if defined(__x86_64__)
 extern const Kernels dtwpt_kernels_avx2[2];
+#if defined(DTWPT_AVX512)
 extern const Kernels dtwpt_kernels_avx512[2];
+#endif
 #else
 extern const Kernels dtwpt_kernels_neon[2];
 #endif
@@ -31,12 +33,14 @@ struct InstructionSet {
 
 // The best one first.
 const InstructionSet kSets[] = {
-#if defined(__x86_64__)
+#if defined(DTWPT_AVX512)
     {"avx512", dtwpt_kernels_avx512,
      [] {
          return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
      }},
+#endif
+#if defined(__x86_64__)
     {"avx2", dtwpt_kernels_avx2,
      [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
 #else
@@ -197,6 +201,7 @@ Result analyse(Job job, const Kernels &kernels, size_t size, const Run &run) {
 struct Grid {
     const Job &job;
     int rows, columns;
+    int lanes;
 
     int row_cut(int part) const { return static_cast<int>(static_cast<int64_t>(part) * job.map_rows / rows); }
     int column_cut(int part) const {
@@ -204,6 +209,10 @@ struct Grid {
     }
     /// Runs lie at rows / 16 + their cell of the grid: few places stay empty.
     int places() const { return (job.map_rows - 1) / 16 + rows; }
+    /// Numbers of a sum: whole vectors for each block.
+    int numbers() const { return ceiling(job.map_columns, job.block_columns) * padded(); }
+    int padded() const { return ceiling(job.block_columns, lanes) * lanes; }
+    int at(int column) const { return column / job.block_columns * padded() + column % job.block_columns; }
 
     /// Call run(place, first, end) for each run of rows in a range.
     template <typename F>
@@ -225,11 +234,11 @@ void block_sums(const Grid &grid, const Kernels &kernels, const T *maps, int row
     const int columns = minimum(job.block_columns, job.map_columns - column);
     for (int channel = 0; channel < job.plan->channels; ++channel) {
         const T *const map = maps + static_cast<int64_t>(channel) * rows * columns;
-        T *const to = sums + static_cast<int64_t>(channel) * grid.places() * job.map_columns + column;
+        T *const to = sums + static_cast<int64_t>(channel) * grid.places() * grid.numbers() + grid.at(column);
         for (int part = 0; part < grid.rows; ++part)
             grid.runs(part, row, row + rows, [&](int place, int first, int end) {
                 kernels.sum_rows(map + static_cast<int64_t>(first - row) * columns, end - first, columns,
-                                 columns, to + static_cast<int64_t>(place) * job.map_columns);
+                                 columns, to + static_cast<int64_t>(place) * grid.numbers());
             });
     }
 }
@@ -238,14 +247,19 @@ template <typename T>
 void grid_means(const Grid &grid, const T *sums, T *out) {
     const Job &job = grid.job;
     for (int channel = 0; channel < job.plan->channels; ++channel) {
-        const T *const of = sums + static_cast<int64_t>(channel) * grid.places() * job.map_columns;
+        const T *const of = sums + static_cast<int64_t>(channel) * grid.places() * grid.numbers();
         for (int r = 0; r < grid.rows; ++r) {
             for (int c = 0; c < grid.columns; ++c) {
                 const int first = grid.column_cut(c), end = grid.column_cut(c + 1);
                 double total = 0;
                 grid.runs(r, 0, job.map_rows, [&](int place, int, int) {
-                    const T *const line = of + static_cast<int64_t>(place) * job.map_columns;
-                    for (int i = first; i < end; ++i) total += line[i];
+                    const T *const line = of + static_cast<int64_t>(place) * grid.numbers();
+                    for (int i = first; i < end;) {
+                        const T *const sum = line + grid.at(i);
+                        const int count = minimum(end - i, job.block_columns - i % job.block_columns);
+                        for (int k = 0; k < count; ++k) total += sum[k];
+                        i += count;
+                    }
                 });
                 const double cells = static_cast<double>(grid.row_cut(r + 1) - grid.row_cut(r)) * (end - first);
                 *out++ = static_cast<T>(total / cells);
@@ -257,20 +271,35 @@ void grid_means(const Grid &grid, const T *sums, T *out) {
 template <typename T>
 Result mean(Job job, const Kernels &kernels, int grid_rows, int grid_columns, const Run &run) {
     cut(job, sizeof(T), 16);
-    const Grid grid{job, grid_rows, grid_columns};
+    const Grid grid{job, grid_rows, grid_columns, kernels.lanes};
     const int down = ceiling(job.map_rows, job.block_rows);
     const int across = ceiling(job.map_columns, job.block_columns), channels = job.plan->channels;
     const size_t scratch = (kernels.forward_scratch(&job) + 63) / 64 * 64;
-    const size_t maps = static_cast<size_t>(channels) * static_cast<size_t>(job.block_rows) *
-                        static_cast<size_t>(job.block_columns);
-    const size_t sums = static_cast<size_t>(channels) * static_cast<size_t>(grid.places()) *
-                        static_cast<size_t>(job.map_columns);
+    // Moduli are summed up where they come about; maxima are only known when the map is there.
+    const Memory table = allocate(sizeof(int32_t) * static_cast<size_t>(job.map_rows), false);
+    if (!table) return kNoMemory;
+    if (job.kind == kModulus) {
+        int32_t *const places = static_cast<int32_t *>(table.get());
+        for (int part = 0; part < grid_rows; ++part)
+            grid.runs(part, 0, job.map_rows, [&](int place, int first, int end) {
+                for (int y = first; y < end; ++y) places[y] = 2 * place + (y == first);
+            });
+        job.places = places;
+    }
+    const size_t maps = job.places ? 0
+                                   : static_cast<size_t>(channels) * static_cast<size_t>(job.block_rows) *
+                                         static_cast<size_t>(job.block_columns);
+    const int64_t channel = static_cast<int64_t>(grid.places()) * grid.numbers();
+    const size_t sums = static_cast<size_t>(channels) * static_cast<size_t>(channel);
     const int64_t means = static_cast<int64_t>(channels) * grid_rows * grid_columns;
     T *const out = static_cast<T *>(job.out);
 
     const auto block = [&](int64_t image, int number, void *memory, T *to) {
-        T *const map = reinterpret_cast<T *>(static_cast<char *>(memory) + scratch);
         const int row = number / across * job.block_rows, column = number % across * job.block_columns;
+        if (job.places)
+            return kernels.forward(&job, image, row, column, to + grid.at(column), channel, grid.numbers(), 0,
+                                   memory);
+        T *const map = reinterpret_cast<T *>(static_cast<char *>(memory) + scratch);
         const int rows = minimum(job.block_rows, job.map_rows - row);
         const int columns = minimum(job.block_columns, job.map_columns - column);
         kernels.forward(&job, image, row, column, map, static_cast<int64_t>(rows) * columns, columns, 0, memory);

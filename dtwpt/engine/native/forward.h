@@ -199,14 +199,32 @@ inline Vec<T> modulus_of(Vec<T> re, Vec<T> im) {
     return infinite ? infinity : result;
 }
 
-/// g * c / |c|, zero where c is.
-template <typename T>
+/// g * c / |c| where that is safe; elsewhere `Careful` is needed: zero where c is.
+template <typename T, bool Careful>
 inline void direct(Vec<T> &re, Vec<T> &im, Vec<T> g) {
-    const Vec<T> modulus = modulus_of<T>(re, im);
-    const auto zero = modulus == splat(T(0));
-    const Vec<T> divisor = zero ? splat(T(1)) : modulus;
-    re = zero ? Vec<T>{} : held<T>(re / divisor * g);
-    im = zero ? Vec<T>{} : held<T>(im / divisor * g);
+    typedef Safe<T> S;
+    Vec<T> sum = square<T>(re, im);
+    if constexpr (Careful) {
+        const auto small = sum < splat(S::low), safe = (sum >= splat(S::low)) & (sum <= splat(S::high));
+        const Vec<T> one = splat(T(1)), scale = safe ? one : small ? splat(S::up) : splat(S::down);
+        re = held<T>(re * scale), im = held<T>(im * scale);
+        sum = square<T>(re, im);
+    }
+    // One division for both; a part over the modulus is at most 1.
+    const Vec<T> over = held<T>(splat(T(1)) / root<T>(sum));
+    re = held<T>(held<T>(re * over) * g);
+    im = held<T>(held<T>(im * over) * g);
+    if constexpr (Careful) {
+        const auto zero = sum == splat(T(0));
+        re = zero ? Vec<T>{} : re;
+        im = zero ? Vec<T>{} : im;
+    }
+}
+
+/// Whether sums of squares are beyond what is safe.
+template <typename T>
+inline auto unsafe(Vec<T> sum) {
+    return ~((sum >= splat(Safe<T>::low)) & (sum <= splat(Safe<T>::high)));
 }
 
 template <typename M>
@@ -246,6 +264,7 @@ struct Group {
     T *level[kMaxDepth];
     T *leaves;
     const int32_t *repeated;
+    bool pooled = false;  ///< leaves are maxima of three cells, two apart
 
     size_t leaf_size() const { return static_cast<size_t>(cascade.positions[plan.depth]) * kLanes<T>; }
     T *leaf(int child, int sign, int part) const {
@@ -279,33 +298,39 @@ struct Group {
                                        {child(s, tree, 0), kWidth}, {child(s, tree, 1), kWidth});
     }
 
-    /// Coefficients of both children of a node of the last stage.
-    void last(int k, const Rows<T> *in) const {
-        if (in[0].table)
-            last_of<true>(k, in);
-        else
-            last_of<false>(k, in);
+    /// Coefficients of both children of a node of the last stage. Return whether a real part that
+    /// is to be compared is NaN.
+    bool last(int k, const Rows<T> *in) const {
+        return in[0].table ? last_of<true>(k, in) : last_of<false>(k, in);
     }
 
     template <bool Table>
-    void last_of(int k, const Rows<T> *in) const {
-        if (cells<Table, false>(k, in)) cells<Table, true>(k, in);
+    bool last_of(int k, const Rows<T> *in) const {
+        if constexpr (What == kFirst)
+            if (pooled) return cells<Table, false, true>(k, in) && (cells<Table, true, true>(k, in), true);
+        const bool bad = cells<Table, false, false>(k, in);
+        if (What == kRoot && bad) cells<Table, true, false>(k, in);
+        return bad;
     }
 
-    // Return whether a modulus needs care.
-    template <bool Table, bool Careful>
+    // Return whether a modulus or the maximum of real parts needs care.
+    template <bool Table, bool Careful, bool Pool>
     bool cells(int k, const Rows<T> *in) const {
-        constexpr int N = kVectors == 2 ? 1 : 2;
+        // As many sums as there are registers for: each tap is then loaded for more of them.
+        constexpr int N = (DTWPT_BYTES == 64 ? 4 : 2) / kVectors;
         const int count = cascade.positions[plan.depth];
         auto bad = Vec<T>{} != Vec<T>{};
+        Vec<T> most[4];
         int n = 0;
-        for (; n + N <= count; n += N) bad |= cells_at<Table, Careful, N>(k, in, n);
-        for (; n < count; ++n) bad |= cells_at<Table, Careful, 1>(k, in, n);
+        for (; n + N <= count; n += N) bad |= cells_at<Table, Careful, Pool, N>(k, in, n, most);
+        for (; n < count; ++n) bad |= cells_at<Table, Careful, Pool, 1>(k, in, n, most);
         return !Careful && any(bad);
     }
 
-    template <bool Table, bool Careful, int N>
-    __attribute__((always_inline)) inline auto cells_at(int k, const Rows<T> *in, int first) const {
+    // `most` are maxima, of each child and sign, that the next cell may raise.
+    template <bool Table, bool Careful, bool Pool, int N>
+    __attribute__((always_inline)) inline auto cells_at(int k, const Rows<T> *in, int first,
+                                                        Vec<T> *most) const {
         const int s = plan.depth - 1, taps = cascade.taps[s], dilation = cascade.dilation[s];
         const int hop = cascade.hop[s];
         const T *const filters = static_cast<const T *>(plan.taps) + cascade.filters[s];
@@ -313,6 +338,12 @@ struct Group {
         const T *const w2 = w1 + (static_cast<ptrdiff_t>(taps) << s) * 2;
         Vec<T> tree1[N][2][kVectors] = {}, tree2[N][2][kVectors] = {};
         for (int tap = 0; tap < taps; ++tap) {
+            const T *const w = w1 + 2 * tap, *const u = w2 + 2 * tap;
+            Vec<T> w_low = splat(w[0]), w_high = splat(w[1]), u_low = splat(u[0]), u_high = splat(u[1]);
+            if constexpr (DTWPT_BYTES == 64) {
+                w_low = held<T>(w_low), w_high = held<T>(w_high);
+                u_low = held<T>(u_low), u_high = held<T>(u_high);
+            }
 #pragma GCC unroll 4
             for (int n = 0; n < N; ++n) {
                 const int position = hop * (first + n) + dilation * tap;
@@ -321,10 +352,10 @@ struct Group {
                 for (int v = 0; v < kVectors; ++v) {
                     const Vec<T> d = held<T>(load(a + v * kLanes<T>));
                     const Vec<T> e = held<T>(load(b + v * kLanes<T>));
-                    tree1[n][0][v] += splat(w1[2 * tap]) * d;
-                    tree1[n][1][v] += splat(w1[2 * tap + 1]) * d;
-                    tree2[n][0][v] += splat(w2[2 * tap]) * e;
-                    tree2[n][1][v] += splat(w2[2 * tap + 1]) * e;
+                    tree1[n][0][v] += w_low * d;
+                    tree1[n][1][v] += w_high * d;
+                    tree2[n][0][v] += u_low * e;
+                    tree2[n][1][v] += u_high * e;
                 }
             }
         }
@@ -336,13 +367,22 @@ struct Group {
             if constexpr (What == kBoth) {
                 store(to, re);
                 store(to + size, im);
+            } else if constexpr (Pool) {
+                const int cell = first + n;
+                Vec<T> &so_far = most[2 * child + sign];
+                const Vec<T> raised = cell ? most_of<T, Careful>(so_far, re) : re;
+                if (cell && (N == 1 ? cell : n) % 2 == 0)
+                    store(to - (cell / 2 + 1) * kLanes<T>, raised);  // of output cell / 2 - 1
+                so_far = (N == 1 ? cell : n) % 2 ? raised : re;
+                bad |= re != re;
             } else if constexpr (What == kFirst) {
                 store(to, re);
+                bad |= re != re;
             } else if constexpr (Careful) {
                 store(to, modulus_of<T>(re, im));
             } else {
                 const Vec<T> sum = square<T>(re, im);
-                bad |= ~((sum >= splat(Safe<T>::low)) & (sum <= splat(Safe<T>::high)));
+                bad |= unsafe<T>(sum);
                 store(to, root<T>(sum));
             }
         };
@@ -366,6 +406,9 @@ struct Group {
     }
 };
 
+/// Whether maxima along lines are taken as soon as cells are there: for the pooling of networks.
+inline bool pools_cells(const Job &job) { return job.kind == kRMax && job.plan->pool == 3; }
+
 /// Stores what a group of lines gives.
 template <typename T, int Dims, Leaf What>
 struct Writer {
@@ -376,6 +419,7 @@ struct Writer {
     int row_count;
     int64_t channel, row_step, part;
     T *turned;  ///< room for a map's rows in the lanes
+    const int32_t *places;  ///< of the rows' sums, as in Job; null for maps
 
     static size_t room(int outputs, int numbers) {
         return static_cast<size_t>((outputs + 2) * numbers * kLanes<T>);
@@ -388,10 +432,10 @@ struct Writer {
             for (int c = 0; c < 2; ++c)
                 for (int sign = 0; sign < Dims; ++sign)
                     if (needed[c]) prefetch(sign, plan.packet[2 * k + c]);
-            group.last(k, in);
+            const bool careful = group.last(k, in);
             for (int c = 0; c < 2; ++c)
                 for (int sign = 0; sign < Dims; ++sign)
-                    if (needed[c]) emit(c, sign, plan.packet[2 * k + c]);
+                    if (needed[c]) emit(c, sign, plan.packet[2 * k + c], careful);
             return;
         }
         group.children(s, k, in);
@@ -410,32 +454,54 @@ struct Writer {
 
     // Ask for the lines of the cache that will be written: on their way while coefficients are made.
     void prefetch(int sign, int packet) const {
-        const int numbers = outputs * (job.kind == kComplex ? 2 : 1);
+        if (places) return;
+        const bool pooled = Dims == 2 && job.kind == kRMax;
         for (int l = 0; l < lines.count; ++l) {
-            const int to = channel_of(l, sign, packet);
-            if (to < 0) continue;
-            const T *const out = lines.out[l] + to * channel;
-            for (int i = 0; i < numbers; i += 64 / static_cast<int>(sizeof(T)))
+            const int to = channel_of(l, sign, packet), row = lines.row[l] / 2;
+            if (to < 0 || (pooled && (lines.row[l] % 2 || row >= row_count))) continue;
+            const T *const out = lines.out[l] + to * channel + (pooled ? row * row_step : 0);
+            for (int i = 0; i < outputs * numbers(); i += 64 / static_cast<int>(sizeof(T)))
                 __builtin_prefetch(out + i, 1);
             if (job.kind != kParts) continue;
-            for (int i = 0; i < numbers; i += 64 / static_cast<int>(sizeof(T)))
+            for (int i = 0; i < outputs; i += 64 / static_cast<int>(sizeof(T)))
                 __builtin_prefetch(out + part + i, 1);
         }
     }
 
-    void emit(int child, int sign, int packet) const {
+    void emit(int child, int sign, int packet, bool careful) const {
         T *const leaf = group.leaf(child, sign, 0);
         int64_t to[kLanes<T>];
         for (int l = 0; l < lines.count; ++l) to[l] = channel_of(l, sign, packet) * channel;
+        if (What == kFirst && job.kind == kRMax) {
+            careful ? pool_leaf<true>(leaf, to) : pool_leaf<false>(leaf, to);
+            if (Dims == 2) return;
+        } else if (What == kRoot && places) {
+            for (int j = 0; j < outputs; j += kLanes<T>) {
+                Vec<T> cells[kLanes<T>];
+                square_of(leaf, j, cells);
+                add_rows(to, j, cells);
+            }
+            return;
+        } else {
+            turn_leaf(child, sign, leaf);
+        }
+        copy_rows(to, 0, numbers());
+        if (What == kBoth && job.kind == kParts) {
+            turn_leaf(child, sign, group.leaf(child, sign, 1));
+            copy_rows(to, part, numbers());
+        }
+    }
+
+    int numbers() const { return job.kind == kComplex ? 2 : 1; }
+
+    void turn_leaf(int child, int sign, const T *leaf) const {
         // Maps are written by runs of their rows, turned in a small buffer. Vectors run over the ends
         // of its rows, so that the end of a row comes before the start of the next one.
-        const int numbers = job.kind == kComplex ? 2 : 1, last = (outputs - 1) / kLanes<T> * kLanes<T>;
+        const int last = (outputs - 1) / kLanes<T> * kLanes<T>;
         for (int j = last; j >= 0; j -= kLanes<T>) {
             Vec<T> re[kLanes<T>];
             square_of(leaf, j, re);
-            if (Dims == 2 && job.kind == kRMax) {
-                raise_rows(to, j, re);
-            } else if (What == kBoth && job.kind == kComplex) {
+            if (What == kBoth && job.kind == kComplex) {
                 Vec<T> im[kLanes<T>];
                 square_of(group.leaf(child, sign, 1), j, im);
                 for (int l = 0; l < lines.count; ++l)
@@ -443,16 +509,6 @@ struct Writer {
             } else {
                 for (int l = 0; l < lines.count; ++l) store(turned + l * outputs + j, re[l]);
             }
-        }
-        if (Dims == 2 && job.kind == kRMax) return;
-        copy_rows(to, 0, numbers);
-        if (What == kBoth && job.kind == kParts) {
-            for (int j = last; j >= 0; j -= kLanes<T>) {
-                Vec<T> im[kLanes<T>];
-                square_of(group.leaf(child, sign, 1), j, im);
-                for (int l = 0; l < lines.count; ++l) store(turned + l * outputs + j, im[l]);
-            }
-            copy_rows(to, part, numbers);
         }
     }
 
@@ -469,26 +525,55 @@ struct Writer {
         }
     }
 
-    // Numbers of kLanes outputs from j on, as a row for each line; maxima along the lines are taken.
+    // Numbers of kLanes outputs from j on, as a row for each line.
     void square_of(const T *leaf, int j, Vec<T> *rows) const {
-        const bool pooled = What == kFirst && job.kind == kRMax;
-        for (int l = 0; l < kLanes<T>; ++l) {
-            const int output = minimum(j + l, outputs - 1);
-            if (!pooled) {
-                rows[l] = load(leaf + output * kLanes<T>);
-                continue;
-            }
-            const T *const cells = leaf + 2 * output * kLanes<T>;
-            Vec<T> most = load(cells);
-            for (int shift = 1; shift < job.plan->pool; ++shift)
-                most = maximum<T>(most, load(cells + shift * kLanes<T>));
-            rows[l] = most;
-        }
+        for (int l = 0; l < kLanes<T>; ++l)
+            rows[l] = load(leaf + minimum(j + l, outputs - 1) * kLanes<T>);
         transpose<T>(rows);
+    }
+
+    // Sums of rows of a map, in ascending order, in the places where a table wants them.
+    void add_rows(const int64_t *to, int j, const Vec<T> *cells) const {
+        for (int l = 0, next; l < lines.count; l = next) {
+            const int place = places[lines.row[l]];
+            next = l + 1;
+            if (to[l] < 0) continue;
+            T *const out = lines.out[l] + to[l] + (place >> 1) * row_step + j;
+            Vec<T> sum = cells[l];
+            if (!(place & 1)) sum = load(out) + sum;
+            for (; next < lines.count && lines.packet[next] == lines.packet[l] &&
+                   places[lines.row[next]] == (place & ~1);
+                 ++next)
+                sum += cells[next];
+            store(out, sum);
+        }
+    }
+
+    template <bool Careful>
+    void pool_leaf(const T *leaf, const int64_t *to) const {
+        const int pool = job.plan->pool, n = kLanes<T>;
+        for (int j = (outputs - 1) / n * n; j >= 0; j -= n) {
+            // The last vector ends where the rows do: maxima may be taken again.
+            const int from = Dims == 2 && outputs >= n ? minimum(j, outputs - n) : j;
+            Vec<T> rows[kLanes<T>];
+            for (int l = 0; l < n; ++l) {
+                const int output = minimum(from + l, outputs - 1);
+                rows[l] = load(leaf + (group.pooled ? output : 2 * output) * n);
+                for (int shift = 1; shift < pool && !group.pooled; ++shift)
+                    rows[l] = most_of<T, Careful>(rows[l], load(leaf + (2 * output + shift) * n));
+            }
+            transpose<T>(rows);
+            if (Dims == 2) {
+                raise_rows<Careful>(to, from, rows);
+            } else {
+                for (int l = 0; l < lines.count; ++l) store(turned + l * outputs + j, rows[l]);
+            }
+        }
     }
 
     // Maxima over rows of cells, each put in the rows that it is pooled to. Rows come in ascending
     // order; the first and the last output of a group may go on from, or in, another.
+    template <bool Careful>
     void raise_rows(const int64_t *to, int j, const Vec<T> *cells) const {
         const int pool = job.plan->pool, count = minimum(outputs - j, kLanes<T>);
         for (int begin = 0, end; begin < lines.count; begin = end) {  // lines of one packet
@@ -504,7 +589,7 @@ struct Writer {
                 if (first > 2 * r)
                     most = maximum<T>(load_up_to(out, count), most);
                 for (int y = first + 1; y <= minimum(2 * r + pool - 1, high); ++y)
-                    most = maximum<T>(most, cells[begin + y - low]);
+                    most = most_of<T, Careful>(most, cells[begin + y - low]);
                 store_up_to(out, most, count);
             }
         }
@@ -594,8 +679,10 @@ inline void forward_block(const Job &job, int64_t image, int row, int column, T 
 
     Lines<T> lines;
     Writer<T, 2, What> writer{job,          {plan, horizontal, {}, nullptr, nullptr}, lines, outputs,
-                              outputs_down, channel, row_step, part, nullptr};
+                              outputs_down, channel, row_step, part, nullptr,
+                              job.places ? job.places + row : nullptr};
     writer.group.room(arena);
+    writer.group.pooled = pools_cells(job);
     writer.turned = arena.take<T>(writer.room(outputs, 2));
     for (int l = 0; l < 2 * kLanes<T>; ++l) zeros[l] = T(0);
     for (int p = 0; p < horizontal.positions[0]; ++p) {
@@ -608,14 +695,14 @@ inline void forward_block(const Job &job, int64_t image, int row, int column, T 
                            {turned + (What == kFirst ? kLanes<T> : 0), 0, table}};
     const int rows = vertical.positions[plan.depth];
     const int all = needed_packets(plan, packets) * rows;
-    const bool pooled = job.kind == kRMax;
+    const bool apart = job.kind == kRMax || job.places;  // which row is written is found out there
     for (int first = 0; first < all; first += kLanes<T>) {
         lines.count = minimum(all - first, kLanes<T>);
         for (int l = 0; l < lines.count; ++l) {
             lines.packet[l] = packets[(first + l) / rows];
             lines.row[l] = (first + l) % rows;
             lines.valid[l] = outputs;
-            lines.out[l] = out + (pooled ? 0 : lines.row[l] * row_step);
+            lines.out[l] = out + (apart ? 0 : lines.row[l] * row_step);
         }
         turn_lines(plan, v, lines, source_columns, turned);
         writer.node(0, 0, in);
@@ -682,8 +769,9 @@ inline void forward_segments(const Job &job, int64_t group, void *scratch) {
     const int64_t channel = static_cast<int64_t>(job.map_columns) * numbers;
     const int64_t part = plan.channels * channel;
     Writer<T, 1, What> writer{job,     {plan, cascade, {}, nullptr, nullptr}, lines, job.block_columns, 1,
-                              channel, 0, part, nullptr};
+                              channel, 0, part, nullptr, nullptr};
     writer.group.room(arena);
+    writer.group.pooled = pools_cells(job);
     writer.turned = arena.take<T>(writer.room(job.block_columns, 2));
 
     const int segments = ceiling(job.map_columns, job.block_columns);

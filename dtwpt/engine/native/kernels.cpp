@@ -143,7 +143,7 @@ void scale(void *real, void *imaginary, const void *g, int64_t n) {
     for (int64_t i = 0; i < n; i += kLanes<T>) {
         const int count = n - i < kLanes<T> ? static_cast<int>(n - i) : kLanes<T>;
         Vec<T> a = load_up_to(re + i, count), b = load_up_to(im + i, count);
-        direct<T>(a, b, load_up_to(gradients + i, count));
+        direct<T, true>(a, b, load_up_to(gradients + i, count));
         store_up_to(re + i, a, count);
         store_up_to(im + i, b, count);
     }

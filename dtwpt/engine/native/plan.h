@@ -36,6 +36,9 @@ struct Job {
     const void *coefficients;  ///< what an adjoint is applied to
     int32_t map_rows, map_columns;
     int32_t block_rows, block_columns;
+    /// For each row of a map twice the place of the sum that it is part of, and 1 if it is the first;
+    /// null if maps are wanted. Sums have whole vectors: row_step numbers from place to place.
+    const int32_t *places;
 };
 
 namespace {

@@ -59,11 +59,22 @@ inline Vec<T> held(Vec<T> v) {
     return v;
 }
 
+/// The larger of both; b if either is NaN.
+template <typename T>
+inline Vec<T> larger(Vec<T> a, Vec<T> b) {
+    return a > b ? a : b;
+}
+
 /// The larger of both as np.maximum defines it: NaN if either is.
 template <typename T>
 inline Vec<T> maximum(Vec<T> a, Vec<T> b) {
-    const Vec<T> larger = a > b ? a : b;  // b if either is NaN
-    return a != a ? a : larger;
+    return a != a ? a : larger<T>(a, b);
+}
+
+/// The larger of both; `Careful`: where one may be NaN.
+template <typename T, bool Careful>
+inline Vec<T> most_of(Vec<T> a, Vec<T> b) {
+    return Careful ? maximum<T>(a, b) : larger<T>(a, b);
 }
 
 inline float root(float x) { return __builtin_sqrtf(x); }

@@ -52,6 +52,7 @@ WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("stem, 1 4 6 4 1", {"reach": 2}),
     ("stem, 1 2 3 2 1", {"weights": BOX}),
     ("stem, 1 2 3 4 3 2 1", {"weights": (1, 2, 3, 4, 3, 2, 1)}),
+    ("stem, 2 3 4 4 4 3 2", {"weights": (2, 3, 4, 4, 4, 3, 2)}),
     ("all, 1 2 1", {"layers": "all", "reach": 1}),
     ("all, 1 4 6 4 1", {"layers": "all", "reach": 2}),
     ("all, 1 2 3 2 1", {"layers": "all", "weights": BOX}),
@@ -185,23 +186,26 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(0, 1, "k*", label="the network as it was")
-    for kind, marker, colour in (
-        ("stem", "o", "tab:grey"),
-        ("stem, fitted", "s", "tab:blue"),
-        ("all, fitted", "D", "tab:orange"),
+    weights = list(dict.fromkeys(row["weights"] for row in rows))
+    for kind, marker, colour, offset in (
+        ("stem", "o", "tab:grey", (0, 8)),
+        ("stem, fitted", "s", "tab:blue", (0, -14)),
+        ("all, fitted", "D", "tab:orange", (10, -3)),
     ):
         chosen = [row for row in rows if row["kind"] == kind]
         x, y = ([row[key] for row in chosen] for key in ("distance", "change"))
         axes.plot(x, y, marker=marker, color=colour, label=kind)
         for row in chosen:
-            offset = (6, 4)
             axes.annotate(
-                row["weights"],
+                "ABCDEFGH"[weights.index(row["weights"])],
                 (row["distance"], row["change"]),
                 offset,
                 textcoords="offset points",
-                fontsize=8,
+                ha="center",
+                fontsize=9,
             )
+    key = "\n".join(f"{letter}: {row}" for letter, row in zip("ABCDEFGH", weights, strict=False))
+    axes.text(0.98, 0.05, f"Weights\n{key}", transform=axes.transAxes, ha="right", fontsize=9)
     axes.set(
         xlabel="distance of the features from the original ones (over their variance)",
         ylabel="change at (0, 1) px (original: 1)",

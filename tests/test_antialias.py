@@ -191,8 +191,9 @@ def test_correction_brings_a_network_back_and_keeps_it_stable() -> None:
     fitted_change, fitted_distance = measured(antialias_stem(network, images, **box, **NAMES))
     assert max(stem_change, fitted_change) < 0.6 * change
     assert fitted_distance < stem_distance
-    all_change, _ = measured(antialias_stem(network, images, layers="all", **box, **NAMES))
-    assert all_change < fitted_change
+    # The later layers on their own.
+    later = antialias_stem(network, images, layers="all", weights=[1], **NAMES)
+    assert measured(later)[0] < 0.9 * change
     for given in ([(batch, 0) for batch in images], [{"pixel_values": b} for b in images]):
         again = antialias_stem(network, given, **box, **NAMES)
         assert measured(again)[0] == pytest.approx(fitted_change, rel=1e-5)

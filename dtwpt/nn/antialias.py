@@ -23,7 +23,7 @@ Model = TypeVar("Model", bound=nn.Module)
 # Averages of what these return are what they return for themselves, so that they can stay where
 # they are, for whatever else calls them.
 _IDEMPOTENT = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
-_LATER_WEIGHTS = (1, 2, 1)
+_LATER_WEIGHTS = (1, 4, 1)
 
 
 def antialias_stem(
@@ -59,7 +59,7 @@ def antialias_stem(
         images what they gave in the original network for unshifted ones.
     layers : {"stem", "all"}, default: "stem"
         What is averaged: the first layer, and the convolutions up to the next strided one are
-        fitted; or also every strided convolution after it, by weights (1, 2, 1) in pixels of its
+        fitted; or also every strided convolution after it, by weights (1, 4, 1) in pixels of its
         input, and all convolutions are fitted. "all" needs images.
     weights : sequence of float, optional
         Weights of the shifts along an axis of the image for the first layer, an odd number.

@@ -194,6 +194,7 @@ def test_torch_func(name: str) -> None:
     assert torch.equal(called, module(tensor("cmod2", 1, 1)))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # of forward derivatives
 @pytest.mark.parametrize("name", ["cmod2", "rmax2", "dtcwpt2", "packet_features", "idtcwpt2"])
 def test_first_and_second_derivatives(name: str) -> None:
     x = tensor(name).requires_grad_()

@@ -341,10 +341,10 @@ def test_bad_arguments_are_named(function: Any) -> None:
     with pytest.raises(TypeError, match="mode must be a string, got int"):
         function(x, mode=1)
     for depth in (0, -1):
-        with pytest.raises(ValueError, match="depth must be an integer of at least 1"):
+        with pytest.raises(ValueError, match="depth must be an integer from 1 to 10"):
             function(x, depth)
     for other in (2.0, "2", None, True):
-        with pytest.raises(TypeError, match="depth must be an integer of at least 1"):
+        with pytest.raises(TypeError, match="depth must be an integer from 1 to 10"):
             function(x, other)
 
 

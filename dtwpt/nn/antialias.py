@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from dtwpt.nn.antialiased import AntialiasedStem, ShiftAverage, as_weights, moved
 from dtwpt.nn.calls import Call
-from dtwpt.nn.locate import Stem, find_stem, put, refuse_wrapper
+from dtwpt.nn.locate import Stem, copied, find_stem, refuse_wrapper
 from dtwpt.nn.obstacles import all_names, check_replaceable, check_same_shapes, example_output
 from dtwpt.nn.refit import Target, can_refit, refit
 
@@ -132,10 +131,10 @@ def antialias_stem(
     check_replaceable(found, calls, kept)
     original = model
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copied(model)
         found = Stem(model, found.conv, found.norm, found.act, found.pool)
     elif images is not None:
-        original = copy.deepcopy(model)
+        original = copied(model)
     stem = AntialiasedStem(
         found.model.get_submodule(found.conv),
         *(found.module(name) for name in (found.norm, found.act, found.pool)),
@@ -177,7 +176,7 @@ def restore_stem(model: Model, *, inplace: bool = False) -> Model:
         If model is a wrapper for several devices or compiled, or has no such stem.
     """
     refuse_wrapper(model)
-    model = model if inplace else copy.deepcopy(model)
+    model = model if inplace else copied(model)
     averages = [module for module in model.modules() if isinstance(module, ShiftAverage)]
     stems = [module for module in averages if isinstance(module, AntialiasedStem)]
     if not stems:
@@ -202,7 +201,7 @@ def _put(model: nn.Module, average: ShiftAverage) -> None:
             average.placeholders.append((new, role))
         changes += [(name, new) for name in all_names(model, module)]
     for name, new in changes:
-        put(model, name, new)
+        _set(model, name, new)
 
 
 def _take_out(model: nn.Module, average: ShiftAverage) -> None:
@@ -212,7 +211,13 @@ def _take_out(model: nn.Module, average: ShiftAverage) -> None:
         module = getattr(average, role)
         found += [(name, module) for name in all_names(model, placeholder) if module is not None]
     for name, module in found:
-        put(model, name, module)
+        _set(model, name, module)
+
+
+def _set(model: nn.Module, name: str, module: nn.Module) -> None:
+    # Not everywhere where the old one is: an average holds it.
+    parent, _, child = name.rpartition(".")
+    model.get_submodule(parent).add_module(child, module)
 
 
 def _correct(

@@ -91,7 +91,7 @@ class Worker:
         assert self.process.stdout
         line = self.process.stdout.readline()
         if not line:
-            sys.exit(f"{self.process.args} ended with {self.process.wait()}")
+            sys.exit(f"a revision ended with {self.process.wait()}")
         return line.strip()
 
     def run(self, name: str) -> float:
@@ -122,7 +122,7 @@ def check_out(revision: str, folder: Path) -> Path:
         print(f"building {revision}", flush=True)
         for command in (
             ["cmake", "-S", str(checkout / NATIVE), "-B", build],
-            ["cmake", "--build", build],
+            ["cmake", "--build", build, "--parallel"],
         ):
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return checkout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -392,6 +393,40 @@ def test_missing_library_is_told() -> None:
         "assert not native.available(Analysis(2, 'qshift_b', 4, 'symmetric'))\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+SHORT_OF_MEMORY = """
+import resource
+import numpy as np
+from dtwpt.engine import native
+from dtwpt.engine.spec import Analysis
+
+analysis = Analysis(2, "qshift_b", 4, "symmetric")
+x = np.random.default_rng(0).normal(size=(4, 1000, 1000)).astype(np.float32)
+axes = analysis.axes((1000, 1000), (250, 250), "modulus")
+out, expected = (np.empty((4, 32, 250, 250), np.float32) for _ in range(2))
+native.analyse(x, analysis, axes, "modulus", expected, 1)
+with open("/proc/self/statm", encoding="ascii") as sizes:
+    used = int(sizes.read().split()[0]) * resource.getpagesize()
+# Less than the stack of a thread, and than what an adjoint keeps between its passes.
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**22, resource.RLIM_INFINITY))
+native.analyse(x, analysis, axes, "modulus", out, 8)
+assert memoryview(out).cast("B") == memoryview(expected).cast("B")  # without copies
+try:
+    native.modulus_backward(x, expected, analysis, axes, x, 1)
+except MemoryError as error:
+    assert "not enough memory for the buffers" in str(error)
+else:
+    raise AssertionError("it was not short of memory")
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or "DTWPT_NATIVE_LIBRARY" in os.environ,
+    reason="limits the address space, of which a sanitizer takes terabytes",
+)
+def test_threads_and_memory_that_the_machine_does_not_give() -> None:
+    subprocess.run([sys.executable, "-c", SHORT_OF_MEMORY], check=True)
 
 
 def test_analyses_that_are_too_deep_are_not_available() -> None:

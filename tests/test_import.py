@@ -37,11 +37,13 @@ def test_public_names() -> None:
         "PacketBank",
         "Wavelet",
         "__version__",
+        "cmod",
         "cmod2",
         "dtcwpt",
         "dtcwpt2",
         "idtcwpt",
         "idtcwpt2",
+        "rmax",
         "rmax2",
         "wavelets",
     ]

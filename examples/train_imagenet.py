@@ -259,7 +259,7 @@ def made_up(folder: Path, size: int) -> Path:
     """Write gratings of two orientations, a class each, as a folder of images."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[: 2 * size, : 2 * size]
-    for part, count in (("train", 100), ("val", 20)):
+    for part, count in (("train", 100), ("val", 8)):
         for label, wave in (("across", x), ("down", y)):
             (folder / part / label).mkdir(parents=True)
             for index in range(count):

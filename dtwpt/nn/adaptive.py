@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -60,8 +61,8 @@ class AdaptiveBlur2d(nn.Module):
         padded = functional.pad(x, (self.taps // 2,) * 4, mode="reflect")
         # Statistics are those of all pixels, as in the paper; filters only of those that stay.
         logits = self.norm(self.conv(padded))[:, :, ::step, ::step]
-        weights = logits.unflatten(1, (self.groups, self.taps**2)).softmax(2)
-        grouped = padded.unflatten(1, (self.groups, -1))
+        weights = torch.unflatten(logits, 1, (self.groups, self.taps**2)).softmax(2)
+        grouped = torch.unflatten(padded, 1, (self.groups, -1))
         out: Any = 0
         for tap in range(self.taps**2):
             top, left = divmod(tap, self.taps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from torch import nn
 
@@ -73,16 +74,19 @@ def blurred(model: nn.Module, blur: int | str) -> nn.Module:
 def _blur_block(block: nn.Module, blur: int | str) -> None:
     # A basic block subsamples in its first convolution, a bottleneck in its second.
     for first, second in (("conv1", "conv2"), ("conv2", "conv3")):
-        conv = getattr(block, first)
+        conv: Any = getattr(block, first)
         if conv.stride != (1, 1):
             conv.stride = (1, 1)
             follower = getattr(block, second)
             setattr(block, second, nn.Sequential(_blur(conv.out_channels, blur), follower))
             break
     shortcut = getattr(block, "downsample", None)
-    if isinstance(shortcut, nn.Sequential) and shortcut[0].stride != (1, 1):
-        shortcut[0].stride = (1, 1)
-        blurring = _blur(shortcut[0].in_channels, blur)
+    if not isinstance(shortcut, nn.Sequential):
+        return
+    projection: Any = shortcut[0]
+    if projection.stride != (1, 1):
+        projection.stride = (1, 1)
+        blurring = _blur(projection.in_channels, blur)
         block.downsample = nn.Sequential(blurring, *shortcut)
 
 

@@ -78,7 +78,7 @@ class ColourMix(nn.Module):
             exact = torch.promote_types(exact, self.weight.dtype)
             weight = self.weight.to(exact).unbind()
         x = x.to(exact)
-        out = x[:, :1] * weight[0]
+        out: Tensor = x[:, :1] * weight[0]
         for channel in range(1, self.in_channels):
             out = out + x[:, channel : channel + 1] * weight[channel]
         return out
@@ -202,7 +202,7 @@ class PacketMixing(nn.Module):
 
     def spread(self, values: Tensor) -> Tensor:
         """Return the value of each channel's packet, (K,) to (out_channels,), in `single`."""
-        parts = values.split([count for count, _ in self.repeats])
+        parts = torch.split(values, [count for count, _ in self.repeats])
         return torch.cat(
             [
                 part[:, None].expand(-1, channels).flatten()

@@ -117,11 +117,10 @@ class EnergyNorm2d(nn.Module):
                 f"x must have shape (N, {channels}, H, W) or ({channels}, H, W), got "
                 f"{tuple(x.shape)}"
             )
-        scale, shift = (None if v is None else v[:, None, None] for v in self.scale_and_shift(x))
+        scale, shift = self.scale_and_shift(x)
         if shift is None:
-            plain: Tensor = x * scale
-            return plain
-        normed: Tensor = torch.addcmul(shift, x, scale)
+            return x * scale[:, None, None]
+        normed: Tensor = torch.addcmul(shift[:, None, None], x, scale[:, None, None])
         return normed
 
     def scale_and_shift(

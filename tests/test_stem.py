@@ -18,7 +18,9 @@ from torch.autograd import gradcheck
 from torch.multiprocessing.spawn import spawn
 
 import dtwpt
-from dtwpt.nn import ColourMix, WaveletStem
+from dtwpt.nn import ColourMix, EnergyNorm2d, WaveletStem
+from dtwpt.nn.mixing import COLOURS
+from dtwpt.packets import PacketBank
 from tests.photographs import crops
 from tests.strategies import noise, relative_error
 
@@ -87,7 +89,7 @@ def test_shape_is_that_of_the_layers_replaced(
     assert stem.output_size(height, width) == size
 
 
-@pytest.mark.parametrize("colour", ["luma", "mix", "none"])
+@pytest.mark.parametrize("colour", COLOURS)
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_channels_are_what_their_kernels_say(operator: str, colour: str) -> None:
     """The whole stem by its equivalent kernels: one plain convolution each, away from borders."""
@@ -106,7 +108,7 @@ def test_channels_are_what_their_kernels_say(operator: str, colour: str) -> None
     z = torch.complex(conv(padded, kernels.real, stride=2), conv(padded, kernels.imag, stride=2))
     wavelet = z[:, :5, :: stride // 2, :: stride // 2]
     expected = [
-        stem.norm(wavelet.abs() if operator == "cmod" else wavelet.real).relu(),
+        stem._normed(wavelet.abs() if operator == "cmod" else wavelet.real).relu(),
         stem.free[1](z[:, 5:].real).relu() if stem.free is not None else None,
     ]
     pooled = [
@@ -122,49 +124,96 @@ def test_channels_are_what_their_kernels_say(operator: str, colour: str) -> None
         assert torch.corrcoef(torch.stack([ours, theirs]))[0, 1] > 0.999999, channel
 
 
-def test_a_gabor_channel_stays_one() -> None:
-    """Mixing is within one scale, and kernels are analytic: one half-plane, one octave."""
-    torch.manual_seed(1)
-    stem = WaveletStem(depth=3, out_channels=24, free_channels=0)
-    assert stem.mixing.channels == [2, 6, 16]
-    kernels = stem.resulting_kernel().detach().sum(1).numpy()
-    energy = np.abs(np.fft.fft2(kernels, (256, 256))) ** 2
-    omega = 2 * np.pi * np.fft.fftfreq(256)
-    for spectrum in energy:
-        centre = np.tensordot(spectrum, omega, (0, 0)).sum(), (spectrum @ omega).sum()
-        facing = centre[0] * omega[:, None] + centre[1] * omega > 0
-        assert spectrum[facing].sum() > 0.95 * spectrum.sum()
-    radius = np.maximum(abs(omega[:, None]), abs(omega))
-    for (start, stop), (low, high) in zip(
-        [(0, 2), (2, 8), (8, 24)], [(1, 2), (2, 4), (4, 8)], strict=True
-    ):
-        inside = (radius >= low * np.pi / 8) & (radius < high * np.pi / 8)
-        share = (energy * inside).sum((1, 2)) / energy.sum((1, 2))
-        assert share[start:stop].min() > 0.7  # what single packets have
+@pytest.mark.parametrize(
+    "options", [{}, {"groups": "sector"}, {"colour": "none"}, {"blur": 3}, {"norm": "none"}]
+)
+def test_folded_and_mixed_channels_agree(options: Any) -> None:
+    """What is computed from moduli of single packets is what the mixing of their parts gives."""
+    torch.manual_seed(6)
+    folded = WaveletStem(**options).double()
+    with torch.no_grad():
+        for weight in folded.mixing.weight:
+            weight.mul_(torch.randn_like(weight))
+
+    class Called(EnergyNorm2d):
+        """A kind of its own, so the stem cannot ask it for its numbers."""
+
+    mixed = copy.deepcopy(folded)
+    if mixed.norm is not None:
+        mixed.norm.__class__ = Called
+    else:
+        bias, mixed.bias = mixed.bias, None
+        mixed.norm = nn.Identity()
+        assert bias is not None
+    x = torch.from_numpy(noise(2, 2, 3, 40, 33))
+    results = []
+    for stem in (folded, mixed):
+        y = stem(x)
+        y.square().sum().backward()
+        grads = [weight.grad for weight in stem.mixing.weight]
+        results.append([y, *grads, *stem.buffers()])
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.allclose(ours.double(), theirs.double(), rtol=1e-9, atol=1e-9)
+
+
+def test_groups() -> None:
+    """Packets that are mixed, and channels, by scale, sector and number."""
+    stem = WaveletStem(depth=3, out_channels=32, free_channels=0, channels_per_scale=[6, 18, 8])
+    assert stem.mixing.channels == [6, 18, 8]
+    assert [stem.packets.size, stem.mixing.single] == [32, True]  # others are not computed
+    sectors = WaveletStem(depth=3, out_channels=64, free_channels=0, groups="sector").mixing
+    atoms = PacketBank(3).atoms()
+    for group in sectors.groups:
+        own = atoms[list(group.packets)]
+        assert len(set(own["sign"])) == 1
+        first = (1, 2, 4)[group.scale]
+        assert len({(row >= first, col >= first) for row, col in own[["row", "col"]]}) == 1
+    octaves = WaveletStem(free_channels=0, groups="octave").mixing
+    assert [len(group.packets) for group in octaves.groups] == [6, 10]
+    assert octaves.channels == [24, 40]
+    explicit = WaveletStem(out_channels=5, free_channels=0, groups=[([9, 6], 2), ([1], 3)])
+    assert explicit.packets.tolist() == [1, 9, 6]  # from low to high
+    rank1 = WaveletStem(out_channels=6, free_channels=0, groups="octave", colour="rank1")
+    for row in rank1.mixing.matrix().detach().reshape(6, 3, 16):
+        assert torch.linalg.matrix_rank(row) == 1
 
 
 def test_penalty() -> None:
-    stem = WaveletStem(out_channels=6, free_channels=0)
+    stem = WaveletStem(out_channels=6, free_channels=0, groups="octave")
     with torch.no_grad():
         for weight in stem.mixing.weight:
             weight.zero_()
-            weight[:, 0] = -3
+            weight[..., 0] = -3
     assert stem.penalty() == 0
     with torch.no_grad():
-        stem.mixing.weight[0][0] = torch.tensor([1.0, -2, 0, 0, 0, 1])
-        stem.mixing.weight[1][0] = 0  # a channel without weights neither gains nor loses
+        stem.mixing.weight[0][0, 0] = torch.tensor([1.0, -2, 0, 0, 0, 1])
+        stem.mixing.weight[1][0, 0] = 0  # a channel without weights neither gains nor loses
     penalty = stem.penalty()
     assert penalty == 1
+    assert stem.penalty([0.25, 5]) == 0.25
     torch.autograd.backward(penalty)
     grad = stem.mixing.weight[0].grad
     assert grad is not None
-    assert torch.allclose(grad[0], torch.tensor([0.5, 0.5, 0, 0, 0, 0.5]))
+    assert torch.allclose(grad[0, 0], torch.tensor([0.5, 0.5, 0, 0, 0, 0.5]))
+    assert torch.allclose(stem.gradient_norms(), torch.tensor([0.5, 0.0]))
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_one_packet_is_not_penalised_whatever_its_colours(colour: str) -> None:
+    stem = WaveletStem(free_channels=0, groups="octave", colour=colour)
+    with torch.no_grad():
+        for weight, group in zip(stem.mixing.weight, stem.mixing.groups, strict=True):
+            weight.zero_()
+            weight[..., :: len(group.packets)] = torch.randn(())
+    assert stem.penalty().abs() < 1e-5
+    assert WaveletStem(colour=colour).penalty().abs() < 1e-5
 
 
 def test_luma_is_the_start_of_a_mix() -> None:
     x = torch.rand(2, 3, 20, 20)
     weights = torch.tensor([0.299, 0.587, 0.114])
     expected = torch.einsum("nchw,c->nhw", x, weights)[:, None]
+    assert ColourMix(3, (1, 2, 3)).weight.tolist() == [1, 2, 3]  # type: ignore[union-attr]
     for colour in ("luma", "mix"):
         assert torch.allclose(ColourMix(3, colour)(x), expected, atol=1e-6)
     assert not list(ColourMix(3, "luma").parameters())
@@ -176,7 +225,7 @@ def test_luma_is_the_start_of_a_mix() -> None:
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("colour", ["luma", "mix", "none"])
+@pytest.mark.parametrize("colour", COLOURS)
 def test_gradients(operator: str, colour: str) -> None:
     torch.manual_seed(2)
     stem = WaveletStem(3, 4, 2, operator, 2, colour=colour, kernel_size=3, mode="periodic").double()
@@ -269,10 +318,11 @@ def test_cost() -> None:
         across = (224 + 2 * padding - kernel_size) // 2 ** (depth - 1) + 1
         assert stem.macs((224, 224)) < weight.numel() * across**2
     stem = WaveletStem(free_channels=0)
-    cells, length = 56, 42
-    transform = length * (224 * 6 * cells + 36 * cells * cells)
-    mixing = sum(w.numel() for w in stem.mixing.weight) * 2 * cells**2
-    assert stem.macs((224, 224)) == 3 * 224**2 + transform + mixing
+    # Single packets: a product for each channel and pixel, of moduli.
+    assert stem.macs((224, 224)) == stem.analysis.macs((224, 224), (56, 56)) + 64 * 56**2
+    mixed = WaveletStem(free_channels=0, groups="octave")
+    products = 2 * (24 * 6 + 40 * 10) * 56**2
+    assert mixed.macs((224, 224)) == mixed.analysis.macs((224, 224), (56, 56)) + products
 
 
 # Several processes ------------------------------------------------------------------------------
@@ -322,9 +372,19 @@ def test_a_step_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
     ("call", "message"),
     [
         (lambda: WaveletStem(operator="mod"), "unknown operator 'mod'; known: cmod, rmax"),
-        (lambda: WaveletStem(colour="grey"), "unknown colour 'grey'; known: luma, mix, none"),
+        (
+            lambda: WaveletStem(colour="grey"),
+            "unknown colour 'grey'; known: luma, mix, rank1, none",
+        ),
         (lambda: WaveletStem(4), 'colour "luma" is for 3 channels'),
-        (lambda: WaveletStem(pool="mean"), "unknown pool 'mean'; known: max, blur"),
+        (lambda: WaveletStem(colour=(1.0, 2.0)), "colour must be .* or 3 finite numbers, got"),
+        (lambda: WaveletStem(blur="mean"), "blur must be .* 1 to 7 or .adaptive., got 'mean'"),
+        (lambda: WaveletStem(norm="layer"), "unknown norm 'layer'; known: energy, batch, none"),
+        (lambda: WaveletStem(groups="scale"), "groups must be .packet., .*, got 'scale'"),
+        (lambda: WaveletStem(groups=[([1], 3)]), "as many channels .* 24, got 3"),
+        (lambda: WaveletStem(groups=[([1], 12), ([1], 12)]), "packets must not repeat"),
+        (lambda: WaveletStem(channels_per_scale=[9, 9]), "2 integers .* sum 24, got .9, 9"),
+        (lambda: WaveletStem().penalty([1.0]), "one number for each of 2 scales, got 1"),
         (lambda: WaveletStem(free_channels=64), "free_channels must be .* from 0 to .* = 63"),
         (lambda: WaveletStem(packets=[40]), "packets must be"),
         (lambda: WaveletStem(depth=6), "depth of a stem must be at most 5, got 6"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,8 +21,11 @@ from torch.nn.utils import prune  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
+from dtwpt.invariance import characterize  # noqa: E402
 from dtwpt.nn.blurpool import MaxBlurPool2d  # noqa: E402
+from dtwpt.nn.blurring import blurred  # noqa: E402
 from dtwpt.nn.locate import find_stem  # noqa: E402
+from dtwpt.nn.norm import EnergyNorm2d  # noqa: E402
 from dtwpt.nn.stem import WaveletStem  # noqa: E402
 from dtwpt.nn.surgery import replace_stem, stem_cost  # noqa: E402
 
@@ -139,6 +143,145 @@ def test_networks_run_whole_and_training_lowers_the_loss(name: str) -> None:
     assert all(not torch.equal(value, learned[key]) for key, value in stem.named_parameters())
 
 
+# The papers' layers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operator", ["cmod", "rmax"])
+@pytest.mark.parametrize(
+    ("build", "plain", "twin"),
+    [
+        (torchvision.models.alexnet, 61_100_840, 61_089_433),
+        (torchvision.models.resnet34, 21_797_672, 21_794_171),
+        (partial(torchvision.models.resnet18, num_classes=10), 11_181_642, 11_178_141),
+        (partial(torchvision.models.resnet34, num_classes=10), 21_289_802, 21_286_301),
+    ],
+)
+def test_the_papers_twins_have_their_numbers_of_parameters(
+    operator: str, build: Any, plain: int, twin: int
+) -> None:
+    with torch.device("meta"):
+        model = build()
+    assert parameters(model) == plain
+    with torch.device("meta"):
+        assert parameters(replace_stem(model, operator, design="paper")) == twin
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("blur", "counts"),
+    [
+        (3, (21_797_672, 21_794_171, 21_794_171)),
+        ("adaptive", (22_711_064, 22_707_563, 22_682_237)),
+    ],
+)
+def test_the_papers_blurred_twins_have_their_numbers_of_parameters(blur: Any, counts: Any) -> None:
+    with torch.device("meta"):
+        model = torchvision.models.resnet34()
+        twins = [replace_stem(model, op, design="paper", blur=blur) for op in ("rmax", "cmod")]
+        found = [parameters(blurred(network, blur)) for network in (model, *twins)]
+    assert found == list(counts)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "resnet18"])
+def test_a_blurred_network_has_the_shapes_that_it_had(name: str) -> None:
+    model = getattr(torchvision.models, name)(num_classes=4).eval()
+    for blur in (3, "adaptive"):
+        for network in (model, replace_stem(model, "rmax", design="paper", blur=blur)):
+            stable = blurred(network, blur).eval()
+            with torch.no_grad():
+                assert stable(torch.rand(1, 3, 97, 97)).shape == (1, 4)
+            assert not any(
+                module.stride not in (1, (1, 1))
+                for key, module in stable.named_modules()
+                if isinstance(module, nn.MaxPool2d)
+            )
+
+
+def test_the_papers_resnet_layer() -> None:
+    model = torchvision.models.resnet18(num_classes=4)
+    stem = replace_stem(model, design="paper").conv1
+    assert stem.free_channels == 40
+    assert stem.analysis.mode == "zero"
+    assert stem.bank.wavelet.name == "qshift_a"
+    assert torch.allclose(stem.colour_mix.weight, torch.tensor([0.9802, 1.3060, 0.7138]))
+    assert isinstance(stem.norm, EnergyNorm2d)
+    atoms = stem.bank.atoms()
+    places = [(atoms[list(g.packets)].tolist()[0][:3], g.channels) for g in stem.mixing.groups]
+    assert places == PAPER_RESNET
+    assert stem.penalty() == 0
+    likeness = gabor_likeness(stem)
+    assert len(likeness) == 24
+    assert likeness.min() >= 0.95
+    ours = gabor_likeness(replace_stem(model).conv1)
+    assert ours.min() >= 0.95
+
+
+PAPER_RESNET = [
+    *(((s, y, x), 2) for s in (-1, 1) for y, x in ((0, 1), (1, 0), (1, 1))),
+    *(((-1, y, x), 1) for y, x in ((0, 2), (1, 2), (2, 0), (2, 1))),
+    ((-1, 2, 2), 2),
+    *(((1, y, x), 1) for y, x in ((1, 2), (0, 2), (2, 1), (2, 0))),
+    ((1, 2, 2), 2),
+]
+
+
+def gabor_likeness(stem: WaveletStem) -> Any:
+    """Of the wavelet channels, colours added."""
+    kernels = stem.resulting_kernel().detach()[: stem.out_channels - stem.free_channels]
+    return characterize(kernels.sum(1).numpy())["gabor_likeness"]
+
+
+def test_the_papers_alexnet_layer() -> None:
+    model = torchvision.models.alexnet(num_classes=4)
+    for operator in ("cmod", "rmax"):
+        twin = replace_stem(model, operator, design="paper")
+        stem = twin.features[0]
+        assert stem.free_channels == 32
+        assert stem.mixing.channels == [6, 18, 8]
+        assert not any("Norm" in type(module).__name__ for module in twin.modules())
+        assert not any("Norm" in type(m).__name__ for m in replace_stem(model).modules())
+        atoms = stem.bank.atoms()
+        sectors = []
+        for group in stem.mixing.groups:
+            own = atoms[list(group.packets)]
+            sides = [sorted(set(own[name].tolist())) for name in ("sign", "row", "col")]
+            sectors.append((*sides, group.channels))
+            assert len(own) == len(sides[1]) * len(sides[2])
+        low, high, wide, top = [0, 1], [2, 3], [0, 1, 2, 3], [4, 5, 6, 7]
+        assert sectors == [
+            *(([s], [y], [x], 1) for s in (-1, 1) for y, x in ((0, 1), (1, 0), (1, 1))),
+            *(([s], y, x, 3) for s in (-1, 1) for y, x in ((low, high), (high, low), (high, high))),
+            *(([s], y, x, 2) for s in (-1, 1) for y, x in ((wide, top), (top, wide))),
+        ]
+    assert stem.penalty([0, 4.1e-3, 3.2e-4]) > 0
+
+
+def test_the_paper_has_no_other_layers() -> None:
+    with pytest.raises(ValueError, match=r"of 64 channels .*, got 16 channels with stride 4"):
+        replace_stem(_transformers_resnet(), design="paper")
+    model = torchvision.models.resnet18()
+    with pytest.raises(ValueError, match='"paper" has its own free_channels'):
+        replace_stem(model, design="paper", free_channels=3)
+    with pytest.raises(ValueError, match=r"design must be .*, got 'mine'"):
+        replace_stem(model, design="mine")
+
+
+def test_the_kind_of_normalisation_is_kept() -> None:
+    group = torchvision.models.resnet18(norm_layer=partial(nn.GroupNorm, 32))
+    frozen = torchvision.models.resnet18(norm_layer=torchvision.ops.FrozenBatchNorm2d)
+    for model, kind in ((group, nn.GroupNorm), (frozen, torchvision.ops.FrozenBatchNorm2d)):
+        for design in ("dtwpt", "paper"):
+            stem = replace_stem(model, design=design).conv1
+            assert {type(stem.norm), type(stem.free[1])} == {kind}
+            assert stem(torch.rand(1, 3, 64, 64)).shape == (1, 64, 16, 16)
+    blurred = replace_stem(timm.create_model("resnetblur18"), "rmax").conv1
+    assert isinstance(blurred.pool, MaxBlurPool2d)
+    assert blurred.pool.blur == timm.create_model("resnetblur18").maxpool[1].filt_size
+
+
 def test_modules_of_an_unknown_network_can_be_named() -> None:
     class Network(nn.Module):
         def __init__(self) -> None:
@@ -159,7 +302,7 @@ def test_modules_of_an_unknown_network_can_be_named() -> None:
     model.first["d"] = model.first.pop("d")
     with pytest.raises(ValueError, match=r"first\.e lie.*a \(Conv2d\).*name its modules: conv="):
         replace_stem(model)
-    replaced = replace_stem(model, **names, free_pool="blur", free_channels=4)
+    replaced = replace_stem(model, **names, blur=4, free_channels=4)
     assert replaced.first["a"].free_channels == 4
     for size in (64, 97, 131):
         x = torch.rand(2, 1, size, size, dtype=torch.float64)

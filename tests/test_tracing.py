@@ -33,7 +33,8 @@ MODULES: dict[str, Any] = {
     "fixed stem": lambda: WaveletStem(free_channels=0),
     "cmod stem": lambda: WaveletStem(colour="mix"),
     "rmax stem": lambda: WaveletStem(operator="rmax", colour="none"),
-    "blur stem": lambda: WaveletStem(pool="blur"),
+    "blur stem": lambda: WaveletStem(blur=4),
+    "sector stem": lambda: WaveletStem(groups="sector"),
     "stem of depth 3": lambda: WaveletStem(depth=3, padding=2, pool_padding=0),
 }
 

@@ -1,7 +1,9 @@
-"""The learned parts of the stem: of colours, and of packets of one scale."""
+"""The learned parts of the stem: of colours, and of packets of one group."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dtwpt.colour import LUMA
+from dtwpt.nn.groups import Group
 from dtwpt.nn.precision import full_dtype
-from dtwpt.nn.selection import octaves
 from dtwpt.packets import PacketBank
 
 __all__ = ["COLOURS", "ColourMix", "PacketMixing"]
 
 #: What becomes of the input's channels.
-COLOURS = ("luma", "mix", "none")
+COLOURS = ("luma", "mix", "rank1", "none")
 
 
 class ColourMix(nn.Module):
@@ -27,21 +29,27 @@ class ColourMix(nn.Module):
     Parameters
     ----------
     in_channels : int
-    colour : {"luma", "mix", "none"}
+    colour : {"luma", "mix", "rank1", "none"} or sequence of float
         "luma": one channel, 0.299 red + 0.587 green + 0.114 blue; one input channel is taken as it
         is. "mix": one channel with learned weights, at first those of luma, or the mean if
-        there are not three input channels. "none": all channels, each on its own.
+        there are not three input channels. Numbers: the same, at first these. "rank1" and "none":
+        all channels, each on its own, for :class:`PacketMixing` to combine.
 
     Raises
     ------
-    ValueError
-        If ``colour`` is unknown, or "luma" of neither three channels nor one.
+    TypeError, ValueError
+        If ``colour`` is something else, or "luma" of neither three channels nor one.
     """
 
     weight: nn.Parameter | None
 
-    def __init__(self, in_channels: int, colour: str) -> None:
+    def __init__(self, in_channels: int, colour: str | Sequence[float]) -> None:
         super().__init__()
+        #: Weights of a fixed mix, and those that a learned one begins with.
+        self.start = LUMA if in_channels == 3 else (1 / in_channels,) * in_channels
+        if not isinstance(colour, str):
+            self.start = _as_weights(colour, in_channels)
+            colour = "mix"
         if colour not in COLOURS:
             raise ValueError(f"unknown colour {colour!r}; known: {', '.join(COLOURS)}")
         if colour == "luma" and in_channels not in (1, 3):
@@ -49,15 +57,13 @@ class ColourMix(nn.Module):
                 f'colour "luma" is for 3 channels (or 1), got {in_channels}: use "mix" or "none"'
             )
         self.in_channels, self.colour = in_channels, colour
-        self.out_channels = in_channels if colour == "none" else 1
-        #: Weights of a fixed mix, and those that a learned one begins with.
-        self.start = LUMA if in_channels == 3 else (1 / in_channels,) * in_channels
+        self.out_channels = in_channels if colour in ("rank1", "none") else 1
         self.weight = nn.Parameter(torch.empty(in_channels)) if colour == "mix" else None
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Set learned weights to those of luma, or of the mean."""
+        """Set learned weights to those that they began with."""
         if self.weight is not None:
             self.weight.copy_(torch.tensor(self.start))
 
@@ -90,56 +96,81 @@ class ColourMix(nn.Module):
 
 
 class PacketMixing(nn.Module):
-    """Channels that are each a combination of the packets of one scale.
+    """Channels that are each a combination of the packets of one group.
 
     The weights are real and the same for real and imaginary part, so that what they make of
-    analytic packets is analytic. Combinations do not reach over scales: a sum of packets of
-    neighbouring frequencies is still a Gabor-like filter.
+    analytic packets is analytic. A channel of a single packet is that packet times a number: as
+    Gabor-like as the packet. Sums of packets are less so, the wider their group.
 
     Parameters
     ----------
     bank : PacketBank
-    packets : ndarray of int
-        Rows of ``bank.atoms()``, K of them.
+    groups : sequence of Group
+        Sorted by scale. Groups of one shape that follow one another share a parameter.
     in_channels : int
-        Channels of the image, each with all K packets; combined freely.
-    out_channels : int
-        Shared out over the scales (octaves of frequency) in proportion to their packets.
+        Channels of the image, each with all packets.
+    rank1 : bool, default: False
+        Whether a channel combines colours with the same weights for all its packets, ``colour``,
+        of shape (out_channels, in_channels). Otherwise it combines all of them freely.
 
     Attributes
     ----------
     weight : ParameterList
-        For each scale, from low to high: (out, in_channels * packets). At first each channel
-        stands for one packet, with random and much smaller shares of its neighbours in frequency.
+        For each run of groups of one shape and scale: (groups, channels of each, m), m being
+        packets of each, times ``in_channels`` unless ``rank1``. At first each channel stands for
+        one packet, with random and much smaller shares of its neighbours in frequency.
+    colour : Parameter or None
     channels : list of int
-        Channels of each scale.
+        Channels of each scale, from low to high.
     packets : ndarray of int
-        The packets scale by scale, as they are to be given.
+        The packets group by group, as they are to be given: K rows of ``bank.atoms()``.
     """
 
+    colour: nn.Parameter | None
+
     def __init__(
-        self, bank: PacketBank, packets: NDArray[np.intp], in_channels: int, out_channels: int
+        self, bank: PacketBank, groups: Sequence[Group], in_channels: int, rank1: bool = False
     ) -> None:
         super().__init__()
-        scales = octaves(packets, bank)
-        self.packets = packets[np.concatenate(scales)]
-        self.sizes = [scale.size for scale in scales]
-        self.channels = _shared_out(out_channels, np.array(self.sizes))
-        self.in_channels, self.count, self.out_channels = in_channels, packets.size, out_channels
-        atoms = bank.atoms()
-        self._atoms = [atoms[packets[scale]] for scale in scales]
-        self._cell = np.pi / 2**bank.depth
+        self.groups, self.in_channels, self._bank = tuple(groups), in_channels, bank
+        self.packets = np.array([packet for group in groups for packet in group.packets])
+        self.out_channels = sum(group.channels for group in groups)
+        scales = range(1 + max(group.scale for group in groups))
+        self.channels = [sum(g.channels for g in groups if g.scale == scale) for scale in scales]
+        self.rank1 = rank1 and in_channels > 1
+        self._runs = [
+            list(run)
+            for _, run in groupby(self.groups, lambda g: (g.scale, len(g.packets), g.channels))
+        ]
+        #: Numbers (packets, channels of each) of groups side by side; of use in :attr:`single`.
+        self.repeats = [
+            (len(list(run)), channels)
+            for channels, run in groupby(self.groups, lambda group: group.channels)
+        ]
+        copies = 1 if self.rank1 else in_channels
         self.weight = nn.ParameterList(
-            nn.Parameter(torch.empty(channels, in_channels * size))
-            for size, channels in zip(self.sizes, self.channels, strict=True)
+            nn.Parameter(torch.empty(len(run), run[0].channels, copies * len(run[0].packets)))
+            for run in self._runs
+        )
+        self.colour = (
+            nn.Parameter(torch.empty(self.out_channels, in_channels)) if self.rank1 else None
         )
         self.reset_parameters()
+
+    @property
+    def single(self) -> bool:
+        """Whether each channel is a packet of one image channel times a number."""
+        return self.in_channels == 1 and len(self.packets) == len(self.groups)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw the weights anew."""
-        for weight, atoms in zip(self.weight, self._atoms, strict=True):
-            weight.copy_(_first_weights(atoms, len(weight), self.in_channels, self._cell))
+        copies = 1 if self.rank1 else self.in_channels
+        for weight, run in zip(self.weight, self._runs, strict=True):
+            for values, group in zip(weight, run, strict=True):
+                values.copy_(_first_weights(self._bank, group, copies))
+        if self.colour is not None:
+            nn.init.constant_(self.colour, self.in_channels**-0.5)
 
     def forward(self, z: Tensor) -> Tensor:
         """Combine (N, in_channels, K, H', W') to (N, out_channels, H', W')."""
@@ -148,58 +179,111 @@ class PacketMixing(nn.Module):
             return functional.conv2d(z.flatten(1, 2), weight[:, :, None, None])
 
     def matrix(self) -> Tensor:
-        """Return all weights, (out_channels, in_channels * K); zero where scales differ."""
-        rows, before = [], 0
-        for weight, size in zip(self.weight, self.sizes, strict=True):
-            by_colour = weight.unflatten(1, (self.in_channels, size))
-            rows.append(functional.pad(by_colour, (before, self.count - before - size)))
-            before += size
-        return torch.cat(rows).flatten(1)
+        """Return all weights, (out_channels, in_channels * K); zero where groups differ."""
+        rows, before, total = [], 0, len(self.packets)
+        for weight, run in zip(self.weight, self._runs, strict=True):
+            count, _channels, _ = weight.shape
+            size = len(run[0].packets)
+            by_colour = weight.unflatten(2, (-1, size))
+            # Group by group along a diagonal.
+            apart = torch.eye(count, dtype=weight.dtype, device=weight.device)
+            block = by_colour[:, :, :, None] * apart[:, None, None, :, None]
+            block = block.flatten(3).flatten(0, 1)
+            rows.append(functional.pad(block, (before, total - before - count * size)))
+            before += count * size
+        matrix = torch.cat(rows)
+        if self.colour is not None:
+            matrix = matrix * self.colour[:, :, None]
+        return matrix.flatten(1)
 
-    def penalty(self) -> Tensor:
+    def factors(self) -> Tensor:
+        """Return the weight of each channel where each has one, (out_channels,)."""
+        return torch.cat([weight.flatten() for weight in self.weight])
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Return the value of each channel's packet, (K,) to (out_channels,), in `single`."""
+        parts = torch.split(values, [count for count, _ in self.repeats])
+        return torch.cat(
+            [
+                part[:, None].expand(-1, channels).flatten()
+                for part, (_, channels) in zip(parts, self.repeats, strict=True)
+            ]
+        )
+
+    def penalty(self, factors: Sequence[float] | None = None) -> Tensor:
         """Return the sum over channels of l1 norm / l-infinity norm of the weights, minus 1.
 
-        Zero if each channel selects one packet.
+        Norms over the packets; a packet of several colours counts by the root of the sum of its
+        squares. Zero if each channel selects one packet.
+
+        Parameters
+        ----------
+        factors : sequence of float, optional
+            One for each scale, from low to high. Default: 1.
         """
+        factors = [1.0] * len(self.channels) if factors is None else list(factors)
+        if len(factors) != len(self.channels):
+            raise ValueError(
+                f"factors must have one number for each of {len(self.channels)} scales, "
+                f"got {len(factors)}"
+            )
         total: Tensor = self.weight[0].new_zeros(())
-        for weight in self.weight:
-            size = weight.abs()
-            largest = size.amax(1)
+        for weight, run in zip(self.weight, self._runs, strict=True):
+            by_colour = weight.unflatten(2, (-1, len(run[0].packets)))
+            size = torch.linalg.vector_norm(by_colour, dim=2)
+            largest = size.amax(2)
             # A channel without weights selects nothing, and has no direction to go.
             blank = largest == 0
-            ratio = size.sum(1) / torch.where(blank, 1.0, largest) - 1
-            total = total + torch.where(blank, 0.0, ratio).sum()
+            ratio = size.sum(2) / torch.where(blank, 1.0, largest) - 1
+            total = total + factors[run[0].scale] * torch.where(blank, 0.0, ratio).sum()
         return total
+
+    def gradient_norms(self) -> Tensor:
+        """Return the largest absolute derivative of the weights in each scale, (scales,).
+
+        Of what ``backward`` was last called for; 0 where there was nothing.
+        """
+        found: Tensor = self.weight[0].new_zeros(len(self.channels))
+        for weight, run in zip(self.weight, self._runs, strict=True):
+            if weight.grad is not None:
+                scale = run[0].scale
+                found[scale] = torch.maximum(found[scale], weight.grad.abs().max())
+        return found.detach()
 
     def extra_repr(self) -> str:
         """Return what matters for reading a printed model."""
         shares = ", ".join(
-            f"{self.in_channels * size} -> {channels}"
-            for size, channels in zip(self.sizes, self.channels, strict=True)
+            f"{len(run)} x ({len(run[0].packets)} -> {run[0].channels})" for run in self._runs
         )
-        return f"scales: {shares}"
+        return f"groups: {shares}" + (", rank1" if self.rank1 else "")
 
 
-def _shared_out(total: int, sizes: NDArray[Any]) -> list[int]:
-    """Return whole shares of ``total`` in proportion to ``sizes``, the largest remainders first."""
-    exact = total * sizes / sizes.sum()
-    shares = np.floor(exact).astype(int)
-    most = np.argsort(shares - exact, kind="stable")[: total - shares.sum()]
-    shares[most] += 1
-    return [int(share) for share in shares]
+def _as_weights(colour: Any, in_channels: int) -> tuple[float, ...]:
+    accepted = f"{', '.join(COLOURS)} or {in_channels} finite numbers"
+    try:
+        start = tuple(float(weight) for weight in colour)
+    except (TypeError, ValueError):
+        raise TypeError(f"colour must be {accepted}, got {colour!r}") from None
+    if len(start) != in_channels or not np.isfinite(start).all():
+        raise ValueError(f"colour must be {accepted}, got {start}")
+    return start
 
 
-def _first_weights(atoms: np.ndarray, channels: int, in_channels: int, cell: float) -> Tensor:
-    """Return weights of shape (channels, in_channels * packets), rows of unit norm."""
+def _first_weights(bank: PacketBank, group: Group, copies: int) -> Tensor:
+    """Return weights of shape (channels, copies * packets), rows of unit norm."""
+    atoms: NDArray[Any] = bank.atoms()[list(group.packets)]
     theta = np.stack([atoms["theta_y"], atoms["theta_x"]], 1)
-    distance = np.linalg.norm(theta[:, None] - theta, axis=2) / cell
-    chosen = np.arange(channels)
-    # All of them in turn, or some of them, spread over the plane.
-    chosen = chosen % len(atoms) if channels > len(atoms) else chosen * len(atoms) // channels
-    distance = np.tile(distance[chosen], in_channels)
+    distance = np.linalg.norm(theta[:, None] - theta, axis=2) * 2**bank.depth / np.pi
+    order = np.arange(group.channels)
+    # All of them in turn, or some of them, spread over the group.
+    few = group.channels <= len(atoms)
+    chosen = order * len(atoms) // group.channels if few else order % len(atoms)
+    distance = np.tile(distance[chosen], copies)
     # The chosen packet prevails, of all colours alike; its neighbours have small random shares.
     own, near = torch.from_numpy(distance == 0), torch.from_numpy(np.exp(-2 * distance**2))
     weight = 0.3 * torch.randn(near.shape, dtype=torch.float64, device="cpu") * near
-    weight[own] = 1.0
+    # Real parts of opposite sign have other maxima: channels of one packet begin in two ways.
+    sign = torch.from_numpy(1.0 - 2.0 * (order // len(atoms) % 2))
+    weight = torch.where(own, sign[:, None], weight)
     norm: Tensor = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
     return weight / norm

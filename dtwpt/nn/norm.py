@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -110,37 +111,56 @@ class EnergyNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised maps."""
-        stats, channels = self.stats, self.num_features
+        channels = self.num_features
         if x.ndim not in (3, 4) or x.shape[-3] != channels:
             raise ValueError(
                 f"x must have shape (N, {channels}, H, W) or ({channels}, H, W), got "
                 f"{tuple(x.shape)}"
             )
+        scale, shift = self.scale_and_shift(x)
+        if shift is None:
+            return x * scale[:, None, None]
+        normed: Tensor = torch.addcmul(shift[:, None, None], x, scale[:, None, None])
+        return normed
+
+    def scale_and_shift(
+        self, x: Tensor, spread: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return what channels are multiplied by, and what is then added: (C,) each.
+
+        Counts the batch in, as a call of the module does.
+
+        Parameters
+        ----------
+        x : Tensor, shape (N, K, H, W)
+            The channels, or maps that they are made of.
+        spread : callable, optional
+            Gives the energies of the channels, (C,), for those of the maps, (K,).
+        """
+        stats = self.stats
         # Tools replace the holder by frozen kinds, which have no statistics of a batch.
         learns = isinstance(stats, nn.modules.batchnorm._BatchNorm) and stats.training
         energy = stats.running_var
         # As in batch normalisation, nothing is learned from no images.
         if (learns and x.numel()) or energy is None:
-            energy = self._energy(x, learns and stats.track_running_stats)
+            energy = self._energy(x, learns and stats.track_running_stats, spread)
         scale = (energy + stats.eps).rsqrt()
         if stats.weight is not None:
             scale = scale * stats.weight.abs()
-        scale = scale.to(x.dtype)[:, None, None]
-        if stats.bias is None:
-            plain: Tensor = x * scale
-            return plain
-        normed: Tensor = torch.addcmul(stats.bias.to(x.dtype)[:, None, None], x, scale)
-        return normed
+        return scale.to(x.dtype), None if stats.bias is None else stats.bias.to(x.dtype)
 
-    def _energy(self, x: Tensor, track: bool) -> Tensor:
+    def _energy(self, x: Tensor, track: bool, spread: Callable[[Tensor], Tensor] | None) -> Tensor:
         """Return half the mean square of a batch, and count it in."""
         stats = self.stats
         exact = torch.promote_types(x.dtype, torch.float32)  # squares need range
         maps = x if x.ndim == 4 else x[None]
         energy = maps.to(exact).square().mean((0, 2, 3)) / 2
+        pixels = maps.numel() / len(energy)
+        if spread is not None:
+            energy = spread(energy)
         if self.sync and torch.distributed.is_available() and torch.distributed.is_initialized():
             # Processes may hold different numbers of pixels.
-            count = energy.new_full((1,), maps.numel() / len(energy))
+            count = energy.new_full((1,), pixels)
             total: Tensor = _SumOverProcesses.apply(  # type: ignore[no-untyped-call]
                 torch.cat((energy * count, count)), getattr(stats, "process_group", None)
             )

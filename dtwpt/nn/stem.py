@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,10 +11,11 @@ from torch import Tensor, nn
 
 from dtwpt.checks import as_count, as_depth, as_int
 from dtwpt.engine import torch_autograd
-from dtwpt.nn.blurpool import MaxBlurPool2d
+from dtwpt.nn.adaptive import blurred_max_pool
+from dtwpt.nn.groups import Groups, as_groups
 from dtwpt.nn.mixing import ColourMix, PacketMixing
 from dtwpt.nn.norm import EnergyNorm2d
-from dtwpt.nn.selection import Packets, as_packets, describe_packets
+from dtwpt.nn.selection import Packets, describe_packets
 from dtwpt.nn.windows import window_count
 from dtwpt.packets import PacketBank
 from dtwpt.transform import as_analysis
@@ -25,15 +28,15 @@ _DEEPEST = 5
 _OPERATORS = ("cmod", "rmax")
 # Side of the max pooling of the real part.
 _POOL = 3
-_POOLS = {"max": nn.MaxPool2d, "blur": MaxBlurPool2d}
+_NORMS = ("energy", "batch", "none")
 
 
 class WaveletStem(nn.Module):
     r"""The first layers of a convolutional network, in part fixed and stable under shifts.
 
     In place of convolution, normalisation, ReLU and max pooling: ``out_channels - free_channels``
-    wavelet channels, then ``free_channels`` ordinary ones. A wavelet channel is a combination,
-    learned and within one scale, of dual-tree complex wavelet packets; with "cmod" it goes through
+    wavelet channels, then ``free_channels`` ordinary ones. A wavelet channel is a dual-tree complex
+    wavelet packet, or a learned combination of a group of them; with "cmod" it goes through
     stride ``2**depth``, modulus, :class:`EnergyNorm2d` and ReLU, with "rmax" its real part
     through stride ``2**(depth - 1)``, batch normalisation, ReLU and max pooling. These are the
     twin layers of [1]_.
@@ -50,19 +53,33 @@ class WaveletStem(nn.Module):
     free_channels : int, default: 40
         From 0 (a wholly fixed filter bank) to ``out_channels - 1``.
     packets : {"gabor", "all"} or iterable of int
-        Those to combine, as for :class:`DTCWPT2d`.
-    colour : {"luma", "mix", "none"}
-        What the packets see: luma; one channel with learned weights, at first those of luma; all
-        channels, combined with the packets.
+        Those to use, as for :class:`DTCWPT2d`; without meaning where ``groups`` are explicit.
+    colour : {"luma", "mix", "rank1", "none"} or sequence of float
+        What the packets see: luma; one channel with learned weights, at first those of luma, or
+        the numbers given; all channels, combined after the packets: with "rank1" by each wavelet
+        channel with colour weights of its own, with "none" freely together with the packets.
+    groups : {"packet", "sector", "octave"} or iterable of (packets, channels)
+        Packets that a wavelet channel may combine. "packet": none, each channel is one packet
+        times a learned number, so as Gabor-like as the packet. "sector": those of one scale, sign
+        and block of orientations. "octave": those of one scale. Or groups of rows of
+        ``bank.atoms()``, with the number of channels made of each.
+    channels_per_scale : iterable of int, optional
+        Wavelet channels of each octave of frequency, from low to high. Default: in proportion to
+        the packets.
+    norm : {"energy", "batch", "none"} or callable
+        "energy": :class:`EnergyNorm2d` of moduli, batch normalisation of real parts and of
+        ordinary channels. "batch": batch normalisation of all. "none": a learned bias of each
+        channel. A callable gives the module for a number of channels.
+    blur : int or "adaptive", optional
+        Blur of the pooling: taps of a binomial filter, 1 to 7, or filters predicted from the maps
+        (DDAC, [2]_). With "rmax" wavelet channels are blurred too; a modulus has no pooling.
     wavelet : str or Wavelet, default: "qshift_b"
     mode : str, default: "symmetric"
-        How the image goes on beyond its borders.
+        Padding mode at the borders.
     kernel_size : int, optional
         Side of the ordinary kernels, of stride ``2**(depth - 1)``. Default: 7, from depth 3 on 11.
     padding : int, optional
         Of the ordinary convolutions; default: ``kernel_size // 2``.
-    pool : {"max", "blur"}
-        Pooling of the ordinary channels: ``MaxPool2d`` or :class:`MaxBlurPool2d`.
     pool_kernel : int, default: 3
         Side of the pooling window of the ordinary channels; the stride is 2.
     pool_padding : int, default: 1
@@ -78,11 +95,14 @@ class WaveletStem(nn.Module):
         The transform and the selection of packets.
     bank : PacketBank
     packets : ndarray of int
-        Rows of ``bank.atoms()``.
+        Rows of ``bank.atoms()``, in the order of ``mixing.groups``.
     mixing : PacketMixing
-    norm : EnergyNorm2d or BatchNorm2d
+    norm : Module or None
+    bias : Parameter or None, shape (wavelet channels,)
+        With ``norm="none"``.
     free : Sequential or None
-        Convolution, normalisation, ReLU and pooling of the ordinary channels.
+        Convolution, normalisation and ReLU of the ordinary channels.
+    pool : Module
 
     Notes
     -----
@@ -93,6 +113,10 @@ class WaveletStem(nn.Module):
     The transform is computed in float32, or float64 in a float64 module, under autocast as well.
     A state dict holds what was learned and the statistics, no filter.
 
+    Where each channel is one packet, the packets' moduli are computed once, and a channel is its
+    packet's modulus times a number plus another. An :class:`EnergyNorm2d` is then asked for those
+    numbers, and not called: hooks on it do not run.
+
     Raises
     ------
     TypeError, ValueError
@@ -102,6 +126,8 @@ class WaveletStem(nn.Module):
     ----------
     .. [1] H. Leterme, K. Polisano, V. Perrier, K. Alahari, "From CNNs to Shift-Invariant Twin
        Models Based on Complex Wavelets", arXiv 2212.00394.
+    .. [2] X. Zou, F. Xiao, Z. Yu, Y. J. Lee, "Delving Deeper into Anti-aliasing in ConvNets", BMVC
+       2020.
 
     Examples
     --------
@@ -122,13 +148,16 @@ class WaveletStem(nn.Module):
         operator: str = "cmod",
         free_channels: int = 40,
         packets: Packets = "gabor",
-        colour: str = "luma",
+        colour: str | Sequence[float] = "luma",
         *,
+        groups: Groups = "packet",
+        channels_per_scale: Iterable[int] | None = None,
+        norm: str | Callable[[int], nn.Module] = "energy",
+        blur: int | str | None = None,
         wavelet: str | Wavelet = "qshift_b",
         mode: str = "symmetric",
         kernel_size: int | None = None,
         padding: int | None = None,
-        pool: str = "max",
         pool_kernel: int = 3,
         pool_padding: int = 1,
         ceil_mode: bool = False,
@@ -142,8 +171,8 @@ class WaveletStem(nn.Module):
             raise ValueError(f"depth of a stem must be at most {_DEEPEST}, got {depth}")
         if operator not in _OPERATORS:
             raise ValueError(f"unknown operator {operator!r}; known: {', '.join(_OPERATORS)}")
-        if pool not in _POOLS:
-            raise ValueError(f"unknown pool {pool!r}; known: {', '.join(_POOLS)}")
+        if not callable(norm) and norm not in _NORMS:
+            raise ValueError(f"unknown norm {norm!r}; known: {', '.join(_NORMS)}, or a callable")
         accepted = f"an integer from 0 to out_channels - 1 = {out_channels - 1}"
         free_channels = as_int(free_channels, "free_channels", accepted)
         if not 0 <= free_channels < out_channels:
@@ -166,59 +195,117 @@ class WaveletStem(nn.Module):
         self.bank = PacketBank(self.depth, wavelet)
         self.mixing = PacketMixing(
             self.bank,
-            as_packets(packets, self.bank),
+            as_groups(groups, packets, self.bank, channels, channels_per_scale),
             self.colour_mix.out_channels,
-            channels,
+            self.colour_mix.colour == "rank1",
         )
         self.packets = self.mixing.packets
-        pooled = operator == "rmax"
+        real = operator == "rmax"
         self.analysis = as_analysis(
             self.depth,
             wavelet,
             mode,
-            pool=_POOL if pooled else None,
+            pool=_POOL if real else None,
             packets=tuple(self.packets.tolist()),
         )
-        self.norm: nn.Module = (
-            nn.BatchNorm2d(channels) if pooled else EnergyNorm2d(channels, sync=sync)
-        )
+        plain = norm == "none"
+        ordinary = norm if callable(norm) else nn.BatchNorm2d
+        first = partial(EnergyNorm2d, sync=sync) if norm == "energy" and not real else ordinary
+        self.norm: nn.Module | None = None if plain else first(channels)
+        self.bias = nn.Parameter(torch.zeros(channels)) if plain else None
         self.free: nn.Sequential | None = None
         if free_channels:
             conv = nn.Conv2d(
-                in_channels, free_channels, kernel_size, stride, self.padding, bias=False
+                in_channels, free_channels, kernel_size, stride, self.padding, bias=plain
             )
             # As in torchvision's networks.
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-            self.free = nn.Sequential(
-                conv,
-                nn.BatchNorm2d(free_channels),
-                nn.ReLU(inplace=True),
-                _POOLS[pool](pool_kernel, 2, pool_padding, ceil_mode=ceil_mode),
+            middle = () if plain else (ordinary(free_channels),)
+            self.free = nn.Sequential(conv, *middle, nn.ReLU(inplace=True))
+        #: Whether wavelet channels go through the pooling of the ordinary ones.
+        self._pooled_alike = real and blur is not None
+        if self._pooled_alike and pool_kernel > _POOL + 2 * pool_padding:
+            raise ValueError(
+                f"pool_kernel must be at most {_POOL + 2 * pool_padding} with "
+                f"pool_padding={pool_padding} and blur, got {pool_kernel}"
             )
+        pooled = out_channels if self._pooled_alike else free_channels
+        self.pool = blurred_max_pool(pooled, pool_kernel, pool_padding, ceil_mode, blur)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the channels."""
         self._check(x)
-        if self.free is None:
-            size = self.output_size(x.shape[2], x.shape[3])
-            return self.wavelet_channels(x, size).to(x.dtype)
-        free: Tensor = self.free(x)
-        wavelet = self.wavelet_channels(x, (free.shape[2], free.shape[3]))
-        return torch.cat([wavelet.to(free.dtype), free], 1)
+        free = None if self.free is None else self.free(x)
+        if self._pooled_alike:
+            maps = self._real_maps(x)
+            joined: Tensor = self.pool(
+                maps.to(x.dtype) if free is None else torch.cat([maps.to(free.dtype), free], 1)
+            )
+            return joined
+        if free is None:
+            parts = self._wavelet_parts(x, self.output_size(x.shape[2], x.shape[3]))
+            return (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).to(x.dtype)
+        free = self.pool(free)
+        parts = self._wavelet_parts(x, (free.shape[2], free.shape[3]))
+        return torch.cat([*(part.to(free.dtype) for part in parts), free], 1)
 
-    def wavelet_channels(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the wavelet channels alone, of a size (H', W'), in the transform's precision."""
-        seen = self.colour_mix(x)
+    def _wavelet_parts(self, x: Tensor, size: tuple[int, int]) -> list[Tensor]:
+        """Return the wavelet channels, in order, of a size (H', W'); in the transform's dtype."""
         if self.operator == "rmax":
             cells = tuple(self.analysis.cells(n) for n in size)
-            real = torch_autograd.analyse(seen, self.analysis, cells, "real")
-            normed: Tensor = self.norm(self.mixing(real).to(x.dtype))
-            return nn.functional.max_pool2d(normed.relu(), _POOL, stride=2)
+            return [nn.functional.max_pool2d(self._normed_real(x, cells), _POOL, stride=2)]
+        seen = self.colour_mix(x)
+        if self.mixing.single and (self.norm is None or type(self.norm) is EnergyNorm2d):
+            return self._scaled_moduli(seen, size)
         parts = torch_autograd.analyse(seen, self.analysis, size, "parts").transpose(1, 2)
         # Real weights, the same for both parts.
         both = self.mixing(parts.flatten(0, 1)).unflatten(0, (-1, 2))
-        normed = self.norm(torch_autograd.modulus(both[:, 0], both[:, 1]))
-        return normed.relu()
+        return [self._normed(torch_autograd.modulus(both[:, 0], both[:, 1])).relu()]
+
+    def _scaled_moduli(self, seen: Tensor, size: tuple[int, int]) -> list[Tensor]:
+        """Return moduli of single packets times one number for each channel, plus another.
+
+        The modulus of w c is |w| times that of c, so nothing else is computed of all channels.
+        """
+        maps = torch_autograd.analyse(seen, self.analysis, size, "modulus")[:, 0]
+        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        scale = self.mixing.factors().to(maps.dtype).abs()
+        shift: Tensor | None = self.bias
+        if isinstance(self.norm, EnergyNorm2d):
+            squares = scale.square()
+            gain, shift = self.norm.scale_and_shift(
+                maps, lambda energy: self.mixing.spread(energy) * squares.to(energy.dtype)
+            )
+            scale = scale * gain
+        offset = torch.zeros_like(scale) if shift is None else shift.to(maps.dtype)
+        parts, packet, channel = [], 0, 0
+        for packets, copies in self.mixing.repeats:
+            chosen = slice(channel, channel + packets * copies)
+            own = maps[:, packet : packet + packets]
+            shape: tuple[int, ...] = (-1, 1, 1)
+            if copies > 1:
+                own, shape = own[:, :, None], (packets, copies, 1, 1)
+            scaled = torch.addcmul(offset[chosen].reshape(shape), own, scale[chosen].reshape(shape))
+            parts.append(scaled.relu_() if copies == 1 else scaled.relu_().flatten(1, 2))
+            packet, channel = packet + packets, chosen.stop
+        return parts
+
+    def _normed(self, maps: Tensor) -> Tensor:
+        if self.norm is not None:
+            normed: Tensor = self.norm(maps)
+            return normed
+        return maps if self.bias is None else maps + self.bias.to(maps.dtype)[:, None, None]
+
+    def _normed_real(self, x: Tensor, cells: tuple[int, ...]) -> Tensor:
+        real = torch_autograd.analyse(self.colour_mix(x), self.analysis, cells, "real")
+        return self._normed(self.mixing(real).to(x.dtype)).relu()
+
+    def _real_maps(self, x: Tensor) -> Tensor:
+        """Return the real parts at the positions of the ordinary convolution."""
+        # Where the first of them lies among the cells of the analysis.
+        first = _POOL // 2 - self.pool_kernel // 2 + self.pool_padding
+        cells = tuple(self._convolved(n) + first for n in x.shape[2:])
+        return self._normed_real(x, cells)[:, :, first:, first:]
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the size (H', W') of the channels for an image of (height, width)."""
@@ -228,14 +315,39 @@ class WaveletStem(nn.Module):
         )
         return down, across
 
-    def penalty(self) -> Tensor:
+    def penalty(self, factors: Sequence[float] | None = None) -> Tensor:
         r"""Return the regulariser that makes each wavelet channel select few packets.
 
-        :math:`\sum_c (\|w_c\|_1 / \|w_c\|_\infty - 1)` over the wavelet channels, :math:`w_c`
-        being the channel's weights of the packets; 0 if each has one packet. To be added to the
-        loss, times a factor.
+        Sum over the wavelet channels of
+        :math:`\lambda_s (\|w_c\|_1 / \|w_c\|_\infty - 1)`, s being the scale of channel c and
+        :math:`w_c` its weights of the packets (the root of the sum of squares of a packet's weights
+        where it has one for each colour); 0 if each channel has one packet. To be added to the
+        loss.
+
+        Parameters
+        ----------
+        factors : sequence of float, optional
+            :math:`\lambda_s` of each scale, from low to high frequency. Default: 1.
+
+        Raises
+        ------
+        ValueError
+            If there is not one factor for each scale.
         """
-        return self.mixing.penalty()
+        return self.mixing.penalty(factors)
+
+    def gradient_norms(self) -> Tensor:
+        """Return the largest absolute derivative of the loss by the mixing weights of each scale.
+
+        To be read after ``backward`` of a loss without :meth:`penalty`: factors of the penalty
+        should be small beside these.
+
+        Returns
+        -------
+        Tensor, shape (scales,)
+            From low to high frequency; 0 where no derivative is known.
+        """
+        return self.mixing.gradient_norms()
 
     def resulting_kernel(self) -> Tensor:
         """Return the kernel of the convolution that each channel amounts to, before what follows.
@@ -293,7 +405,7 @@ class WaveletStem(nn.Module):
             total += self.in_channels * height * width
         down, across = (self.analysis.cells(n) for n in out) if real else out
         learned = sum(weight.numel() for weight in self.mixing.weight)
-        total += learned * down * across * (1 if real else 2)
+        total += learned * down * across * (1 if real or self.mixing.single else 2)
         if self.free is not None:
             down, across = self._convolved(height), self._convolved(width)
             total += self.free.get_parameter("0.weight").numel() * down * across

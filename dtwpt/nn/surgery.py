@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import gcd
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -10,10 +12,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dtwpt.checks import as_depth, as_pair
 from dtwpt.nn.antialiased import AntialiasedStem
+from dtwpt.nn.blurpool import MaxBlurPool2d
 from dtwpt.nn.locate import Stem, copied, find_stem, refuse_wrapper
 from dtwpt.nn.probe import shape_only
 from dtwpt.nn.selection import Packets
 from dtwpt.nn.stem import WaveletStem
+from dtwpt.nn.twins import paper_options
 
 __all__ = ["StemCost", "replace_stem", "stem_cost"]
 
@@ -40,9 +44,10 @@ def replace_stem(
     model: Model,
     operator: str = "cmod",
     *,
+    design: str = "dtwpt",
     free_channels: int | None = None,
-    packets: Packets = "gabor",
-    colour: str = "luma",
+    packets: Packets | None = None,
+    colour: str | Sequence[float] | None = None,
     depth: int | None = None,
     conv: str | None = None,
     norm: str | None = None,
@@ -65,11 +70,18 @@ def replace_stem(
         which is replaced whole: ResNets, AlexNet, DenseNet and others of torchvision, timm and
         transformers. Any other network with its modules named.
     operator : {"cmod", "rmax"}
-        As in :class:`WaveletStem`; so are packets and colour.
+        As in :class:`WaveletStem`.
+    design : {"dtwpt", "paper"}
+        "paper": the twin layers of ResNets and of AlexNet exactly as their authors have them [1]_:
+        packets and groups, filters, zero padding, a learned colour mix, and a learned scale of each
+        channel. "dtwpt": the defaults of :class:`WaveletStem` (filters qshift_b, mirrored borders,
+        luma). Either way each channel of a ResNet is a single packet.
     free_channels : int, optional
         Ordinary channels. Default: 40 of 64, or as near to that share as can be.
-    packets : {"gabor", "all"} or iterable of int
-    colour : {"luma", "mix", "none"}
+    packets : {"gabor", "all"} or iterable of int, optional
+        As in :class:`WaveletStem`.
+    colour : {"luma", "mix", "rank1", "none"} or sequence of float, optional
+        As in :class:`WaveletStem`.
     depth : int, optional
         Stages of the transform; default: the one with the stride of the stem, 2 for 4, 3 for 8.
     conv, norm, act, pool : str, optional
@@ -80,8 +92,9 @@ def replace_stem(
         Change ``model`` itself, not a copy.
     **options
         Further options of :class:`WaveletStem`. Those of the convolution and the pooling are
-        those of the stem that is replaced, if it has one convolution and ``MaxPool2d``.
-        ``free_pool`` is its ``pool``, whose name is taken here.
+        those of the stem that is replaced, if it has one convolution and ``MaxPool2d``, and so is
+        the kind of its normalisation: ``norm`` here is a name, and a stem without normalisation
+        gets none. ``blur`` is that of the stem's pooling if it has a ``BlurPool``.
 
     Returns
     -------
@@ -94,7 +107,13 @@ def replace_stem(
     TypeError, ValueError
         If no stem is recognised, the network needs more of it than its output (a map between
         activation and pooling that is returned, a module that is used twice), depth does not fit
-        its stride, no wavelet stem has its output shape, or an argument does not fit.
+        its stride, no wavelet stem has its output shape, the paper has no such layer, or an
+        argument does not fit.
+
+    References
+    ----------
+    .. [1] H. Leterme, K. Polisano, V. Perrier, K. Alahari, "From CNNs to Shift-Invariant Twin
+       Models Based on Complex Wavelets", arXiv 2212.00394.
 
     See Also
     --------
@@ -119,28 +138,34 @@ def replace_stem(
     depth = _depth(found, depth)
     shapes = found.output_shapes(_SIZES)
     channels = next((shape[0] for shape in shapes if shape), 0)
-    if free_channels is None:
-        free_channels = min(round(_FREE_SHARE * channels), channels - 1)
-    options["pool"] = options.pop("free_pool", "max")
+    first = found.convolution
+    given = {"free_channels": free_channels, "packets": packets, "colour": colour}
+    options |= {name: value for name, value in given.items() if value is not None}
+    if design == "paper":
+        fixed = {"free_channels", "packets", "groups", "channels_per_scale"} & options.keys()
+        if fixed:
+            raise ValueError(f'design="paper" has its own {", ".join(sorted(fixed))}')
+        options = paper_options(depth, channels, first.in_channels) | options
+    elif design != "dtwpt":
+        raise ValueError(f'design must be "dtwpt" or "paper", got {design!r}')
+    options.setdefault("free_channels", min(round(_FREE_SHARE * channels), channels - 1))
+    options.setdefault("blur", _blur(found))
+    options["norm"] = _normalisation(found)
     old = [module for name in found.names for module in model.get_submodule(name).modules()]
     synchronised = next((module for module in old if isinstance(module, nn.SyncBatchNorm)), None)
-    if depth == 1 and packets == "gabor":
+    if depth == 1 and packets in (None, "gabor") and "groups" not in options:
         raise ValueError(
             f"the stem {', '.join(found.names)} has a stride of 2 pixels, so depth 1, at which "
             'there are no "gabor" packets: give packets="all", or name the modules of a stem with '
             "a larger stride"
         )
     attempts: list[WaveletStem] = []
-    first = found.convolution
     for window in _windows(found, options):
         stem = WaveletStem(
             first.in_channels,
             channels,
             depth,
             operator,
-            free_channels,
-            packets,
-            colour,
             **window | options,
         )
         attempts.append(stem)
@@ -263,6 +288,34 @@ def _gives(stem: WaveletStem, n: int, shape: tuple[int, int, int]) -> bool:
     height, width = stem.output_size(n, n)
     cells = -(-n // 2**stem.depth)
     return (height, width) == shape[1:] and max(height, width) <= cells
+
+
+def _normalisation(stem: Stem) -> Any:
+    """Return the ``norm`` of a wavelet stem that is of the kind of the stem that it replaces."""
+    last: Any = None
+    for name in stem.names:
+        for module in stem.model.get_submodule(name).modules():
+            if "Norm" in type(module).__name__:
+                last = module
+    if last is None:
+        return "none"
+    if isinstance(last, nn.modules.batchnorm._BatchNorm):
+        return "energy"
+    if isinstance(last, nn.GroupNorm):
+        groups, eps, affine = last.num_groups, last.eps, last.affine
+        return lambda channels: nn.GroupNorm(gcd(groups, channels), channels, eps, affine)
+    return type(last)  # such as FrozenBatchNorm2d: made for a number of channels
+
+
+def _blur(stem: Stem) -> int | None:
+    """Return the taps of the blur in a stem's pooling."""
+    if stem.pool is None:
+        return None
+    for module in stem.model.get_submodule(stem.pool).modules():
+        if "BlurPool" in type(module).__name__:
+            taps: Any = module.blur if isinstance(module, MaxBlurPool2d) else module.filt_size
+            return int(taps)
+    return None
 
 
 def _misfit(found: Stem, stem: WaveletStem, shapes: list[tuple[int, int, int] | None]) -> str:

@@ -93,7 +93,7 @@ def build(name: str, design: str, classes: int) -> nn.Module:
     operator, taps = DESIGNS[design]
     model: nn.Module = getattr(models, name)(num_classes=classes)
     if operator is not None:
-        options = {} if taps is None else {"blur": taps}
+        options: dict[str, Any] = {} if taps is None else {"blur": taps}
         model = replace_stem(model, operator, design="paper", **options)
     return model if taps is None else blurred(model, taps)
 

@@ -173,6 +173,8 @@ class Wavelet:
     Attributes
     ----------
     name : str
+    text : str
+        The name of a built-in wavelet, the taps of any other.
     low, high : ndarray of float64, shape (2, L)
         Low-pass and high-pass taps; row 0 is tree a, row 1 is tree b, whose low-pass lags tree
         a's by half a sample. Read-only.
@@ -265,7 +267,7 @@ class Wavelet:
 
     @staticmethod
     def from_text(text: str) -> Wavelet:
-        """Return the wavelet whose :attr:`text` it is."""
+        """Return the wavelet whose ``text`` it is."""
         return _from_text(text)
 
     def _set(self, name: str, low: NDArray[np.float64], high: NDArray[np.float64] | None) -> None:

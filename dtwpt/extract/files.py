@@ -258,7 +258,7 @@ def load(path: str | os.PathLike[str], *, verify: bool = False) -> FeatureTable 
     Parameters
     ----------
     path : path
-        A folder is taken for a store, a file for .npz unless it is named *.npy or *.parquet.
+        A folder is taken for a store, a file for .npz unless its suffix is .npy or .parquet.
     verify : bool, default: False
         Read all of a store now, and compare everything in it with its checksums. Without it, that
         is done with features and paths when they are read, and with up to 100,000 rows of the

@@ -112,7 +112,7 @@ def check_same_shapes(stem: Stem, x: Tensor, before: Any) -> None:
     reason = "; a map from within the first layer is probably used elsewhere"
     try:
         after, _ = trace(stem.model, x)
-    except RuntimeError as error:
+    except Exception as error:  # whatever a network raises for maps of unexpected sizes
         raise ValueError(f"the changed network fails ({error}){reason}") from error
     shapes = [
         [tuple(leaf.shape) for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]

@@ -262,11 +262,11 @@ class Twice(nn.Module):
 @pytest.mark.parametrize(
     ("again", "reason"),
     [
-        ("act", "the network calls relu 2 times"),
-        ("pool", "the network calls maxpool 2 times"),
-        ("returned", "the network returns the output of relu"),
-        ("read", "the network returns the output of relu"),
-        ("joined", "the network returns the output of relu"),
+        ("act", "relu is called 2 times"),
+        ("pool", "maxpool is called 2 times"),
+        ("returned", "Twice returns a map from between conv1, bn1, relu, maxpool"),
+        ("read", "conv2 reads a map from between"),
+        ("joined", "used elsewhere"),
     ],
 )
 def test_parts_that_are_used_elsewhere_are_refused(again: str, reason: str) -> None:

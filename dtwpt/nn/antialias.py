@@ -118,7 +118,8 @@ def antialias_stem(
     if weights is None and reach is None:
         reach = 2
     weights = as_weights(weights, reach)
-    found = find_stem(model, conv, norm, act, pool)
+    # Its own checks below allow more: an activation may be used again.
+    found = find_stem(model, conv, norm, act, pool, replaceable=False)
     if images is not None:
         batches = list(_batches(images, found.convolution))
         if not batches:

@@ -27,7 +27,7 @@ demo: $(VENV)/.examples  ## set up, extract features from real photographs, draw
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.test  ## set up and pass the tests
-	$(BIN)/python -m pytest -n auto -m "not slow and not reference"
+	$(BIN)/python -m pytest -m "not slow and not reference"
 
 test-slow: $(VENV)/.test  ## the exhaustive sweeps
 	$(BIN)/python -m pytest -m slow

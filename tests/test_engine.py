@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dtwpt.engine import native, reference
+from dtwpt.engine import native, reference, spec
 from dtwpt.engine.borders import MODES
 from dtwpt.engine.spec import Analysis, Axis, Kind
 
@@ -272,6 +272,30 @@ def test_kinds_are_of_the_same_coefficients(
         windows = np.lib.stride_tricks.sliding_window_view(real, 3, axis=axis)
         real = windows.max(-1)[(slice(None),) * axis + (slice(None, None, 2),)]
     assert same_bits(analyse(x, pooling, cells, "rmax"), real)
+
+
+def test_an_index_lives_as_long_as_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that ask for it at the same time are each given an array of their own."""
+    made: list[NDArray[np.int32]] = []  # kept, so that none is put where another one was
+
+    def make(axis: Axis) -> NDArray[np.int32]:
+        made.append(uncached(axis))
+        return made[-1]
+
+    uncached = spec._index.__wrapped__
+    monkeypatch.setattr(spec, "_index", make)
+    analysis = Analysis(2, "qshift_b", 4, "symmetric")
+    (axis,) = analysis.axes((500,), (125,), "modulus")[:1]
+    *_, address, index = native._side.__wrapped__(axis)
+    assert address == index.ctypes.data
+
+
+def test_a_window_costs_what_it_sees_whatever_a_header_says() -> None:
+    analysis = Analysis(2, "qshift_b", 4, "symmetric")
+    (axis,) = analysis.axes((2**32 - 4,), (2**30 - 1,), "modulus")[:1]
+    samples, seen = axis.window(2**30 - 3, 2**30 - 1)
+    assert samples[-1] == 2**32 - 5
+    assert seen.n == samples.size < 2 * axis.length
 
 
 @given(case=cases(), data=st.data())

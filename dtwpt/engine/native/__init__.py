@@ -228,7 +228,9 @@ def _prepared(analysis: Analysis, dtype: np.dtype[Any]) -> _Prepared:
 @lru_cache(maxsize=64)
 def _side(axis: Axis) -> tuple[int, int, int, NDArray[np.int32]]:
     """Return size, cells and address of the index, and the index, which must live on."""
-    return axis.n, axis.count, _address(axis.index), axis.index
+    # Once: two threads that meet here may each be given an array of its own.
+    index = axis.index
+    return axis.n, axis.count, _address(index), index
 
 
 def _address(array: NDArray[Any]) -> int:

@@ -51,7 +51,9 @@ class Axis:
 
         What these cells give there is the same, bit for bit.
         """
-        seen = self.index[start * self.stride : (stop - 1) * self.stride + self.length]
+        # Of these alone: a header may name any size, and nothing behind it.
+        reach = np.arange(start * self.stride, (stop - 1) * self.stride + self.length)
+        seen = source_index(self.first + reach, self.n, self.mode)
         samples = np.unique(seen[seen >= 0]).astype(np.intp)
         if samples.size == 0:  # a cell that sees nothing but zeros
             samples = np.zeros(1, np.intp)

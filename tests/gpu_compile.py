@@ -7,12 +7,11 @@ import re
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 from triton.compiler import compile as compile_kernel
 
@@ -25,7 +24,6 @@ _TYPES = {
     torch.bfloat16: "*bf16",
     torch.int32: "*i32",
 }
-_PTXAS = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
 
 
 def call(
@@ -78,7 +76,9 @@ def report(launch: gpu.Call, capability: int) -> dict[str, Any]:
         file.write(ptx)
         file.flush()
         target = "sm_90a" if capability == 90 else f"sm_{capability}"
-        command = [str(_PTXAS), "-v", f"-arch={target}", file.name, "-o", "/dev/null"]
+        # Triton brings several assemblers, and takes the one that knows what it writes.
+        assembler = get_ptxas(capability).path
+        command = [assembler, "-v", f"-arch={target}", file.name, "-o", "/dev/null"]
         told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
 
     def number(pattern: str) -> int:

@@ -11,19 +11,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import hyp2f1, ndtri
-from scipy.stats import qmc
+from scipy.special import hyp2f1
 
 from dtwpt.checks import as_count
 from dtwpt.invariance.filters import as_filters, as_shifts, blank_table
 from dtwpt.invariance.output import output_bandwidths
+from dtwpt.invariance.sampling import mean_square_ratio, normal_points
 from dtwpt.invariance.spectrum import Spectrum, as_spectrum
 
 __all__ = ["cmod_shift_closed_form", "predict"]
 
-# Scrambled Sobol points: independent scramblings, whose scatter gives the standard errors, and
-# points (a power of two) in each.
-_SCRAMBLINGS, _POINTS = 8, 2**11
 # Share of pseudo-covariance, or of a mean's square, in the variance, below which the closed form
 # stands in for sampling.
 _CIRCULAR = 1e-4
@@ -127,7 +124,7 @@ def predict(
     table["bandwidth"] = np.sqrt(np.nanmean(squared, axis=0))
     side = filters.stride * np.arange(-reach, reach + 1)
     window = np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2)
-    normal = _normal_points(2 * len(window) + 2)
+    normal = normal_points(2 * len(window) + 2)
     for index, kernel in enumerate(filters):
         covariance = _Covariance(kernel, field)
         for row, move in zip(table[:, index], shifts, strict=True):
@@ -172,15 +169,6 @@ def _response(kernel: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.
     rows, columns = (np.arange(taps) % side for taps, side in zip(kernel.shape, size, strict=True))
     np.add.at(folded, (rows[:, None], columns), kernel)
     return np.fft.fft2(folded).conj()
-
-
-def _normal_points(dimensions: int) -> NDArray[np.float64]:
-    """Quasi-random standard normal points, shape (dimensions, scramblings * points)."""
-    rng = np.random.default_rng(0)
-    uniform = np.concatenate(
-        [qmc.Sobol(dimensions, rng=rng).random(_POINTS) for _ in range(_SCRAMBLINGS)]
-    )
-    return np.ascontiguousarray(ndtri(np.clip(uniform, 1e-12, 1 - 1e-12)).T)
 
 
 def _joint_covariance(
@@ -250,11 +238,7 @@ def _fill(
         ("cmod_shift", cmod_after, cmod, cmod),
         ("rmax_shift", rmax_after, rmax, rmax),
     ):
-        error, energy = (
-            np.square(values).reshape(_SCRAMBLINGS, -1).mean(1) for values in (one - other, scale)
-        )
-        row[name] = error.mean() / energy.mean()
-        row[name + "_stderr"] = (error / energy).std(ddof=1) / np.sqrt(_SCRAMBLINGS)
+        row[name], row[name + "_stderr"] = mean_square_ratio(one - other, scale)
     correlation = _circular_correlation(joint, points, covariance.mean)
     if correlation is not None:
         row["cmod_shift"] = cmod_shift_closed_form(correlation)

@@ -14,6 +14,7 @@ if find_spec("torch") is None:
 from dtwpt.nn.antialias import antialias_stem, restore_stem
 from dtwpt.nn.antialiased import AntialiasedStem, ShiftAverage
 from dtwpt.nn.blurpool import MaxBlurPool2d
+from dtwpt.nn.downsampling import DownsamplingReport, replace_downsampling
 from dtwpt.nn.mixing import ColourMix, PacketMixing
 from dtwpt.nn.modules import (
     CMod1d,
@@ -26,27 +27,32 @@ from dtwpt.nn.modules import (
     RMax2d,
 )
 from dtwpt.nn.norm import EnergyNorm2d
+from dtwpt.nn.pooling import BlurPool2d, PolyphasePool2d
 from dtwpt.nn.stem import WaveletStem
 from dtwpt.nn.surgery import StemCost, replace_stem, stem_cost
 
 __all__ = [
     "AntialiasedStem",
+    "BlurPool2d",
     "CMod1d",
     "CMod2d",
     "ColourMix",
     "DTCWPT1d",
     "DTCWPT2d",
+    "DownsamplingReport",
     "EnergyNorm2d",
     "IDTCWPT1d",
     "IDTCWPT2d",
     "MaxBlurPool2d",
     "PacketMixing",
+    "PolyphasePool2d",
     "RMax1d",
     "RMax2d",
     "ShiftAverage",
     "StemCost",
     "WaveletStem",
     "antialias_stem",
+    "replace_downsampling",
     "replace_stem",
     "restore_stem",
     "stem_cost",

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from dtwpt.cli import main
 from dtwpt.extract import decoding, load, pipeline
+from dtwpt.extract.decoding import _serve as serve_images
 from dtwpt.extract.extractor import image_of as read
 from dtwpt.extract.settings import Settings
 
@@ -69,11 +71,16 @@ def has_features(path: Path, least: int = 1) -> bool:
         return False
 
 
-if __name__ != "tests.gated":  # in the processes that read as well
-    for module in (decoding, pipeline):
-        vars(module).update(image_of=image_of)
+def serve(*arguments: Any) -> None:
+    """Read images in a process of its own, as the command's do."""
+    vars(decoding).update(image_of=image_of)
+    serve_images(*arguments)
+
 
 if __name__ == "__main__":
+    for module in (decoding, pipeline):
+        vars(module).update(image_of=image_of)
+    vars(decoding).update(_serve=import_module("tests.gated").serve)  # as others can import it
     # Signals that whoever runs the tests ignores, as a job in the background does, are not here.
     for name in ("SIGINT", "SIGHUP", "SIGTERM"):
         if hasattr(signal, name):

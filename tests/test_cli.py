@@ -130,6 +130,25 @@ def test_skip(photos: Path, tmp_path: Path, fails: Fails) -> None:
     assert output.read_bytes() == before
 
 
+@pytest.mark.skipif(os.name == "nt", reason="closes streams as shells do")
+@pytest.mark.parametrize("output", ["ж.npz", "ж.zarr"])
+def test_streams_that_are_closed(photos: Path, tmp_path: Path, output: str) -> None:
+    # What is opened next would get their numbers, and be written to.
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" "$@" <&- 2>&-', *COMMAND, "extract", photos, "-o", output],
+        cwd=tmp_path,
+        # Nor does standard output know the letter.
+        env={**ENVIRONMENT, "PYTHONIOENCODING": "latin-1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith(rf"\u0436{output[1:]}: 5 images x 32 features, ")
+    assert len(load(tmp_path / output).features[:]) == 5
+
+
 def test_c_libraries_keep_quiet(tmp_path: Path) -> None:
     path = tmp_path / "damaged.tif"
     Image.fromarray(RNG.integers(0, 256, (40, 40), dtype=np.uint8)).save(

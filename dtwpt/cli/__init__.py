@@ -22,7 +22,7 @@ from dtwpt.cli.extract import extract
 from dtwpt.cli.filters import filters
 from dtwpt.cli.info import info
 from dtwpt.cli.invariance import invariance
-from dtwpt.cli.terminal import FAILED, STOP_SIGNALS, Stopped, note
+from dtwpt.cli.terminal import FAILED, STOP_SIGNALS, Stopped, note, open_streams
 from dtwpt.cli.watched import say_over
 
 __all__ = ["cli", "main"]
@@ -71,6 +71,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     args : list of str, optional
         Default: those of the process.
     """
+    open_streams()
     _on_stop_signals(_Stop())
     # What a signal has broken off in the middle of Zarr.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -20,6 +20,7 @@ __all__ = [
     "need_matplotlib",
     "note",
     "one_line",
+    "open_streams",
     "plural",
     "quiet_libraries",
     "show_progress",
@@ -45,15 +46,31 @@ class Stopped(BaseException):
         self.outcome = "nothing written"
 
 
+def open_streams() -> None:
+    """Have standard streams that take whatever is written, also where the caller has closed them.
+
+    The next files that are opened would get their numbers, and what libraries write to a stream.
+    """
+    while True:
+        number = os.open(os.devnull, os.O_RDWR)
+        if number > 2:
+            os.close(number)
+            break
+        os.set_inheritable(number, True)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream: Any = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+        elif mode == "w" and hasattr(stream, "reconfigure"):
+            # Names that the terminal has no characters for.
+            stream.reconfigure(errors="backslashreplace")
+
+
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Let only Python write to stderr: libtiff and its like have remarks on damaged files."""
     ours = sys.stderr
-    try:
-        kept = os.dup(2)
-    except OSError:  # closed
-        yield
-        return
+    kept = os.dup(2)
     with (
         open(kept, "w", buffering=1, encoding=ours.encoding, errors=ours.errors) as stream,
         open(os.devnull, "wb") as nowhere,
@@ -118,8 +135,9 @@ def one_line(text: str) -> str:
 
 
 def note(text: str) -> None:
-    """Say something beside the answer, in one line."""
-    click.echo(one_line(text), err=True)
+    """Say something beside the answer, in one line, if there is anybody to hear it."""
+    with suppress(OSError):  # such as a terminal that is gone
+        click.echo(one_line(text), err=True)
 
 
 def tell_skipped(skipped: Sequence[tuple[str, str]], output: str) -> None:

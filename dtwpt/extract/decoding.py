@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from dtwpt.extract.extractor import Stamp, image_of, stamp_of
 from dtwpt.extract.reading import ImageError
 from dtwpt.extract.settings import Settings
+from dtwpt.extract.starting import start_apart
 
 __all__ = ["Arrival", "Decoders", "Task", "WorkerError"]
 
@@ -205,8 +207,8 @@ class Decoders:
                 )
             if self._false_starts >= _FALSE_STARTS:
                 raise WorkerError(
-                    f"a worker process ended before it had started ({how}); a script that uses "
-                    'several workers runs under if __name__ == "__main__":'
+                    f"worker processes ended before they had started ({how}): does "
+                    f"{sys.executable!r} still import dtwpt.extract?"
                 )
         elif decoder.queue:
             row = decoder.queue[0].row
@@ -248,7 +250,7 @@ class _Decoder:
             target=_serve, args=(tasks, results, *arguments), daemon=True
         )
         try:
-            self.process.start()
+            start_apart(self.process)
         finally:
             tasks.close()
             results.close()

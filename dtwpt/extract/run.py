@@ -48,8 +48,7 @@ def extract(
         Default: ``Settings()``.
     workers : int, default: 1
         Processes. 1: this one does everything. With more, this one transforms, in as many
-        threads, and the others read the images; a script then has to be importable: what it runs
-        stands under ``if __name__ == "__main__":``. A file that ends its process twice, or keeps
+        threads, and the others read the images. A file that ends its process three times, or keeps
         it busy for ten minutes, is one that cannot be used.
     device : str, default: "numpy"
         "numpy", or a device of torch such as "cuda" or "cpu" for the transform; torch agrees

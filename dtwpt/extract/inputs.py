@@ -64,11 +64,18 @@ def with_keys(files: Iterable[str]) -> Iterator[tuple[str, str]]:
     @functools.lru_cache(maxsize=1024)  # files come folder by folder
     def absolute(folder: str) -> str:
         above = os.pardir in re.split(r"[\\/]" if os.name == "nt" else "/", folder)
-        return os.path.realpath(folder) if above else os.path.abspath(folder)
+        real = os.path.realpath(folder) if above else os.path.abspath(folder)
+        return os.path.join(real, "")
 
     for file in files:
-        folder, name = os.path.split(file)
-        yield os.path.join(absolute(folder), name), file
+        folder, name = os.path.split(file) if os.name == "nt" else _split(file)
+        yield absolute(folder) + name, file
+
+
+def _split(file: str) -> tuple[str, str]:
+    """Return what ``os.path.split`` does, or with slashes at the end of the folder, but sooner."""
+    name = file.rfind("/") + 1
+    return file[:name], file[name:]
 
 
 def iterate_images(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ _PAGE = 1000
 # readers wait for a commit, and only so long.
 _MOST_ROWS = 20_000
 _COMPARED = 1.0
+# Rows of which numbers are put into one text: SQLite has them up to a gigabyte.
+_LISTED = 1 << 22
 # Rows whose checksums are looked at without being asked: about a quarter of a second.
 _CHEAP = 100_000
 
@@ -46,11 +49,8 @@ CREATE TABLE inputs (
 );
 """
 _COLUMNS = "row, key, path, state, reason, size, mtime_ns, sha256, features_sum"
-# Whatever a writer changes gets its checksum with it.
+# Whatever a writer changes gets its checksum with it; new rows bring theirs.
 _TRIGGERS = f"""
-CREATE TEMP TRIGGER sum_new AFTER INSERT ON main.inputs BEGIN
-    UPDATE inputs SET row_sum = sum_of({_COLUMNS}) WHERE row = new.row;
-END;
 CREATE TEMP TRIGGER sum_changed AFTER UPDATE OF {_COLUMNS} ON main.inputs BEGIN
     UPDATE inputs SET row_sum = sum_of({_COLUMNS}) WHERE row = new.row;
 END;
@@ -64,6 +64,7 @@ OR typeof(size) NOT IN ('integer', 'null') OR typeof(mtime_ns) NOT IN ('integer'
 OR typeof(sha256) NOT IN ('blob', 'null')
 LIMIT 1
 """
+_WRONG_STATE = "SELECT row FROM inputs WHERE state NOT IN (0, 1, 2) LIMIT 1"
 _LACKS_SUMS = """
 SELECT row FROM inputs WHERE typeof(row_sum) != 'integer' OR (state = 1) !=
 (typeof(features_sum) = 'integer') LIMIT 1
@@ -181,19 +182,17 @@ class Manifest:
         (verdict,) = self._database.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
-        self._check_types()
         (count,) = self._database.execute("SELECT count(*) FROM inputs").fetchone()
-        if every_row or count <= _CHEAP:
+        thoroughly = every_row or count <= _CHEAP
+        # SQLite takes anything, also what is never written.
+        wrong = [_WRONG_TYPES if thoroughly else _WRONG_STATE, *([_LACKS_SUMS] * self._sums)]
+        for query in wrong:
+            row = self._database.execute(query).fetchone()
+            if row is not None:
+                raise sqlite3.DatabaseError(f"row {row[0]!r} is of other types")
+        if thoroughly:
             for _ in self._checked():
                 pass
-
-    def _check_types(self) -> None:
-        """Raise a sqlite3.Error if a row holds what is never written: SQLite takes anything."""
-        wrong = self._database.execute(_WRONG_TYPES).fetchone()
-        if wrong is None and self._sums:
-            wrong = self._database.execute(_LACKS_SUMS).fetchone()
-        if wrong is not None:
-            raise sqlite3.DatabaseError(f"row {wrong[0]!r} is of other types")
 
     def _checked(self) -> Iterator[tuple[Any, ...]]:
         """Yield the columns of all rows, by row, compared with their checksums."""
@@ -256,7 +255,9 @@ class Manifest:
             Called with the number of rows before they are written down.
         """
         execute = self._database.execute
-        execute("CREATE TEMP TABLE IF NOT EXISTS found (key BLOB PRIMARY KEY, path BLOB)")
+        execute(
+            "CREATE TEMP TABLE IF NOT EXISTS found (key BLOB PRIMARY KEY, path BLOB) WITHOUT ROWID"
+        )
         with self._transaction("DEFERRED"):  # of the temporary database alone
             execute("DELETE FROM found")
             self._database.executemany(
@@ -265,77 +266,58 @@ class Manifest:
                 "ON CONFLICT (key) DO UPDATE SET path = min(path, excluded.path)",
                 ((os.fsencode(key), os.fsencode(path)) for key, path in with_keys(paths)),
             )
-        # From here on in short steps: readers wait for each, and a kill loses one.
         (last,) = execute("SELECT coalesce(max(row), -1) FROM inputs").fetchone()
-        for start in range(0, last + 1, _MOST_ROWS):
-            with self._transaction():
-                execute(
-                    "UPDATE inputs SET path = (SELECT path FROM found WHERE found.key = inputs.key)"
-                    " WHERE row >= ? AND row < ? AND EXISTS (SELECT 1 FROM found "
-                    "WHERE found.key = inputs.key AND found.path != inputs.path)",
-                    (start, start + _MOST_ROWS),
-                )
-        changed = self._take_up_changed(last, hashes)
+        changes = _Changes(self, last + 1, resize)
+        for key, path, row, before, state, *stamp in self._found():
+            if row is None:
+                changes.new.append((key, path))
+            else:
+                if path != before:
+                    changes.renamed.append((path, row))
+                if state and (hashes or not _has_times(key, stamp)):  # it is finished
+                    verdict = _compare(os.fsdecode(key), stamp, hashes)
+                    if verdict is True:
+                        changes.changed.append((row,))
+                    elif verdict is not False:
+                        changes.hashed.append((verdict, row))
+            changes.write_down_if_due()
+        changes.write_down()
         retried = 0
         if retry_skipped:
             with self._transaction():
                 retried = execute(
                     "UPDATE inputs SET state = 0, reason = NULL WHERE state = 2"
                 ).rowcount
-        new = self._take_up_new(last, resize)
         execute("DELETE FROM found")
-        return Plan(new, changed, retried)
+        return Plan(changes.rows - last - 1, changes.count, retried)
 
-    def _take_up_new(self, last: int, resize: Callable[[int], None]) -> int:
-        new, after = 0, b""
+    def _found(self) -> Iterator[tuple[Any, ...]]:
+        """Yield key and path of what was found, with what is known of it, by key, in pages."""
+        after = b""
         while True:
             page = self._database.execute(
-                "SELECT key, path FROM found WHERE key > ? AND key NOT IN (SELECT key FROM inputs) "
-                "ORDER BY key LIMIT ?",
-                (after, _MOST_ROWS),
+                "SELECT found.key, found.path, row, inputs.path, state, size, mtime_ns, sha256 "
+                "FROM found LEFT JOIN inputs ON inputs.key = found.key WHERE found.key > ? "
+                "ORDER BY found.key LIMIT ?",
+                (after, _PAGE),
             ).fetchall()
-            # Before the manifest knows of them.
-            resize(last + 1 + new + len(page))
-            if not page:
-                return new
-            with self._transaction():
-                self._database.executemany(
-                    "INSERT INTO inputs (row, key, path, state) VALUES (?, ?, ?, 0)",
-                    ((row, *pair) for row, pair in enumerate(page, last + 1 + new)),
-                )
-            new, after = new + len(page), page[-1][0]
+            yield from page
+            if len(page) < _PAGE:
+                return
+            after = page[-1][0]
 
-    def _take_up_changed(self, last: int, hashes: bool) -> int:
-        """Compare the inputs that are finished and were found with their files."""
-        changed: list[tuple[int]] = []
-        hashed: list[tuple[bytes | None, int]] = []
-        count = 0
-        since = time.monotonic()
-
-        def write_down() -> None:
-            nonlocal count, since
-            if changed or hashed:
-                with self._transaction():
-                    self._database.executemany(_WAIT, changed)
-                    self._database.executemany("UPDATE inputs SET sha256 = ? WHERE row = ?", hashed)
-            count += len(changed)
-            changed.clear()
-            hashed.clear()
-            since = time.monotonic()
-
-        for row, key, *before in self._pages(
-            "row, key, size, mtime_ns, sha256",
-            f"row <= {last} AND state != 0 AND +key IN (SELECT key FROM found)",
-        ):
-            verdict = _compare(os.fsdecode(key), Stamp(*before), hashes)
-            if verdict is True:
-                changed.append((row,))
-            elif verdict is not False:
-                hashed.append((verdict, row))
-            if len(changed) + len(hashed) >= _MOST_ROWS or time.monotonic() - since > _COMPARED:
-                write_down()
-        write_down()
-        return count
+    def write(self, changes: _Changes) -> None:
+        """Write down what a plan has come to, all of it or nothing."""
+        new = ((row, *pair, 0) for row, pair in enumerate(changes.new, changes.rows))
+        execute = self._database.executemany
+        with self._transaction():
+            execute("UPDATE inputs SET path = ? WHERE row = ?", changes.renamed)
+            execute(_WAIT, changes.changed)
+            execute("UPDATE inputs SET sha256 = ? WHERE row = ?", changes.hashed)
+            execute(
+                "INSERT INTO inputs (row, key, path, state, row_sum) VALUES (?, ?, ?, ?, ?)",
+                ((*row, _sum_of(*row, *_NOTHING)) for row in new),
+            )
 
     def wait_again(self, rows: Iterable[int]) -> None:
         """Take up rows again, all of them or none."""
@@ -425,22 +407,38 @@ class Manifest:
             (count,) = self._database.execute("SELECT count(*) FROM inputs").fetchone()
             if every_row or count <= _CHEAP:
                 self.check(every_row=every_row)
-            else:
-                self._check_types()
+            steps = range(0, count, _LISTED)
+            by_key = self._listed(
+                "SELECT row AS number FROM inputs ORDER BY key LIMIT ? OFFSET ?",
+                [(_LISTED, start) for start in steps],
+            )
+            where = "FROM inputs WHERE row >= ? AND row < ? ORDER BY row"
+            ranges = [(start, start + _LISTED) for start in steps]
+            states = self._listed(f"SELECT state AS number {where}", ranges)
             column = "coalesce(features_sum, -1)" if self._sums else "-1"
-            found = self._database.execute(f"SELECT row, state, {column} FROM inputs ORDER BY key")
-            flat = np.fromiter((number for row in found for number in row), np.int64)
+            sums = self._listed(f"SELECT {column} AS number {where}", ranges)
             reasons = self._database.execute(
                 "SELECT row, reason FROM inputs WHERE state = 2"
             ).fetchall()
         finally:
             self._database.execute("ROLLBACK")
-        rows = flat[::3]
-        if not np.array_equal(np.sort(rows), np.arange(len(rows))):
+        if len(states) != count or not np.array_equal(np.sort(by_key), np.arange(count)):
             raise sqlite3.DatabaseError("rows are missing, or there twice")
-        sums = np.empty_like(rows)
-        sums[rows] = flat[2::3]
-        return States(rows, flat[1::3].astype(np.int8), sums, reasons)
+        if not np.isin(states, list(State)).all() or len(sums) != count:
+            raise sqlite3.DatabaseError("a row has a state that there is not")
+        if self._sums and not np.array_equal(sums >= 0, states == State.DONE):
+            raise sqlite3.DatabaseError("rows that are done lack their checksums")
+        return States(by_key, states[by_key].astype(np.int8), sums, reasons)
+
+    def _listed(self, query: str, steps: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
+        """Return a column of integers, through texts: a tuple a row takes several times as long."""
+        parts = [np.empty(0, np.int64)]
+        for step in steps:
+            (text,) = self._database.execute(
+                f"SELECT group_concat(number) FROM ({query})", step
+            ).fetchone()
+            parts.append(_numbers(text))
+        return np.concatenate(parts)
 
     def paths(self) -> list[str]:
         """Return the paths as they were found, by row."""
@@ -457,16 +455,79 @@ class Manifest:
             yield os.fsdecode(path), reason
 
 
-def _compare(path: str, before: Stamp, hashes: bool) -> bool | bytes | None:
+class _Changes:
+    """What a plan comes to, written down in short steps: readers wait for each, a kill loses one.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    rows : int
+        Rows that there are.
+    resize : callable
+        Called with the number of rows before they are written down.
+    """
+
+    def __init__(self, manifest: Manifest, rows: int, resize: Callable[[int], None]) -> None:
+        self._manifest, self._resize = manifest, resize
+        self.rows = rows
+        self.count = 0  # of those that have changed
+        self.new: list[tuple[bytes, bytes]] = []
+        self.renamed: list[tuple[bytes, int]] = []
+        self.changed: list[tuple[int]] = []
+        self.hashed: list[tuple[bytes | None, int]] = []
+        self._steps = 0
+        self._since = time.monotonic()
+
+    def write_down_if_due(self) -> None:
+        """Write down what there is if it is much, or a while since the last time."""
+        self._steps += 1
+        if self._steps >= _MOST_ROWS or time.monotonic() - self._since > _COMPARED:
+            self.write_down()
+
+    def write_down(self) -> None:
+        """Write down what there is."""
+        # Before the manifest knows of them.
+        self._resize(self.rows + len(self.new))
+        if self.new or self.renamed or self.changed or self.hashed:
+            self._manifest.write(self)
+        self.rows += len(self.new)
+        self.count += len(self.changed)
+        for some in (self.new, self.renamed, self.changed, self.hashed):
+            some.clear()
+        self._steps, self._since = 0, time.monotonic()
+
+
+def _has_times(path: bytes, stamp: Sequence[Any]) -> bool:
+    """Whether a file has size and time of a stamp; a quick answer for most."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return False
+    return status.st_size == stamp[0] and status.st_mtime_ns == stamp[1]
+
+
+def _compare(path: str, before: Sequence[Any], hashes: bool) -> bool | bytes | None:
     """Return whether a file has changed, or the hash that is to be written down of it."""
     now = stamp_of(path)
-    same_times = (now.size, now.mtime_ns) == (before.size, before.mtime_ns)
-    if not hashes or now.size is None or now.size != before.size:
+    size, mtime_ns, sha256 = before
+    same_times = now.size == size and now.mtime_ns == mtime_ns
+    if not hashes or now.size is None or now.size != size:
         return not same_times
     digest = stamp_of(path, contents=True).sha256
-    if before.sha256 is None and same_times:  # not asked for until now
+    if sha256 is None and same_times:  # not asked for until now
         return digest
-    return digest is None or digest != before.sha256
+    return digest is None or digest != sha256
+
+
+def _numbers(text: str | None) -> NDArray[np.int64]:
+    """Return the numbers in a text, as far as there are only such."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # where something else comes
+        return np.fromstring(text or "", np.int64, sep=",")
+
+
+# Columns of a new row from the reason on.
+_NOTHING = (None,) * 5
 
 
 def _sum_of(*values: Any) -> int:

@@ -403,7 +403,8 @@ def functions() -> dict[str, Any]:
             leaf = x.clone().requires_grad_()
             moved = 3 * x.numel() * x.element_size()
             calls: dict[str, Callable[[Tensor], Tensor]] = {}
-            calls["cmod2"] = partial(dtwpt.cmod2, depth=depth)
+            cmod2: Any = dtwpt.cmod2
+            calls["cmod2"] = partial(cmod2, depth=depth)
             try:
                 from dtwpt.nn import CMod2d
 

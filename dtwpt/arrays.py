@@ -12,6 +12,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from dtwpt.checks import as_int
+from dtwpt.typing import ChannelAxis
+
 #: A NumPy array or a torch tensor.
 Array: TypeAlias = Any
 
@@ -65,6 +68,56 @@ def as_real_input(x: Any, ndim: int, name: str = "x") -> Array:
     raise TypeError(
         f"{name} must be float32, float64, bool or integer (converted to float32), got {dtype}"
     )
+
+
+def as_image_input(x: Any, channel_axis: ChannelAxis, name: str = "x") -> Array:
+    """Return images as :func:`as_real_input` does, channels before rows and columns.
+
+    Parameters
+    ----------
+    x : array_like or torch.Tensor, shape (..., H, W), with an axis of channels anywhere
+    channel_axis : int, None or "ask"
+        The axis of channels; None: there is none. "ask": there is none either, but an array
+        (..., H, W, 3) or (..., H, W, 4) with H and W above 4 is refused, as it would be read as
+        H images of W x 3 pixels.
+    name : str
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for :func:`as_real_input`; if there is no such axis, or the array is refused.
+    """
+    if not is_tensor(x):
+        x = _as_array(x, name)
+    if channel_axis == "ask":
+        _refuse_channels_last(x, name)
+    elif channel_axis is not None:
+        accepted = "an axis of the array, None or 'ask'"
+        axis = as_int(channel_axis, "channel_axis", accepted)
+        if x.ndim < 3:
+            raise ValueError(
+                f"{name} must have an axis of channels beside its rows and columns, got shape "
+                f"{tuple(x.shape)}"
+            )
+        if not -x.ndim <= axis < x.ndim:
+            raise ValueError(
+                f"channel_axis must be {accepted}, got {axis} for shape {tuple(x.shape)}"
+            )
+        x = namespace(x).moveaxis(x, axis, -3)
+    return as_real_input(x, 2, name)
+
+
+def _refuse_channels_last(x: Array, name: str) -> None:
+    # Sizes that a compiler leaves open are not looked at: that would fix them.
+    if is_tensor(x) and sys.modules["torch"].compiler.is_compiling():
+        return
+    shape = tuple(x.shape)
+    if len(shape) > 2 and shape[-1] in (3, 4) and min(shape[-3:-1]) > 4:
+        raise ValueError(
+            f"{name} of shape {shape} looks like colour images with channels last: give "
+            f"channel_axis=-1 if it is, channel_axis=None for images of {shape[-2]} x {shape[-1]} "
+            "pixels"
+        )
 
 
 def as_complex_input(c: Any, name: str = "c") -> Array:

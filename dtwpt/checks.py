@@ -6,6 +6,8 @@ import operator
 from typing import Any
 
 from dtwpt.engine.borders import MODES
+from dtwpt.text import shown
+from dtwpt.typing import Mode
 from dtwpt.wavelets import KNOWN, Wavelet
 
 __all__ = [
@@ -20,7 +22,6 @@ __all__ = [
     "wavelet_text",
 ]
 
-
 #: The filters of a depth take four times the memory of those of the last one, 0.2 GB here.
 DEEPEST = 10
 
@@ -28,11 +29,11 @@ DEEPEST = 10
 def as_int(value: Any, name: str, accepted: str) -> int:
     """Return ``value`` as an int; an error says that ``name`` must be ``accepted``."""
     if isinstance(value, bool):
-        raise TypeError(f"{name} must be {accepted}, got {value!r}")
+        raise TypeError(f"{name} must be {accepted}, got {shown(value)}")
     try:
         return operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be {accepted}, got {value!r}") from None
+        raise TypeError(f"{name} must be {accepted}, got {shown(value)}") from None
 
 
 def as_count(value: Any, name: str) -> int:
@@ -49,10 +50,10 @@ def as_pair(value: Any, name: str, least: int = 1) -> tuple[int, int]:
     accepted = f"an integer of at least {least} or a pair of such integers"
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2:
-        raise ValueError(f"{name} must be {accepted}, got {value!r}")
+        raise ValueError(f"{name} must be {accepted}, got {shown(value)}")
     rows, columns = (as_int(number, name, accepted) for number in pair)
     if min(rows, columns) < least:
-        raise ValueError(f"{name} must be {accepted}, got {value!r}")
+        raise ValueError(f"{name} must be {accepted}, got {shown(value)}")
     return rows, columns
 
 
@@ -95,13 +96,14 @@ def as_stride(stride: Any, depth: int) -> int:
     return number
 
 
-def as_mode(mode: Any) -> str:
-    """Return ``mode`` if it names an extension mode."""
+def as_mode(mode: Any) -> Mode:
+    """Return ``mode`` if it names a padding mode."""
     if not isinstance(mode, str):
         raise TypeError(f"mode must be a string, got {type(mode).__name__}")
     if mode not in MODES:
-        raise ValueError(f"unknown mode {mode!r}; known modes: {', '.join(MODES)}")
-    return mode
+        raise ValueError(f"unknown mode {shown(mode)}; known modes: {', '.join(MODES)}")
+    known: Mode = mode
+    return known
 
 
 def as_pool(pool: Any) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtwpt.checks import as_depth, as_int, as_wavelet
+from dtwpt.text import shown
 from dtwpt.wavelets import Wavelet
 
 __all__ = ["ATOM_DTYPE", "OCCUPIED", "PLANE_GAIN", "PacketBank", "packet_filters", "packet_stages"]
@@ -141,7 +142,7 @@ class PacketBank:
         (42, 42)
         """
         if as_int(sign, "sign", "+1 or -1") not in (1, -1):
-            raise ValueError(f"sign must be +1 or -1, got {sign!r}")
+            raise ValueError(f"sign must be +1 or -1, got {shown(sign)}")
         vertical = self.filters[self._index(row, "row")]
         horizontal = self.filters[self._index(col, "col")]
         if sign == -1:

@@ -16,8 +16,10 @@ except ImportError as error:
     raise ImportError('dtwpt.sklearn needs scikit-learn: pip install "dtwpt[sklearn]"') from error
 
 from dtwpt.checks import as_int
-from dtwpt.features import packet_feature_names, packet_features
-from dtwpt.wavelets import Wavelet
+from dtwpt.colour import COLOURS
+from dtwpt.features import Pool, packet_feature_names, packet_features
+from dtwpt.typing import Colour, Mode, Operator
+from dtwpt.wavelets import AnyWavelet
 
 __all__ = ["PacketFeatures"]
 
@@ -45,6 +47,9 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     image_shape : tuple of int, optional
         Shape (H, W) or (H, W, C) that the rows of a two-dimensional input have been flattened
         from. Without it each row of such an input is an image of a single row, that is a signal.
+    colour : {"luma", "channels"}, default: "channels"
+        "luma": features of the brightness of images with 1 to 4 channels, as ``dtwpt extract``
+        computes them by default. "channels": the features of each channel, the first ones first.
 
     Attributes
     ----------
@@ -60,8 +65,7 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Notes
     -----
     Input of shape (n, H, W), (n, H, W, C) or (n, H * W * C). uint8 and uint16 are scaled to 0..1;
-    float32 stays float32, float64 stays float64. NaN and infinity are refused. Channels are
-    transformed one by one; the features of the first come first.
+    float32 stays float32, float64 stays float64. NaN and infinity are refused.
 
     Examples
     --------
@@ -76,11 +80,12 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         depth: int = 2,
-        wavelet: str | Wavelet = "qshift_b",
-        operator: str = "cmod",
-        pool: str | int | tuple[int, int] = "mean",
-        mode: str = "symmetric",
+        wavelet: AnyWavelet = "qshift_b",
+        operator: Operator = "cmod",
+        pool: Pool = "mean",
+        mode: Mode = "symmetric",
         image_shape: tuple[int, ...] | None = None,
+        colour: Colour = "channels",
     ) -> None:
         self.depth = depth
         self.wavelet = wavelet
@@ -88,6 +93,7 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.pool = pool
         self.mode = mode
         self.image_shape = image_shape
+        self.colour = colour
 
     def fit(self, X: ArrayLike, y: Any = None) -> PacketFeatures:
         """Check the parameters and remember the shape of the images.
@@ -163,7 +169,7 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         names = packet_feature_names(
             self.image_shape_[:2], self.depth, self.wavelet, self.operator, self.pool
         )
-        if len(self.image_shape_) == 3:
+        if len(self.image_shape_) == 3 and self.colour == "channels":
             channels = range(self.image_shape_[2])
             names = [f"c{channel}_{name}" for channel in channels for name in names]
         return np.array(names, dtype=object)
@@ -205,12 +211,14 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return X.reshape(-1, *self.image_shape_)
 
     def _features(self, images: NDArray[Any]) -> NDArray[np.floating[Any]]:
-        if images.ndim == 4:
-            images = np.moveaxis(images, 3, 1)
-        features: NDArray[np.floating[Any]] = packet_features(
-            images, self.depth, self.wavelet, self.operator, self.pool, self.mode
-        ).reshape(len(images), -1)
-        return features
+        if self.colour not in COLOURS:
+            raise ValueError(f"unknown colour {self.colour!r}; known colours: {', '.join(COLOURS)}")
+        features = packet_features(
+            images, self.depth, self.wavelet, self.operator, self.pool, self.mode,
+            channel_axis=-1 if images.ndim == 4 else None,
+            colour="luma" if self.colour == "luma" and images.ndim == 4 else None,
+        )  # fmt: skip
+        return features.reshape(len(images), -1)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -5,26 +5,58 @@ Checks of arguments and shapes; the engine does the work.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
-from dtwpt.arrays import Array, as_complex_input, as_real_input
+from numpy.typing import ArrayLike, NDArray
+
+from dtwpt.arrays import Array, as_complex_input, as_image_input, as_real_input
 from dtwpt.checks import as_depth, as_int, as_mode, as_pool, as_stride, wavelet_text
 from dtwpt.engine import dispatch
 from dtwpt.engine.spec import Analysis, Kind
-from dtwpt.wavelets import Wavelet
+from dtwpt.text import shown
+from dtwpt.typing import ChannelAxis, ComplexArray, Mode, RealArray
+from dtwpt.wavelets import AnyWavelet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 __all__ = ["cmod", "cmod2", "dtcwpt", "dtcwpt2", "idtcwpt", "idtcwpt2", "rmax", "rmax2"]
 
 # One dimension ----------------------------------------------------------------------------------
 
 
+@overload
 def dtcwpt(
-    x: Array,
+    x: NDArray[Any],
+    depth: int = ...,
+    wavelet: AnyWavelet = ...,
+    stride: int | None = ...,
+    mode: Mode = ...,
+) -> ComplexArray: ...
+@overload
+def dtcwpt(
+    x: Tensor,
+    depth: int = ...,
+    wavelet: AnyWavelet = ...,
+    stride: int | None = ...,
+    mode: Mode = ...,
+) -> Tensor: ...
+@overload
+def dtcwpt(
+    x: ArrayLike,
+    depth: int = ...,
+    wavelet: AnyWavelet = ...,
+    stride: int | None = ...,
+    mode: Mode = ...,
+) -> ComplexArray: ...
+def dtcwpt(
+    x: Any,
     depth: int = 2,
-    wavelet: str | Wavelet = "qshift_b",
+    wavelet: AnyWavelet = "qshift_b",
     stride: int | None = None,
-    mode: str = "symmetric",
-) -> Array:
+    mode: Mode = "symmetric",
+) -> Any:
     """Dual-tree complex wavelet packet transform of signals.
 
     Parameters
@@ -41,7 +73,7 @@ def dtcwpt(
         Samples between coefficients: a power of two from 1 (undecimated) to ``2**depth``, the
         default.
     mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
-        How the signal goes on beyond its ends.
+        Padding mode at the ends.
 
     Returns
     -------
@@ -81,12 +113,20 @@ def dtcwpt(
     return _analyse(x, as_analysis(depth, wavelet, mode, stride, ndim=1), "complex")
 
 
+@overload
 def idtcwpt(
-    c: Array,
+    c: NDArray[Any], shape: int | None = ..., wavelet: AnyWavelet = ..., mode: Mode = ...
+) -> RealArray: ...
+@overload
+def idtcwpt(
+    c: Tensor, shape: int | None = ..., wavelet: AnyWavelet = ..., mode: Mode = ...
+) -> Tensor: ...
+def idtcwpt(
+    c: Any,
     shape: int | None = None,
-    wavelet: str | Wavelet = "qshift_b",
-    mode: str = "symmetric",
-) -> Array:
+    wavelet: AnyWavelet = "qshift_b",
+    mode: Mode = "symmetric",
+) -> Any:
     """Signals from their dual-tree complex wavelet packet coefficients: inverse of :func:`dtcwpt`.
 
     Parameters
@@ -126,12 +166,22 @@ def idtcwpt(
     return dispatch.synthesise(c, as_analysis(depth, wavelet, mode, ndim=1), (n,))
 
 
+@overload
 def cmod(
-    x: Array,
+    x: NDArray[Any], depth: int = ..., wavelet: AnyWavelet = ..., mode: Mode = ...
+) -> RealArray: ...
+@overload
+def cmod(x: Tensor, depth: int = ..., wavelet: AnyWavelet = ..., mode: Mode = ...) -> Tensor: ...
+@overload
+def cmod(
+    x: ArrayLike, depth: int = ..., wavelet: AnyWavelet = ..., mode: Mode = ...
+) -> RealArray: ...
+def cmod(
+    x: Any,
     depth: int = 2,
-    wavelet: str | Wavelet = "qshift_b",
-    mode: str = "symmetric",
-) -> Array:
+    wavelet: AnyWavelet = "qshift_b",
+    mode: Mode = "symmetric",
+) -> Any:
     """Modulus of the complex packet coefficients of signals, the operator CMod.
 
     Parameters
@@ -142,7 +192,7 @@ def cmod(
         Number of stages J; there are ``2**depth`` packets.
     wavelet : str or Wavelet, default: "qshift_b"
     mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
-        How the signal goes on beyond its ends.
+        Padding mode at the ends.
 
     Returns
     -------
@@ -174,13 +224,25 @@ def cmod(
     return _analyse(as_real_input(x, 1), analysis, "modulus")
 
 
+@overload
 def rmax(
-    x: Array,
+    x: NDArray[Any], depth: int = ..., wavelet: AnyWavelet = ..., mode: Mode = ..., pool: int = ...
+) -> RealArray: ...
+@overload
+def rmax(
+    x: Tensor, depth: int = ..., wavelet: AnyWavelet = ..., mode: Mode = ..., pool: int = ...
+) -> Tensor: ...
+@overload
+def rmax(
+    x: ArrayLike, depth: int = ..., wavelet: AnyWavelet = ..., mode: Mode = ..., pool: int = ...
+) -> RealArray: ...
+def rmax(
+    x: Any,
     depth: int = 2,
-    wavelet: str | Wavelet = "qshift_b",
-    mode: str = "symmetric",
+    wavelet: AnyWavelet = "qshift_b",
+    mode: Mode = "symmetric",
     pool: int = 3,
-) -> Array:
+) -> Any:
     """Max pooling of the real part of the packet coefficients of signals, the operator RMax.
 
     The real part at stride ``m = 2**(depth - 1)``, as a strided convolution layer computes it,
@@ -195,7 +257,7 @@ def rmax(
         Number of stages J; there are ``2**depth`` packets.
     wavelet : str or Wavelet, default: "qshift_b"
     mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
-        How the signal goes on beyond its ends.
+        Padding mode at the ends.
     pool : int, default: 3
         Side ``2 q + 1`` of the pooling window, odd.
 
@@ -227,13 +289,45 @@ def rmax(
 # Two dimensions ---------------------------------------------------------------------------------
 
 
+@overload
 def dtcwpt2(
-    x: Array,
+    x: NDArray[Any],
+    depth: int = ...,
+    wavelet: AnyWavelet = ...,
+    stride: int | None = ...,
+    mode: Mode = ...,
+    *,
+    channel_axis: ChannelAxis = ...,
+) -> ComplexArray: ...
+@overload
+def dtcwpt2(
+    x: Tensor,
+    depth: int = ...,
+    wavelet: AnyWavelet = ...,
+    stride: int | None = ...,
+    mode: Mode = ...,
+    *,
+    channel_axis: ChannelAxis = ...,
+) -> Tensor: ...
+@overload
+def dtcwpt2(
+    x: ArrayLike,
+    depth: int = ...,
+    wavelet: AnyWavelet = ...,
+    stride: int | None = ...,
+    mode: Mode = ...,
+    *,
+    channel_axis: ChannelAxis = ...,
+) -> ComplexArray: ...
+def dtcwpt2(
+    x: Any,
     depth: int = 2,
-    wavelet: str | Wavelet = "qshift_b",
+    wavelet: AnyWavelet = "qshift_b",
     stride: int | None = None,
-    mode: str = "symmetric",
-) -> Array:
+    mode: Mode = "symmetric",
+    *,
+    channel_axis: ChannelAxis = "ask",
+) -> Any:
     """Dual-tree complex wavelet packet transform of images.
 
     Parameters
@@ -250,7 +344,11 @@ def dtcwpt2(
         Pixels between coefficients: a power of two from 1 (undecimated) to ``2**depth``, the
         default.
     mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
-        How the image goes on beyond its borders.
+        Padding mode at the borders.
+    channel_axis : int, None or "ask", default: "ask"
+        The axis of channels, as in scikit-image; it is moved to before rows and columns. None:
+        there is none. "ask": there is none either, but arrays (..., H, W, 3 or 4) with H and W
+        above 4, which look like colour images, are refused.
 
     Returns
     -------
@@ -290,19 +388,33 @@ def dtcwpt2(
     (3, 2, 4, 4, 16, 24)
     >>> bool(np.isclose(np.sum(abs(c) ** 2), np.sum(x**2), rtol=1e-12))
     True
+    >>> photograph = np.zeros((64, 96, 3))
+    >>> dtwpt.dtcwpt2(photograph, channel_axis=-1).shape
+    (3, 2, 4, 4, 16, 24)
     """
-    x = as_real_input(x, 2)
+    x = as_image_input(x, channel_axis)
     depth = as_depth(depth)
     stride = as_stride(stride, depth)
     return _analyse(x, as_analysis(depth, wavelet, mode, stride), "complex")
 
 
+@overload
 def idtcwpt2(
-    c: Array,
-    shape: tuple[int, int] | None = None,
-    wavelet: str | Wavelet = "qshift_b",
-    mode: str = "symmetric",
-) -> Array:
+    c: NDArray[Any],
+    shape: tuple[int, ...] | None = ...,
+    wavelet: AnyWavelet = ...,
+    mode: Mode = ...,
+) -> RealArray: ...
+@overload
+def idtcwpt2(
+    c: Tensor, shape: tuple[int, ...] | None = ..., wavelet: AnyWavelet = ..., mode: Mode = ...
+) -> Tensor: ...
+def idtcwpt2(
+    c: Any,
+    shape: tuple[int, ...] | None = None,
+    wavelet: AnyWavelet = "qshift_b",
+    mode: Mode = "symmetric",
+) -> Any:
     """Images from their dual-tree complex wavelet packet coefficients: inverse of :func:`dtcwpt2`.
 
     Parameters
@@ -343,7 +455,7 @@ def idtcwpt2(
     if shape is None:
         shape = (c.shape[-2] * 2**depth, c.shape[-1] * 2**depth)
     if not isinstance(shape, (tuple, list)) or len(shape) != 2:
-        raise TypeError(f"shape must be a pair (H, W) of integers, got {shape!r}")
+        raise TypeError(f"shape must be a pair (H, W) of integers, got {shown(shape)}")
     height, width = shape
     height = side(height, c.shape[-2], depth, "shape[0]")
     width = side(width, c.shape[-1], depth, "shape[1]")
@@ -351,12 +463,41 @@ def idtcwpt2(
     return dispatch.synthesise(c, as_analysis(depth, wavelet, mode), (height, width))
 
 
+@overload
 def cmod2(
-    x: Array,
+    x: NDArray[Any],
+    depth: int = ...,
+    wavelet: AnyWavelet = ...,
+    mode: Mode = ...,
+    *,
+    channel_axis: ChannelAxis = ...,
+) -> RealArray: ...
+@overload
+def cmod2(
+    x: Tensor,
+    depth: int = ...,
+    wavelet: AnyWavelet = ...,
+    mode: Mode = ...,
+    *,
+    channel_axis: ChannelAxis = ...,
+) -> Tensor: ...
+@overload
+def cmod2(
+    x: ArrayLike,
+    depth: int = ...,
+    wavelet: AnyWavelet = ...,
+    mode: Mode = ...,
+    *,
+    channel_axis: ChannelAxis = ...,
+) -> RealArray: ...
+def cmod2(
+    x: Any,
     depth: int = 2,
-    wavelet: str | Wavelet = "qshift_b",
-    mode: str = "symmetric",
-) -> Array:
+    wavelet: AnyWavelet = "qshift_b",
+    mode: Mode = "symmetric",
+    *,
+    channel_axis: ChannelAxis = "ask",
+) -> Any:
     """Modulus of the complex packet coefficients of images, the operator CMod.
 
     Parameters
@@ -367,7 +508,9 @@ def cmod2(
         Number of stages J; there are ``2**depth`` packets an axis.
     wavelet : str or Wavelet, default: "qshift_b"
     mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
-        How the image goes on beyond its borders.
+        Padding mode at the borders.
+    channel_axis : int, None or "ask", default: "ask"
+        As for :func:`dtcwpt2`.
 
     Returns
     -------
@@ -396,16 +539,48 @@ def cmod2(
     True
     """
     analysis = as_analysis(depth, wavelet, mode)
-    return _analyse(as_real_input(x, 2), analysis, "modulus")
+    return _analyse(as_image_input(x, channel_axis), analysis, "modulus")
 
 
+@overload
 def rmax2(
-    x: Array,
+    x: NDArray[Any],
+    depth: int = ...,
+    wavelet: AnyWavelet = ...,
+    mode: Mode = ...,
+    pool: int = ...,
+    *,
+    channel_axis: ChannelAxis = ...,
+) -> RealArray: ...
+@overload
+def rmax2(
+    x: Tensor,
+    depth: int = ...,
+    wavelet: AnyWavelet = ...,
+    mode: Mode = ...,
+    pool: int = ...,
+    *,
+    channel_axis: ChannelAxis = ...,
+) -> Tensor: ...
+@overload
+def rmax2(
+    x: ArrayLike,
+    depth: int = ...,
+    wavelet: AnyWavelet = ...,
+    mode: Mode = ...,
+    pool: int = ...,
+    *,
+    channel_axis: ChannelAxis = ...,
+) -> RealArray: ...
+def rmax2(
+    x: Any,
     depth: int = 2,
-    wavelet: str | Wavelet = "qshift_b",
-    mode: str = "symmetric",
+    wavelet: AnyWavelet = "qshift_b",
+    mode: Mode = "symmetric",
     pool: int = 3,
-) -> Array:
+    *,
+    channel_axis: ChannelAxis = "ask",
+) -> Any:
     """Max pooling of the real part of the packet coefficients of images, the operator RMax.
 
     The real part at stride ``m = 2**(depth - 1)``, as a strided convolution layer computes it,
@@ -420,9 +595,11 @@ def rmax2(
         Number of stages J; there are ``2**depth`` packets an axis.
     wavelet : str or Wavelet, default: "qshift_b"
     mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
-        How the image goes on beyond its borders.
+        Padding mode at the borders.
     pool : int, default: 3
         Side ``2 q + 1`` of the pooling window, odd.
+    channel_axis : int, None or "ask", default: "ask"
+        As for :func:`dtcwpt2`.
 
     Returns
     -------
@@ -446,7 +623,7 @@ def rmax2(
     (3, 2, 4, 4, 8, 12)
     """
     analysis = as_analysis(depth, wavelet, mode, pool=as_pool(pool))
-    return _analyse(as_real_input(x, 2), analysis, "rmax")
+    return _analyse(as_image_input(x, channel_axis), analysis, "rmax")
 
 
 # Analyses ---------------------------------------------------------------------------------------

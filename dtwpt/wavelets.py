@@ -13,15 +13,18 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Wavelet", "wavelets"]
+from dtwpt.text import shown
+from dtwpt.typing import WaveletName
+
+__all__ = ["AnyWavelet", "Wavelet", "wavelets"]
 
 # Low-pass taps of tree a. Tree b is the time reverse; the high-passes follow by alternation.
-_LOW_A: dict[str, tuple[float, ...]] = {
+_LOW_A: dict[WaveletName, tuple[float, ...]] = {
     "qshift_06": (
         0.03516383657149474,
         0.0,
@@ -146,7 +149,7 @@ _ORTHONORMAL_TOLERANCE = 1e-8
 _HALF_SAMPLE_TOLERANCE = 0.2
 
 
-def wavelets() -> list[str]:
+def wavelets() -> list[WaveletName]:
     """Return the names of the built-in q-shift wavelets, shortest first.
 
     Returns
@@ -209,7 +212,7 @@ class Wavelet:
         if not isinstance(name, str):
             raise TypeError(f"wavelet must be a name or a dtwpt.Wavelet, got {type(name).__name__}")
         if name not in _LOW_A:
-            raise ValueError(f"unknown wavelet {name!r}; known wavelets: {', '.join(_LOW_A)}")
+            raise ValueError(f"unknown wavelet {shown(name)}; known wavelets: {', '.join(_LOW_A)}")
         low_a = np.array(_LOW_A[name])
         self._set(name, np.stack([low_a, low_a[::-1]]), None)
 
@@ -403,3 +406,7 @@ def _half_sample_misfit(
     phase = np.unwrap(np.angle(response_b * response_a.conj()))
     delay = -np.sum(phase * omega * energy) / np.sum(omega**2 * energy)
     return float(np.sqrt(misfit.sum() / energy.sum())), float(delay)
+
+
+#: A wavelet, or the name of one.
+AnyWavelet: TypeAlias = WaveletName | Wavelet

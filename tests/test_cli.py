@@ -208,7 +208,7 @@ def test_output_that_cannot_be_written_is_noticed_first(tmp_path: Path, fails: F
 def test_help_and_info(fails: Fails) -> None:
     done = run("--help")
     assert done.returncode == 0
-    for name in ("extract", "filters", "info", "invariance"):
+    for name in ("bench", "extract", "filters", "info", "invariance"):
         assert name in done.stdout
         assert "Example" in run(name, "--help").stdout
     assert run("-h").stdout == run().stdout == done.stdout

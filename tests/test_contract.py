@@ -19,6 +19,7 @@ import dtwpt
 from dtwpt.engine import cpu
 from dtwpt.features import packet_features
 from dtwpt.nn import CMod1d, CMod2d, DTCWPT2d, IDTCWPT2d, RMax2d
+from dtwpt.typing import Mode
 from tests.strategies import modes, noise, seeds
 
 
@@ -55,7 +56,7 @@ def tensor(name: str, *leading: int, seed: int = 0) -> Tensor:
 )  # fmt: skip
 @settings(max_examples=40)
 def test_bits_depend_on_nothing_but_the_image(
-    seed: int, batch: int, height: int, width: int, depth: int, mode: str, dtype: str
+    seed: int, batch: int, height: int, width: int, depth: int, mode: Mode, dtype: str
 ) -> None:
     """On batch, layout, threads, NumPy or torch, gradients, function or module."""
     x = noise(seed, batch, 1, height, width, dtype=dtype)

@@ -115,12 +115,14 @@ def test_features_are_those_of_the_library_in_any_number_of_processes(
     assert table.files == find_images(folder)
     assert table.features.dtype == np.float32
     assert table.settings == settings
-    arguments = {name: getattr(settings, name) for name in ("depth", "wavelet", "operator", "pool")}
+    arguments: Any = {
+        name: getattr(settings, name) for name in ("depth", "wavelet", "operator", "pool")
+    }
     for file, row in zip(table.files, table.features, strict=True):
         image = read_image(file, settings.colour)
         if settings.resize is not None and settings.crop is not None:
             image = centre_crop(resize(image, settings.resize), settings.crop)
-        expected = packet_features(image, **arguments, mode=settings.mode)
+        expected = packet_features(image, **arguments)
         # The last bits depend on the number of threads, which here is not limited.
         np.testing.assert_allclose(row, expected.ravel(), rtol=1e-4, atol=1e-6)
     names = packet_feature_names((24, 28), **arguments)

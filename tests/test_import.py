@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import Any
+from typing import Any, get_args
+
+import pytest
 
 import dtwpt
 
@@ -49,3 +51,30 @@ def test_public_names() -> None:
     ]
     for name in dtwpt.__all__:
         assert hasattr(dtwpt, name)
+
+
+def test_submodules_are_there_after_import_and_come_when_used() -> None:
+    code = (
+        "import dtwpt, json, sys; before = 'dtwpt.plot' in sys.modules; dtwpt.plot.filters;"
+        "print(json.dumps([before, dir(dtwpt)]))"
+    )
+    before, names = run(code)
+    assert not before
+    modules = {"extract", "features", "invariance", "metrics", "nn", "plot", "sklearn", "typing"}
+    assert set(names) == {*dtwpt.__all__, *modules}
+    for name in modules:
+        assert getattr(dtwpt, name).__name__ == f"dtwpt.{name}"
+    with pytest.raises(AttributeError, match="module 'dtwpt' has no attribute 'colours'"):
+        dtwpt.colours  # noqa: B018
+
+
+def test_names_of_types_are_those_known() -> None:
+    assert list(get_args(dtwpt.typing.WaveletName)) == dtwpt.wavelets()
+    assert list(get_args(dtwpt.typing.Operator)) == list(dtwpt.features.OPERATORS)
+
+
+def test_runs_as_a_module() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "dtwpt", "--version"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["dtwpt", dtwpt.__version__]

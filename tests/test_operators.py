@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from skimage import data
 
 import dtwpt
+from dtwpt.typing import Mode, WaveletName
 from tests.strategies import depths, modes, noise, seeds, wavelets
 
 
 @given(seeds, st.integers(1, 150), st.integers(1, 150), depths, wavelets, modes)
 def test_cmod_is_the_modulus(
-    seed: int, height: int, width: int, depth: int, wavelet: str, mode: str
+    seed: int, height: int, width: int, depth: int, wavelet: WaveletName, mode: Mode
 ) -> None:
     x = noise(seed, height, width)
     expected = np.abs(dtwpt.dtcwpt2(x, depth, wavelet, mode=mode))
@@ -53,7 +54,7 @@ def test_rmax_pools_the_real_part_around_the_samples_of_cmod(
 
 @pytest.mark.parametrize("size", [(530, 300), (90, 2200), (3, 5)])
 @pytest.mark.parametrize("mode", ["symmetric", "reflect", "replicate", "periodic", "zero"])
-def test_rmax_at_borders_sees_the_extended_image(size: tuple[int, int], mode: str) -> None:
+def test_rmax_at_borders_sees_the_extended_image(size: tuple[int, int], mode: Mode) -> None:
     """Also where the image goes through in parts, which must overlap by the pooling window."""
     x = noise(0, *size)
     rmax = dtwpt.rmax2(x, 2, mode=mode)
@@ -114,4 +115,4 @@ def test_bad_pools_are_refused() -> None:
             dtwpt.rmax2(x, pool=pool)
     for other in (1.0, "3", None):
         with pytest.raises(TypeError, match="pool must be an odd integer of at least 1, got"):
-            dtwpt.rmax2(x, pool=other)  # type: ignore[arg-type]
+            dtwpt.rmax2(x, pool=other)  # type: ignore[call-overload]

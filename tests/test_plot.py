@@ -157,7 +157,8 @@ def test_shift_change_writes_the_means() -> None:
     figure = dtwpt.plot.shift_change(image, shift=(0, 1), depth=2)
     legend = figure.axes[-1].get_legend()
     assert legend is not None
-    for text, operator in zip(legend.get_texts(), (dtwpt.cmod2, dtwpt.rmax2), strict=True):
+    operators: list[Any] = [dtwpt.cmod2, dtwpt.rmax2]
+    for text, operator in zip(legend.get_texts(), operators, strict=True):
         a, b = operator(image[:, 1:]), operator(image[:, :-1])
         change = np.sum((a - b) ** 2, axis=(-2, -1)) / np.sum(a**2, axis=(-2, -1))
         assert text.get_text().endswith(f"mean {np.mean(change.ravel()[kept]):.3f}")

@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import dtwpt
 from dtwpt.sklearn import PacketFeatures
+from dtwpt.typing import Operator
 
 rng = np.random.default_rng(0)
 
@@ -28,7 +29,7 @@ def test_estimator_checks(estimator: Any, check: Any) -> None:
 
 @pytest.mark.parametrize("operator", ["cmod", "rmax"])
 @pytest.mark.parametrize("pool", ["mean", "none", 2, (3, 1)])
-def test_features_are_pooled_maps(operator: str, pool: Any) -> None:
+def test_features_are_pooled_maps(operator: Operator, pool: Any) -> None:
     x = rng.normal(size=(70, 17, 26))
     features = PacketFeatures(operator=operator, pool=pool).fit_transform(x)
     maps = getattr(dtwpt, f"{operator}2")(x)

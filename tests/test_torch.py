@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
 import dtwpt
+from dtwpt.typing import Mode, WaveletName
 from tests.strategies import modes, noise, relative_error, seeds, wavelets
 
 
@@ -25,14 +26,15 @@ from tests.strategies import modes, noise, relative_error, seeds, wavelets
     st.sampled_from([(np.float64, 1e-12), (np.float32, 1e-6)]),
 )
 def test_torch_agrees_with_numpy(
-    seed: int, height: int, width: int, depth: int, wavelet: str, mode: str, case: Any
+    seed: int, height: int, width: int, depth: int, wavelet: WaveletName, mode: Mode, case: Any
 ) -> None:
     dtype, tolerance = case
     x = noise(seed, 2, height, width, dtype=dtype)
     t = torch.from_numpy(x)
+    functions: list[Any] = [dtwpt.dtcwpt, dtwpt.dtcwpt2, dtwpt.cmod2, dtwpt.rmax2]
     pairs = [
         (function(x, depth, wavelet, mode=mode), function(t, depth, wavelet, mode=mode))
-        for function in (dtwpt.dtcwpt, dtwpt.dtcwpt2, dtwpt.cmod2, dtwpt.rmax2)
+        for function in functions
     ]
     stride = 2 ** (depth - 1)
     pairs.append(
@@ -66,10 +68,10 @@ GEOMETRIES = [
 
 @pytest.mark.parametrize("mode", ["symmetric", "periodic", "zero"])
 @pytest.mark.parametrize(("height", "width", "depth", "stride"), GEOMETRIES)
-def test_derivatives(height: int, width: int, depth: int, stride: int, mode: str) -> None:
+def test_derivatives(height: int, width: int, depth: int, stride: int, mode: Mode) -> None:
     torch.manual_seed(0)
     x = torch.randn(height, width, dtype=torch.float64, requires_grad=True)
-    wavelet = "qshift_06"
+    wavelet: WaveletName = "qshift_06"
 
     def two(x: torch.Tensor) -> Any:
         return dtwpt.dtcwpt2(x, depth, wavelet, stride, mode)
@@ -82,23 +84,24 @@ def test_derivatives(height: int, width: int, depth: int, stride: int, mode: str
         assert gradgradcheck(function, x, fast_mode=True)
     c = two(x).detach().requires_grad_()
     d = one(x).detach().requires_grad_()
+    library: Any = dtwpt
     if stride == 2**depth:
         inverses = (
-            (lambda c: dtwpt.idtcwpt2(c, (height, width), wavelet, mode), c),
-            (lambda d: dtwpt.idtcwpt(d, width, wavelet, mode), d),
+            (lambda c: library.idtcwpt2(c, (height, width), wavelet, mode), c),
+            (lambda d: library.idtcwpt(d, width, wavelet, mode), d),
         )
         for inverse, coefficients in inverses:
             assert gradcheck(inverse, coefficients, fast_mode=True)
             assert gradgradcheck(inverse, coefficients, fast_mode=True)
-    assert gradcheck(lambda x: dtwpt.cmod2(x, depth, wavelet, mode), x, fast_mode=True)
-    assert gradgradcheck(lambda x: dtwpt.cmod2(x, depth, wavelet, mode), x, fast_mode=True)
-    assert gradcheck(lambda x: dtwpt.rmax2(x, depth, wavelet, mode), x, fast_mode=True)
+    assert gradcheck(lambda x: library.cmod2(x, depth, wavelet, mode), x, fast_mode=True)
+    assert gradgradcheck(lambda x: library.cmod2(x, depth, wavelet, mode), x, fast_mode=True)
+    assert gradcheck(lambda x: library.rmax2(x, depth, wavelet, mode), x, fast_mode=True)
 
 
 @settings(max_examples=25)
 @given(seeds, st.integers(1, 120), st.integers(1, 300), st.integers(1, 3), modes, st.booleans())
 def test_backward_is_the_adjoint(
-    seed: int, height: int, width: int, depth: int, mode: str, undecimated: bool
+    seed: int, height: int, width: int, depth: int, mode: Mode, undecimated: bool
 ) -> None:
     """<A x, c> = <x, A* c>, with A* c what backward returns, in every mode and size."""
     rng = np.random.default_rng(seed)
@@ -128,6 +131,7 @@ def test_backward_keeps_no_graph_of_the_computation() -> None:
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch.func's own
 def test_function_transforms() -> None:
     x = torch.randn(2, 20, 30, dtype=torch.float64)
+    transform: Any = dtwpt.dtcwpt2
 
     def energy(x: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = dtwpt.dtcwpt2(x, mode="periodic").abs().square().sum()
@@ -137,15 +141,15 @@ def test_function_transforms() -> None:
     torch.testing.assert_close(torch.func.grad(energy)(y), 2 * y)
     hessian = torch.func.hessian(energy)(y).reshape(32, 32)
     torch.testing.assert_close(hessian, 2 * torch.eye(32, dtype=torch.float64))
-    torch.testing.assert_close(torch.func.vmap(dtwpt.dtcwpt2)(x), dtwpt.dtcwpt2(x))
-    pair: Any = torch.func.jvp(dtwpt.dtcwpt2, (x,), (3 * x,))
+    torch.testing.assert_close(torch.func.vmap(transform)(x), dtwpt.dtcwpt2(x))
+    pair: Any = torch.func.jvp(transform, (x,), (3 * x,))
     c, tangent = pair
     torch.testing.assert_close(tangent, 3 * c)
 
 
 def test_derivative_of_the_modulus_at_zero_is_zero() -> None:
     x = torch.zeros(16, 16, requires_grad=True)
-    dtwpt.cmod2(x).sum().backward()
+    dtwpt.cmod2(x).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
     assert torch.equal(x.grad, torch.zeros_like(x))
 

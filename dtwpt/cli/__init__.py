@@ -18,6 +18,7 @@ except ImportError:
     raise SystemExit('dtwpt: the command needs click: pip install "dtwpt[cli]"') from None
 
 import dtwpt
+from dtwpt.cli.bench import bench
 from dtwpt.cli.extract import extract
 from dtwpt.cli.filters import filters
 from dtwpt.cli.info import info
@@ -43,7 +44,7 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (extract, filters, info, invariance):
+for _command in (bench, extract, filters, info, invariance):
     cli.add_command(_command)
 
 

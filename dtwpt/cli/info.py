@@ -11,12 +11,12 @@ import click
 import dtwpt
 from dtwpt.cli.terminal import cores, one_line
 
-__all__ = ["info"]
+__all__ = ["cpu_engine", "gpu_engine", "info"]
 
 
 @click.command()
 def info() -> None:
-    """Show versions, the engine and the built-in wavelets.
+    """Show versions, engines, GPUs and the built-in wavelets.
 
     What to put into a bug report.
 
@@ -29,7 +29,7 @@ def info() -> None:
         ("Python", platform.python_version()),
         ("system", platform.platform()),
         ("cores", str(cores())),
-        ("engine", _engine()),
+        ("engine", cpu_engine()),
     ]
     for name in (
         *("numpy", "scipy", "torch", "pillow", "tifffile", "imagecodecs", "threadpoolctl"),
@@ -40,13 +40,14 @@ def info() -> None:
         except importlib.metadata.PackageNotFoundError:
             rows.append((name, "not installed"))
         if name == "torch" and rows[-1][1] != "not installed":
-            rows.append(("GPU", _gpu()))
+            rows.append(("GPU", gpu_engine()))
     rows.append(("wavelets", " ".join(dtwpt.wavelets())))
     for name, value in rows:
         click.echo(f"{name:<14}{value}")
 
 
-def _engine() -> str:
+def cpu_engine() -> str:
+    """Return the engine for arrays and for tensors on the CPU."""
     from dtwpt.engine import cpu, native
 
     try:
@@ -60,13 +61,18 @@ def _engine() -> str:
     return f"reference ({reason or 'asked for'})"
 
 
-def _gpu() -> str:
+def gpu_engine() -> str:
+    """Return the GPUs that torch can use, and the engine there."""
     try:
         torch = importlib.import_module("torch")
-        if torch.cuda.is_available():
-            return ", ".join(
-                torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())
-            )
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            return "none that torch can use"
+        names = ", ".join(torch.cuda.get_device_name(number) for number in range(count))
     except Exception as error:  # a broken installation is just what this has to report
         return f"torch fails: {one_line(str(error))}"
-    return "none that torch can use"
+    try:
+        triton = importlib.import_module("triton")
+    except ImportError:
+        return f"{names}, reference (no Triton)"
+    return f"{names}, Triton {triton.__version__}"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+
+from dtwpt.typing import Mode
 
 Array = Any
 
 __all__ = ["MODES", "source_index"]
 
 #: Names of the extension modes.
-MODES = ("symmetric", "reflect", "replicate", "periodic", "zero")
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def source_index(positions: Array, n: int, mode: str) -> Array:

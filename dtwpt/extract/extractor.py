@@ -97,17 +97,18 @@ def features_of_images(
 
     A row that is not finite is of an image whose values are too large for float32.
     """
-    arguments = (settings.depth, settings.wavelet, settings.operator, settings.pool, settings.mode)
+    names = ("depth", "wavelet", "operator", "pool", "mode")
+    arguments: Any = {name: getattr(settings, name) for name in names} | {"channel_axis": None}
     features: NDArray[np.float32]
     if device == "numpy":
         with np.errstate(over="ignore", invalid="ignore"):
-            features = packet_features(images, *arguments)
+            features = packet_features(images, **arguments)
     else:
         import torch
 
         with torch.no_grad():
             tensor = torch.from_numpy(images).to(device)
-            features = packet_features(tensor, *arguments).cpu().numpy()
+            features = packet_features(tensor, **arguments).cpu().numpy()
     return features.reshape(len(images), -1)
 
 

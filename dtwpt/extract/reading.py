@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dtwpt.colour import LUMA
+from dtwpt.colour import COLOURS, LUMA
 
 __all__ = [
-    "COLOURS",
     "TIFF_MAGIC",
     "FileArray",
     "ImageError",
@@ -30,9 +29,6 @@ __all__ = [
     "open_npy",
     "read_image",
 ]
-
-#: What is made of colour.
-COLOURS = ("luma", "channels")
 
 # Nothing else is tried: some of Pillow's other formats start programs or are videos.
 _FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from dtwpt.checks import as_depth, as_int, as_mode
-from dtwpt.extract.reading import COLOURS
+from dtwpt.colour import COLOURS
 from dtwpt.features import OPERATORS, packet_feature_names
 from dtwpt.wavelets import Wavelet
 
@@ -86,7 +86,8 @@ class Settings:
 
     def names(self, size: tuple[int, int]) -> list[str]:
         """Return the names of the features of an image whose final size is ``size``."""
-        names = packet_feature_names(size, self.depth, self.wavelet, self.operator, self.pool)
+        of_bank: Any = (self.depth, self.wavelet, self.operator, self.pool)
+        names = packet_feature_names(size, *of_bank)
         if self.colour == "luma":
             return names
         return [f"{channel}_{name}" for channel in ("red", "green", "blue") for name in names]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dtwpt.plot.canvas import COLOURS, GREY, as_axes, as_panels, finish
 from dtwpt.plot.tables import as_error, as_table, error_bars
+from dtwpt.text import shown
 
 __all__ = ["ERROR_COLOURS", "invariance", "prediction", "shift_curve"]
 
@@ -98,9 +99,9 @@ def invariance(
     >>> _ = dtwpt.plot.invariance(table, against="frequency")
     """
     if against not in ("orientation", "frequency"):
-        raise ValueError(f"against must be 'orientation' or 'frequency', got {against!r}")
+        raise ValueError(f"against must be 'orientation' or 'frequency', got {shown(against)}")
     if scale not in ("log", "linear"):
-        raise ValueError(f"scale must be 'log' or 'linear', got {scale!r}")
+        raise ValueError(f"scale must be 'log' or 'linear', got {shown(scale)}")
     names = _as_errors(errors)
     rows = as_table(table, "table", dimensions=1, errors=names)
     count = _as_bands(bands)
@@ -315,7 +316,7 @@ def _as_bands(bands: Any) -> int:
     try:
         count = _operator.index(bands)
     except TypeError:
-        raise TypeError(f"bands must be an integer from 1 to 8, got {bands!r}") from None
+        raise TypeError(f"bands must be an integer from 1 to 8, got {shown(bands)}") from None
     if not 1 <= count <= len(_MARKERS):
         raise ValueError(f"bands must be an integer from 1 to 8, got {count}")
     return count

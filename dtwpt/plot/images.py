@@ -20,6 +20,7 @@ from dtwpt.packets import PacketBank
 from dtwpt.plot.atoms import atom_picture, atom_waves, cell_corner, gabor_like, selection
 from dtwpt.plot.canvas import COLOURS, GREY, as_figure, as_image, blank
 from dtwpt.plot.plane import label_axes
+from dtwpt.text import shown
 from dtwpt.wavelets import Wavelet
 
 __all__ = ["maps", "shift_change"]
@@ -83,7 +84,9 @@ def maps(
     """
     image = as_image(x, "x")
     if not isinstance(operator, str) or operator not in OPERATORS:
-        raise ValueError(f"unknown operator {operator!r}; known operators: {', '.join(OPERATORS)}")
+        raise ValueError(
+            f"unknown operator {shown(operator)}; known operators: {', '.join(OPERATORS)}"
+        )
     bank = PacketBank(depth, wavelet)
     values = np.asarray(OPERATORS[operator](image, bank.depth, bank.wavelet, mode))
     fig = as_figure(fig, (9.6, 3.9))
@@ -97,9 +100,9 @@ def maps(
     left.set_title(f"Image, {image.shape[0]} x {image.shape[1]}", fontsize=10)
 
     chosen, step = selection(bank)
-    shown = f"{f'{len(chosen)} of its' if step > 1 else 'Its'} {2 * 4**bank.depth}"
+    drawn = f"{f'{len(chosen)} of its' if step > 1 else 'Its'} {2 * 4**bank.depth}"
     right.set_title(
-        f"{shown} {_NAMES[operator]} maps, {values.shape[-2]} x {values.shape[-1]} each, "
+        f"{drawn} {_NAMES[operator]} maps, {values.shape[-2]} x {values.shape[-1]} each, "
         "placed by frequency",
         fontsize=10,
     )
@@ -379,7 +382,7 @@ def _as_shift(shift: Any, shape: tuple[int, ...]) -> tuple[int, int]:
     try:
         down, right = (_operator.index(distance) for distance in shift)
     except (TypeError, ValueError):
-        raise TypeError(f"shift must be a pair (dy, dx) of integers, got {shift!r}") from None
+        raise TypeError(f"shift must be a pair (dy, dx) of integers, got {shown(shift)}") from None
     if (down, right) == (0, 0) or abs(down) >= shape[0] or abs(right) >= shape[1]:
         raise ValueError(
             f"shift must be other than (0, 0) and smaller than the image, {shape}, "
@@ -392,7 +395,7 @@ def _as_place(packet: Any, bank: PacketBank) -> int:
     try:
         sign, row, col = packet
     except (TypeError, ValueError):
-        raise TypeError(f"packet must be (sign, row, col) or None, got {packet!r}") from None
+        raise TypeError(f"packet must be (sign, row, col) or None, got {shown(packet)}") from None
     bank.atom(sign, row, col)  # raises if there is no such atom
     count = 2**bank.depth
     return int((0 if sign == 1 else count**2) + row * count + col)

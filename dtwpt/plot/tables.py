@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtwpt.invariance.filters import ERRORS
+from dtwpt.text import shown
 
 __all__ = ["as_error", "as_table", "error_bars"]
 
@@ -21,7 +22,7 @@ _DESCRIPTION = (
 def as_error(error: Any) -> str:
     """Return ``error`` if it names one."""
     if not isinstance(error, str) or error not in ERRORS:
-        raise ValueError(f"unknown error {error!r}; known errors: {', '.join(ERRORS)}")
+        raise ValueError(f"unknown error {shown(error)}; known errors: {', '.join(ERRORS)}")
     return error
 
 

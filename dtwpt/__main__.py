@@ -1,0 +1,5 @@
+"""``python -m dtwpt``."""
+
+from dtwpt.cli import main
+
+main()

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from dtwpt.invariance import characterize  # noqa: E402
-from dtwpt.nn.blurpool import MaxBlurPool2d  # noqa: E402
+from dtwpt.nn.pooling.max_blur import MaxBlurPool2d  # noqa: E402
 from dtwpt.nn.blurring import blurred  # noqa: E402
 from dtwpt.nn.locate import find_stem  # noqa: E402
 from dtwpt.nn.norm import EnergyNorm2d  # noqa: E402

@@ -13,8 +13,9 @@ if find_spec("torch") is None:
 
 from dtwpt.nn.antialias import antialias_stem, restore_stem
 from dtwpt.nn.antialiased import AntialiasedStem, ShiftAverage
-from dtwpt.nn.blurpool import MaxBlurPool2d
-from dtwpt.nn.downsampling import DownsamplingReport, replace_downsampling
+from dtwpt.nn.downsampling import replace_downsampling
+from dtwpt.nn.downsampling_cost import DownsamplingCost, downsampling_cost
+from dtwpt.nn.downsampling_report import DownsamplingReport, ReplacedPlace
 from dtwpt.nn.mixing import ColourMix, PacketMixing
 from dtwpt.nn.modules import (
     CMod1d,
@@ -27,11 +28,25 @@ from dtwpt.nn.modules import (
     RMax2d,
 )
 from dtwpt.nn.norm import EnergyNorm2d
-from dtwpt.nn.pooling import BlurPool2d, PolyphasePool2d
+from dtwpt.nn.pooling import (
+    AdaptiveBlurPool2d,
+    BlurPool2d,
+    LearnedPolyphasePool2d,
+    MaxBlurPool2d,
+    MixedPolyphasePool2d,
+    PolyphasePool2d,
+    PolyphaseUpsample2d,
+    SpectralPool2d,
+    WaveletPool2d,
+    anchor,
+    anneal,
+    tips_loss,
+)
 from dtwpt.nn.stem import WaveletStem
 from dtwpt.nn.surgery import StemCost, replace_stem, stem_cost
 
 __all__ = [
+    "AdaptiveBlurPool2d",
     "AntialiasedStem",
     "BlurPool2d",
     "CMod1d",
@@ -39,21 +54,32 @@ __all__ = [
     "ColourMix",
     "DTCWPT1d",
     "DTCWPT2d",
+    "DownsamplingCost",
     "DownsamplingReport",
     "EnergyNorm2d",
     "IDTCWPT1d",
     "IDTCWPT2d",
+    "LearnedPolyphasePool2d",
     "MaxBlurPool2d",
+    "MixedPolyphasePool2d",
     "PacketMixing",
     "PolyphasePool2d",
+    "PolyphaseUpsample2d",
     "RMax1d",
     "RMax2d",
+    "ReplacedPlace",
     "ShiftAverage",
+    "SpectralPool2d",
     "StemCost",
+    "WaveletPool2d",
     "WaveletStem",
+    "anchor",
+    "anneal",
     "antialias_stem",
+    "downsampling_cost",
     "replace_downsampling",
     "replace_stem",
     "restore_stem",
     "stem_cost",
+    "tips_loss",
 ]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dtwpt.nn.blurpool import MaxBlurPool2d
+from dtwpt.nn.pooling.max_blur import MaxBlurPool2d
 
 __all__ = ["AdaptiveBlur2d", "blurred_max_pool"]
 

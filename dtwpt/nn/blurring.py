@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from dtwpt.nn.adaptive import AdaptiveBlur2d, blurred_max_pool
-from dtwpt.nn.blurpool import MaxBlurPool2d
+from dtwpt.nn.pooling.max_blur import MaxBlurPool2d
 from dtwpt.nn.stem import WaveletStem
 
 __all__ = ["blurred"]

@@ -2,82 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from torch import nn
 
-from dtwpt.checks import as_pair
+from dtwpt.checks import as_count, as_pair
 from dtwpt.nn.downsampling_layers import (
     FollowingPool2d,
     LeadingPool2d,
     PhaseLink,
+    Pooled2d,
     PooledConv2d,
     PooledMax2d,
 )
-from dtwpt.nn.downsampling_places import Place, find_places
+from dtwpt.nn.downsampling_places import Place, find_places, own_stem
 from dtwpt.nn.downsampling_pools import EXACT, Pool, make_pool
+from dtwpt.nn.downsampling_report import DownsamplingReport, ReplacedPlace, obstacles
 from dtwpt.nn.locate import copied, refuse_wrapper
 from dtwpt.nn.pooling.polyphase import Polyphase
+from dtwpt.nn.surgery import replace_stem
 
-__all__ = ["DownsamplingReport", "ReplacedPlace", "replace_downsampling"]
+__all__ = ["replace_downsampling"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_STEMS = ("keep", "pool", "full", "cmod")
-
-
-@dataclass(frozen=True)
-class ReplacedPlace:
-    """What :func:`replace_downsampling` did in one place.
-
-    Attributes
-    ----------
-    name : str
-        Dotted name of the layer that subsampled.
-    role : {"stem", "stem pool", "layer", "shortcut"}
-        Where it is.
-    stride : int
-        Its stride.
-    now : str
-        What subsamples now: the class of the pooling, or "kept".
-    leader : str or None
-        For a shortcut: the layer of the main branch whose phase it shares.
-    """
-
-    name: str
-    role: str
-    stride: int
-    now: str
-    leader: str | None = None
-
-
-@dataclass(frozen=True)
-class DownsamplingReport:
-    """Places where a network subsamples, as :func:`replace_downsampling` left them.
-
-    Attributes
-    ----------
-    places : tuple of ReplacedPlace
-        In the order of the layers.
-    """
-
-    places: tuple[ReplacedPlace, ...]
-
-    def __iter__(self) -> Iterator[ReplacedPlace]:
-        return iter(self.places)
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __str__(self) -> str:
-        width = max((len(place.name) for place in self.places), default=0)
-        return "\n".join(
-            f"{place.name:<{width}}  {place.role:<9}  stride {place.stride}  {place.now}"
-            + (f", phase of {place.leader}" if place.leader else "")
-            for place in self.places
-        )
+# Which places each choice of a stem keeps; "cmod" has replaced them by then.
+_KEPT = {"keep": ("stem", "stem pool"), "pool": ("stem",), "full": (), "cmod": ()}
 
 
 def replace_downsampling(
@@ -98,31 +48,49 @@ def replace_downsampling(
     Parameters
     ----------
     model : torch.nn.Module
-        A ResNet or ResNeXt of torchvision or timm, or a network that contains one.
-    pool : {"blur", "aps"} or callable
-        Which pooling, or a function that makes one of stride 2 for a number of channels.
+        A ResNet, ResNeXt, VGG, MobileNetV2, DenseNet or ConvNeXt of torchvision or timm, or a
+        network that contains one; also timm's EfficientNets that are padded as torch pads.
+    pool : {"blur", "aps", "lps", "tips", "adaptive", "spectral", "wavelet", "average"} or callable
+        Which pooling: :class:`BlurPool2d`, :class:`PolyphasePool2d`,
+        :class:`LearnedPolyphasePool2d` with an eighth of the channels between its convolutions,
+        :class:`MixedPolyphasePool2d`, :class:`AdaptiveBlurPool2d`, :class:`SpectralPool2d`,
+        :class:`WaveletPool2d`, :class:`torch.nn.AvgPool2d`; or a function that makes a layer of
+        stride 2 for a number of channels, which is applied twice where the stride is 4.
     stem : {"keep", "pool", "full", "cmod"}, optional
-        The first layer: "keep" leaves it as it is; "pool" replaces its pooling and keeps its
-        strided convolution, "full" both. Default: that of the publication, "full" for "aps",
-        "pool" for the others.
+        The first layer: "keep" leaves it as it is; "pool" replaces its max pooling and keeps its
+        strided convolution; "full" replaces both; "cmod" puts a :class:`WaveletStem` there, whose
+        ordinary channels blur if ``pool`` is "blur" or "adaptive". Default: that of the
+        publications, "full" for "aps" and "lps", "pool" for the others.
     padding : {"keep", "circular"}
-        "circular": pad all convolutions and windows of maxima circularly, as exactness needs.
+        "circular": pad convolutions and windows of maxima circularly, as exactness needs.
     max_kernel : int, optional
-        Window of the maxima instead of the network's; 2 as in the published forms.
+        Window of the maxima instead of the network's; 2 in the published forms.
     inplace : bool, default: False
         Change ``model`` itself, not a copy.
 
     Returns
     -------
     model : torch.nn.Module
-        The network, whose state dict has the names of the original's.
+        The network. It loads the state dicts of the original, without which poolings keep their
+        parameters; not so with ``stem="cmod"``.
     report : DownsamplingReport
-        Every place where it subsamples.
+        Every place where the network subsamples, and what keeps it from being exact.
 
     Raises
     ------
     TypeError, ValueError
         If the network is not known, which names its layers, or an argument does not fit.
+
+    See Also
+    --------
+    downsampling_cost : parameters and multiply-accumulates, before and after.
+
+    Notes
+    -----
+    Published networks differ in more than the pooling: maxima over 2 x 2 with "blur", "aps" and
+    "lps", none with "tips", "spectral" and "wavelet", a first convolution of 3 x 3 with "tips".
+    Here all keep what they have, so that networks can be compared. With ``stem="full"`` the pooling
+    of the first convolution comes after its normalisation and activation.
 
     Examples
     --------
@@ -138,72 +106,120 @@ def replace_downsampling(
     >>> print(report)
     conv1    stem       stride 2  PolyphasePool2d
     maxpool  stem pool  stride 2  PolyphasePool2d
+    >>> report.exact
+    True
     """
     if stem is None:
         stem = "full" if pool in EXACT else "pool"
-    if stem not in _STEMS:
-        raise ValueError(f"stem must be one of {', '.join(_STEMS)}, got {stem!r}")
+    if stem not in _KEPT:
+        raise ValueError(f"stem must be one of {', '.join(_KEPT)}, got {stem!r}")
     if padding not in ("keep", "circular"):
         raise ValueError(f'padding must be "keep" or "circular", got {padding!r}')
-    if stem == "cmod":
-        raise NotImplementedError('stem="cmod" is not there yet')
+    if max_kernel is not None:
+        max_kernel = as_count(max_kernel, "max_kernel")
+    make_pool(pool, 8, 2, False)  # whose arguments are wrong is not changed half
     refuse_wrapper(model)
+    circular = padding == "circular"
     places = find_places(model)
     if not inplace:
         model = copied(model)
-    circular = padding == "circular"
-    kept = {"keep": ("stem", "stem pool"), "pool": ("stem",), "full": ()}[stem]
-    _prepare(model, places, kept, circular, max_kernel)
     done = []
-    leaders: dict[str, tuple[Polyphase, PhaseLink]] = {}
+    if stem == "cmod":
+        blur: Any = {"blur": 4, "adaptive": "adaptive"}.get(pool if isinstance(pool, str) else "")
+        options = {"blur": blur} if blur else {}
+        mode = "periodic" if circular else "symmetric"
+        model = replace_stem(model, "cmod", inplace=True, mode=mode, **options)
+        stride = 2 ** getattr(model.get_submodule(own_stem(model) or ""), "depth", 0)
+        done = [ReplacedPlace(own_stem(model) or "", "stem", stride, "WaveletStem")]
+        places = find_places(model)
+    kept = [place for place in places if place.role in _KEPT[stem]]
+    replaced = [place for place in places if place not in kept]
+    _prepare(model, replaced, circular, max_kernel)
+    layers = _layers(pool, replaced, circular)
+    like = next((p for p in model.parameters() if p.is_floating_point()), None)
     for place in places:
-        if place.role in kept:
-            now = "kept"
+        now, leader = "kept", None
+        if place in replaced:
+            layer = layers[place.name]
+            inner: Any = layer
+            if isinstance(layer, (LeadingPool2d, FollowingPool2d)):
+                inner = layer.pool
+                leader = place.leader
+            now = type(inner).__name__
+            layer.train(model.training)
+            if like is not None:
+                layer.to(like.device, like.dtype)
+            setattr(model.get_submodule(place.at), _side(place), layer)
+        done.append(ReplacedPlace(place.name, place.role, place.stride, now, leader))
+    return model, DownsamplingReport(tuple(done), obstacles(model, done))
+
+
+def _side(place: Place) -> str:
+    return "before" if place.side == "before" else "after"
+
+
+def _layers(pool: Pool, places: list[Place], circular: bool) -> dict[str, nn.Module]:
+    """Return the layer of each place; polyphase poolings of one block share their phase."""
+    layers: dict[str, nn.Module] = {}
+    leaders: dict[str, tuple[Polyphase, PhaseLink]] = {}
+    followed = {place.leader for place in places}
+    for place in places:
+        layer: nn.Module
+        if place.leader in leaders:
+            layer = FollowingPool2d(*leaders[place.leader])
         else:
             layer = make_pool(pool, place.channels, place.stride, circular)
-            now = type(layer).__name__
-            if isinstance(layer, Polyphase):
-                if place.leader in leaders:
-                    layer = FollowingPool2d(*leaders[place.leader])
-                elif any(other.leader == place.name for other in places):
-                    leaders[place.name] = layer, PhaseLink()
-                    layer = LeadingPool2d(*leaders[place.name])
-            _put(model, place, layer)
-        shared = place.leader if place.leader in leaders and now != "kept" else None
-        done.append(ReplacedPlace(place.name, place.role, place.stride, now, shared))
-    return model, DownsamplingReport(tuple(done))
+            if isinstance(layer, Polyphase) and place.name in followed:
+                leaders[place.name] = layer, PhaseLink()
+                layer = LeadingPool2d(*leaders[place.name])
+        layers[place.name] = layer
+    return layers
 
 
-def _prepare(
-    model: nn.Module,
-    places: list[Place],
-    kept: tuple[str, ...],
-    circular: bool,
-    max_kernel: int | None,
-) -> None:
-    """Put layers of stride 1, and with circular padding, in the place of those that change."""
-    gone = {place.name: place for place in places if place.role not in kept}
-    holders = gone.keys() | {place.at for place in gone.values()}
+def _prepare(model: nn.Module, places: list[Place], circular: bool, max_kernel: int | None) -> None:
+    """Put layers that hold poolings, have stride 1 or are padded circularly where they are due."""
+    gone = {place.name for place in places}
+    holders = {place.at: place for place in places}
+    stem = own_stem(model)
     for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Conv2d) and (
-            name in holders or (circular and any(module.padding))
-        ):
-            conv = PooledConv2d.of(module)
-            if name in gone:
-                conv.stride = (1, 1)
-            if circular:
-                conv.make_circular()
-            model.set_submodule(name, conv)
-        elif isinstance(module, nn.MaxPool2d) and name in holders:
-            kernel = as_pair(max_kernel or module.kernel_size, "max_kernel")
-            rows, columns = as_pair(module.padding, "padding", 0)
-            within = (min(rows, (kernel[0] - 1) // 2), min(columns, (kernel[1] - 1) // 2))
-            model.set_submodule(name, PooledMax2d(kernel, within, circular))
+        if stem and (name + ".").startswith(stem + "."):
+            continue
+        holds = holders.get(name)
+        if isinstance(module, nn.Conv2d):
+            around = circular and (any(module.padding) or name in gone)
+            if name in gone or holds or around:
+                if type(module) is not nn.Conv2d:
+                    raise ValueError(
+                        f"{name} is a {type(module).__name__}: only convolutions of torch itself "
+                        "are known"
+                    )
+                model.set_submodule(name, _convolution(module, name in gone, around))
+        elif holds and holds.side == "instead":
+            model.set_submodule(name, Pooled2d())
+        elif isinstance(module, nn.MaxPool2d) and (holds or (circular and _moves(module))):
+            model.set_submodule(name, _maximum(module, circular, max_kernel))
+        elif holds:
+            model.set_submodule(name, Pooled2d())
 
 
-def _put(model: nn.Module, place: Place, layer: nn.Module) -> None:
-    holder: Any = model.get_submodule(place.at)
-    if place.side == "instead" or isinstance(holder, nn.Identity):
-        model.set_submodule(place.at, layer)
-    else:
-        setattr(holder, place.side, layer)
+def _moves(pool: nn.MaxPool2d) -> bool:
+    """Whether maxima are of stride 1, whose borders are all that a shift changes."""
+    return pool.stride in (1, (1, 1)) and pool.kernel_size not in (1, (1, 1))
+
+
+def _convolution(conv: nn.Conv2d, plain: bool, circular: bool) -> PooledConv2d:
+    made = PooledConv2d.of(conv)
+    if plain:
+        made.stride = (1, 1)
+    if circular:
+        made.make_circular()
+    return made
+
+
+def _maximum(pool: nn.MaxPool2d, circular: bool, max_kernel: int | None) -> PooledMax2d:
+    kernel = as_pair(pool.kernel_size if max_kernel is None else max_kernel, "max_kernel")
+    padding = as_pair(pool.padding, "padding", 0)
+    if max_kernel is not None:
+        padding = min(padding[0], (kernel[0] - 1) // 2), min(padding[1], (kernel[1] - 1) // 2)
+    stride = as_pair(pool.stride, "stride") if pool.ceil_mode else None
+    return PooledMax2d(kernel, padding, stride, circular)

@@ -1,7 +1,8 @@
-"""Layers with a pooling before or after them, in the place of strided ones."""
+"""Layers that hold poolings, in the place of those that subsample."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,14 +10,22 @@ from torch.nn import functional
 
 from dtwpt.nn.pooling.borders import padded
 from dtwpt.nn.pooling.polyphase import Polyphase, PolyphasePool2d
+from dtwpt.nn.windows import reach_beyond
 
-__all__ = ["FollowingPool2d", "LeadingPool2d", "PhaseLink", "PooledConv2d", "PooledMax2d"]
+__all__ = [
+    "FollowingPool2d",
+    "LeadingPool2d",
+    "PhaseLink",
+    "Pooled2d",
+    "PooledConv2d",
+    "PooledMax2d",
+]
 
 
 class PhaseLink(nn.Module):
     """The phase that a pooling chose, until the one that follows it takes it.
 
-    A module, so that copies of a network have links of their own.
+    A module, so that copies of a network have links of their own. Not for two threads at a time.
     """
 
     def __init__(self) -> None:
@@ -33,6 +42,10 @@ class PhaseLink(nn.Module):
         if phase is None:
             raise RuntimeError("the shortcut of a block was called before its main branch")
         return phase
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is left by a forward that failed belongs to no other.
+        return self.__dict__ | {"phase": None}
 
 
 class LeadingPool2d(nn.Module):
@@ -51,9 +64,10 @@ class LeadingPool2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the phase of each image that the pooling chooses."""
+        out: Tensor
         out, phase = self.pool(x)
         self.link.put(phase)
-        return out  # type: ignore[no-any-return]
+        return out
 
 
 class FollowingPool2d(nn.Module):
@@ -77,14 +91,43 @@ class FollowingPool2d(nn.Module):
         return out
 
 
-class PooledConv2d(nn.Conv2d):
+class _Holder(nn.Module):
+    """Base of layers with a pooling before or after what they do."""
+
+    before: nn.Module | None
+    after: nn.Module | None
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **options: Any
+    ) -> None:
+        # The state of the original network has no poolings: they keep what they have.
+        for name in ("before", "after"):
+            pool, start = getattr(self, name), f"{prefix}{name}."
+            if pool is not None and not any(key.startswith(start) for key in state_dict):
+                own = pool.state_dict()
+                state_dict.update((start + key, value.detach()) for key, value in own.items())
+        super()._load_from_state_dict(state_dict, prefix, *args, **options)
+
+
+class Pooled2d(_Holder):
+    """A pooling alone, in the place of an average pooling or of nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = self.after = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return pooled maps."""
+        x = x if self.before is None else self.before(x)
+        return x if self.after is None else self.after(x)
+
+
+class PooledConv2d(_Holder, nn.Conv2d):
     """Convolution with a pooling before or after it.
 
     Its weights have the names that they had in the convolution that it is made from.
     """
 
-    before: nn.Module | None
-    after: nn.Module | None
     around: tuple[tuple[int, int], tuple[int, int]] | None
 
     @classmethod
@@ -98,10 +141,10 @@ class PooledConv2d(nn.Conv2d):
 
     def make_circular(self) -> None:
         """Pad circularly, so that the output of stride 1 is as large as the input."""
+        (height, width), (down, across) = self.kernel_size, self.dilation
         if isinstance(self.padding, str):
-            raise ValueError(f"padding={self.padding!r} of a convolution is not known")
-        (top, left), (height, width) = self.padding, self.kernel_size
-        down, across = self.dilation
+            raise ValueError(f"padding must be in pixels, got {self.padding!r}")
+        top, left = self.padding
         self.around = (top, left), ((height - 1) * down - top, (width - 1) * across - left)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -121,60 +164,47 @@ class PooledConv2d(nn.Conv2d):
             )
         return x if self.after is None else self.after(x)
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **options: Any
-    ) -> None:
-        keep_pools(self, state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args, **options)
 
-
-class PooledMax2d(nn.Module):
-    """Maximum at every pixel, then a pooling, in the place of a strided ``MaxPool2d``.
+class PooledMax2d(_Holder):
+    """Maximum at every pixel with a pooling before and after it.
 
     Parameters
     ----------
     kernel_size, padding : (int, int)
         Window of the maximum, rows and columns.
+    stride : (int, int), optional
+        Of the max pooling that it replaces, if that has ``ceil_mode``.
     circular : bool
         Whether the window is padded circularly, so that the maxima are as large as the input.
     """
 
     def __init__(
-        self, kernel_size: tuple[int, int], padding: tuple[int, int], circular: bool
+        self,
+        kernel_size: tuple[int, int],
+        padding: tuple[int, int],
+        stride: tuple[int, int] | None,
+        circular: bool,
     ) -> None:
         super().__init__()
-        self.kernel_size, self.padding, self.circular = kernel_size, padding, circular
-        self.before: nn.Module | None = None
-        self.after: nn.Module | None = None
+        self.kernel_size, self.padding = kernel_size, padding
+        self.stride, self.circular = stride, circular
+        self.before = self.after = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return pooled maxima."""
-        if self.before is not None:
-            x = self.before(x)
+        x = x if self.before is None else self.before(x)
         (height, width), (top, left) = self.kernel_size, self.padding
         if self.circular:
             x = padded(x, (top, left), (height - 1 - top, width - 1 - left), "periodic")
-            top = left = 0
-        x = functional.max_pool2d(x, (height, width), 1, (top, left))
+            x = functional.max_pool2d(x, (height, width), 1)
+        else:
+            if self.stride is not None:
+                below = reach_beyond(x.shape[2], height, self.stride[0], top)
+                right = reach_beyond(x.shape[3], width, self.stride[1], left)
+                x = functional.pad(x, (0, right, 0, below), value=-math.inf)
+            x = functional.max_pool2d(x, (height, width), 1, (top, left))
         return x if self.after is None else self.after(x)
 
     def extra_repr(self) -> str:
         """Return the arguments, as ``repr`` shows them."""
         return f"kernel_size={self.kernel_size}, padding={self.padding}, circular={self.circular}"
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **options: Any
-    ) -> None:
-        keep_pools(self, state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args, **options)
-
-
-def keep_pools(module: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
-    """Add the state of a module's poolings to a state that has none: that of the original."""
-    for name in ("before", "after"):
-        pool = getattr(module, name, None)
-        if isinstance(pool, nn.Module):
-            start = f"{prefix}{name}."
-            if not any(key.startswith(start) for key in state_dict):
-                own = pool.state_dict()
-                state_dict.update((start + key, value.detach()) for key, value in own.items())

@@ -12,8 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dtwpt.checks import as_depth, as_pair
 from dtwpt.nn.antialiased import AntialiasedStem
-from dtwpt.nn.blurpool import MaxBlurPool2d
 from dtwpt.nn.locate import Stem, copied, find_stem, refuse_wrapper
+from dtwpt.nn.pooling.max_blur import MaxBlurPool2d
 from dtwpt.nn.probe import shape_only
 from dtwpt.nn.selection import Packets
 from dtwpt.nn.stem import WaveletStem

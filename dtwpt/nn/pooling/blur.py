@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from dtwpt.checks import as_mode
-from dtwpt.nn.pooling.borders import padded
 from dtwpt.nn.pooling.checks import as_blur, as_step, check_maps
+from dtwpt.nn.pooling.filtering import binomial, filtered
 from dtwpt.nn.precision import full_dtype
 
-__all__ = ["BlurPool2d", "binomial", "blurred"]
+__all__ = ["BlurPool2d"]
 
 
 class BlurPool2d(nn.Module):
@@ -61,28 +57,8 @@ class BlurPool2d(nn.Module):
         """Return the blurred and subsampled maps."""
         check_maps(x)
         with full_dtype(x):
-            return blurred(x, self.blur, self.mode, self.stride)
+            return filtered(x, binomial(self.blur), self.mode, self.stride)
 
     def extra_repr(self) -> str:
         """Return the arguments, as ``repr`` shows them."""
         return f"stride={self.stride}, blur={self.blur}, mode={self.mode!r}"
-
-
-def binomial(taps: int) -> list[float]:
-    """Return the binomial filter of a number of taps, which sums to 1.
-
-    Whole numbers over a power of two: exact in every dtype down to bfloat16, and so are products.
-    """
-    return [math.comb(taps - 1, k) / 2 ** (taps - 1) for k in range(taps)]
-
-
-def blurred(x: Tensor, blur: int, mode: str, stride: int = 1) -> Tensor:
-    """Return maps filtered by a binomial filter in both directions, then subsampled."""
-    if blur == 1:
-        return x[:, :, ::stride, ::stride]
-    channels = x.shape[1]
-    # Made anew on the device: nothing to copy, to convert, to average, or to leave unset.
-    taps = torch.cat([x.new_full((1,), tap) for tap in binomial(blur)])
-    kernel = torch.outer(taps, taps).expand(channels, 1, blur, blur)
-    before, after = ((blur - 1) // 2,) * 2, (blur // 2,) * 2
-    return functional.conv2d(padded(x, before, after, mode), kernel, stride=stride, groups=channels)

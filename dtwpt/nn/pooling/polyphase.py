@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from dtwpt.checks import as_mode
-from dtwpt.nn.pooling.blur import blurred
 from dtwpt.nn.pooling.checks import as_blur, as_step, check_divisible, check_maps
+from dtwpt.nn.pooling.filtering import binomial, filtered
 from dtwpt.nn.pooling.phases import Select, as_select, selected, take_phase
 from dtwpt.nn.precision import full_dtype
 
@@ -54,7 +54,7 @@ class Polyphase(nn.Module):
         check_maps(x)
         check_divisible(x, self.stride)
         with full_dtype(x):
-            smooth = blurred(x, self.blur, self.mode)
+            smooth = filtered(x, binomial(self.blur), self.mode)
             if phase is None:
                 phase = self.choose(x if self.select_on == "before" else smooth)
             out = take_phase(smooth, phase, self.stride)

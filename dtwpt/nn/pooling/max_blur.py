@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dtwpt.checks import as_int, as_pair
-from dtwpt.engine.borders import source_index
+from dtwpt.checks import as_pair
+from dtwpt.nn.pooling.checks import as_blur
+from dtwpt.nn.pooling.filtering import binomial, filtered
 from dtwpt.nn.precision import full_dtype
 from dtwpt.nn.windows import reach_beyond
 
@@ -92,15 +93,12 @@ class MaxBlurPool2d(nn.Module):
         if not isinstance(ceil_mode, bool):
             raise TypeError(f"ceil_mode must be True or False, got {ceil_mode!r}")
         self.ceil_mode = ceil_mode
-        accepted = "an integer from 1 to 7"
-        self.blur = as_int(blur, "blur", accepted)
-        if not 1 <= self.blur <= 7:
-            raise ValueError(f"blur must be {accepted}, got {blur}")
+        self.blur = as_blur(blur)
 
     @property
     def taps(self) -> Tensor:
         """Weights of the blur along one axis, shape (blur,), float32 on the CPU."""
-        return torch.tensor(self._taps(), dtype=torch.float32, device="cpu")
+        return torch.tensor(binomial(self.blur), dtype=torch.float32, device="cpu")
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool a batch of maps.
@@ -126,7 +124,7 @@ class MaxBlurPool2d(nn.Module):
                 f"than kernel_size {self.kernel_size}"
             )
         with full_dtype(x):  # a pooling keeps the dtype
-            return self._blurred(self._maxima(x))
+            return filtered(self._maxima(x), binomial(self.blur), "reflect", self.stride)
 
     def _maxima(self, x: Tensor) -> Tensor:
         if self.ceil_mode:
@@ -136,31 +134,6 @@ class MaxBlurPool2d(nn.Module):
             )
             x = functional.pad(x, (0, right, 0, below), value=-math.inf)
         return functional.max_pool2d(x, self.kernel_size, 1, self.padding)
-
-    def _blurred(self, maxima: Tensor) -> Tensor:
-        channels = maxima.shape[-3]
-        # Made anew on the device: nothing to copy, to convert, to average, or to leave unset.
-        taps = torch.cat([maxima.new_full((1,), tap) for tap in self._taps()])
-        kernel = torch.outer(taps, taps).expand(channels, 1, self.blur, self.blur)
-        return functional.conv2d(
-            self._mirrored(maxima), kernel, stride=self.stride, groups=channels
-        )
-
-    def _taps(self) -> list[float]:
-        # Whole numbers over a power of two: exact in every dtype down to bfloat16, and so are
-        # their products.
-        order = self.blur - 1
-        return [math.comb(order, k) / 2**order for k in range(self.blur)]
-
-    def _mirrored(self, x: Tensor) -> Tensor:
-        before, after = (self.blur - 1) // 2, self.blur // 2
-        if all(side > after for side in x.shape[-2:]):
-            return functional.pad(x, (before, after, before, after), mode="reflect")
-        for axis in (-2, -1):  # torch mirrors once at most: as far as the map is long
-            side = x.shape[axis]
-            positions = torch.arange(-before, side + after, device=x.device)
-            x = x.index_select(axis, source_index(positions, side, "reflect"))
-        return x
 
     def extra_repr(self) -> str:
         """Return the arguments, as ``repr`` shows them."""

@@ -36,10 +36,10 @@ def grey(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.asarray(rgb2gray(pixels) if pixels.ndim == 3 else pixels / 255.0, np.float64)
 
 
-def middle(image: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cut out the middle, one column wider than a crop: there are two crops a pixel apart in it."""
-    top, left = ((length - CROP - 1) // 2 for length in image.shape)
-    return image[top : top + CROP, left : left + CROP + 1]
+def middle(image: NDArray[np.float64], shift: int = 1) -> NDArray[np.float64]:
+    """Cut out the middle, wider than a crop: there are two crops so many pixels apart in it."""
+    top, left = ((length - CROP - shift) // 2 for length in image.shape)
+    return image[top : top + CROP, left : left + CROP + shift]
 
 
 def extract_features(photographs: Path, output: Path) -> None:
@@ -49,11 +49,11 @@ def extract_features(photographs: Path, output: Path) -> None:
     subprocess.run([sys.executable, "-m", "dtwpt.cli", *arguments], check=True)
 
 
-def shift_changes(image: NDArray[np.float64], depth: int) -> dict[str, float]:
-    """Relative change of each operator's features when the picture moves by one pixel."""
+def shift_changes(image: NDArray[np.float64], depth: int, shift: int) -> dict[str, float]:
+    """Relative change of each operator's maps when the picture moves by so many pixels."""
     atoms = dtwpt.PacketBank(depth).atoms()
     one_sided = ~(atoms["boundary"] | atoms["lowpass"])
-    before, after = image[:, 1:], image[:, :-1]
+    before, after = image[:, shift:], image[:, :-shift]
     changes = {}
     for name, operator in (("CMod", dtwpt.cmod2), ("RMax", dtwpt.rmax2)):
         a, b = operator(before, depth), operator(after, depth)
@@ -93,13 +93,20 @@ def main() -> None:
         shape, names = table["features"].shape, table["feature_names"]
         print(f"{shape[0]} photographs x {shape[1]} features, such as {names[1]}.\n")
 
-    print(f"Relative change of the features when a photograph, {CROP} x {CROP} pixels of it, moves")
-    print(f"by one pixel to the right (mean over one-sided packets and {len(images)} photographs):")
+    print(
+        f"Relative change of the maps when a photograph, {CROP} x {CROP} pixels of it, moves to the"
+    )
+    print(f"right (mean over one-sided packets and {len(images)} photographs):")
     for depth in (2, 3):
-        changes = [shift_changes(middle(image), depth) for image in images.values()]
-        means = {name: np.mean([change[name] for change in changes]) for name in changes[0]}
-        cmod, rmax = means["CMod"], means["RMax"]
-        print(f"  depth {depth}: CMod {cmod:.3f}, RMax {rmax:.3f}: {rmax / cmod:.1f} times as much")
+        for shift in (1, 2, 4):
+            changes = [
+                shift_changes(middle(image, shift), depth, shift) for image in images.values()
+            ]
+            cmod, rmax = (np.mean([change[name] for change in changes]) for name in changes[0])
+            print(
+                f"  depth {depth}, {shift} px: CMod {cmod:.3f}, RMax {rmax:.3f}: "
+                f"{rmax / cmod:.1f} times as much"
+            )
 
     seen, moved = options.photographs[0], options.photographs[-1]
     print("\nPictures:")

@@ -44,10 +44,26 @@ def test_demo(tmp_path: Path) -> None:
         picture = tmp_path / "out" / f"{name}.png"
         assert picture.read_bytes().startswith(b"\x89PNG")
         assert picture.stat().st_size > 30_000
-    changes = re.findall(r"depth (\d): CMod (0\.\d+), RMax (0\.\d+)", printed)
-    assert [depth for depth, _, _ in changes] == ["2", "3"]
-    for _, cmod, rmax in changes:
-        assert 0.005 < 2 * float(cmod) < float(rmax) < 0.5
+    changes = re.findall(r"depth (\d), (\d) px: CMod (\d\.\d+), RMax (\d\.\d+)", printed)
+    assert [(int(depth), int(shift)) for depth, shift, _, _ in changes] == [
+        (depth, shift) for depth in (2, 3) for shift in (1, 2, 4)
+    ]
+    for _, shift, cmod, rmax in changes:
+        assert shift != "1" or 0.005 < 2 * float(cmod) < float(rmax) < 0.5
+
+
+def test_shift_animation(tmp_path: Path) -> None:
+    printed = run_example(
+        "shift_animation.py", "-o", "moving.gif", "--pixels", "2", folder=tmp_path
+    )
+    from PIL import Image
+
+    with Image.open(tmp_path / "moving.gif") as animation:
+        assert getattr(animation, "n_frames", 1) == 4  # there and back
+    for convolution, rmax, cmod in re.findall(
+        r"convolution (\S+) .*RMax (\S+) .*CMod (\S+)", printed
+    ):
+        assert 5 * float(cmod) < float(rmax) < float(convolution)
 
 
 def test_classify_textures(tmp_path: Path) -> None:

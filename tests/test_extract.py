@@ -118,11 +118,12 @@ def test_features_are_those_of_the_library_in_any_number_of_processes(
     arguments: Any = {
         name: getattr(settings, name) for name in ("depth", "wavelet", "operator", "pool")
     }
+    mode: Any = {"mode": settings.mode}
     for file, row in zip(table.files, table.features, strict=True):
         image = read_image(file, settings.colour)
         if settings.resize is not None and settings.crop is not None:
             image = centre_crop(resize(image, settings.resize), settings.crop)
-        expected = packet_features(image, **arguments)
+        expected = packet_features(image, **arguments, **mode)
         # The last bits depend on the number of threads, which here is not limited.
         np.testing.assert_allclose(row, expected.ravel(), rtol=1e-4, atol=1e-6)
     names = packet_feature_names((24, 28), **arguments)

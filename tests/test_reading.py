@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
-from dtwpt.extract import ImageError, read_image
+from dtwpt import cmod2
+from dtwpt.extract import ImageError, Limits, iter_tiles, read_image
 from dtwpt.features import packet_features
+from tests import raw_images
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (13, 17), dtype=np.uint8)
@@ -210,6 +213,12 @@ def png_claiming(height: int, width: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
+def bad_header() -> bytes:
+    data = bytearray(raw_images.png(GREY, 8, 0))
+    data[29] ^= 255
+    return bytes(data)
+
+
 NPZ = io.BytesIO()
 np.savez(NPZ, GREY)
 
@@ -226,8 +235,8 @@ BAD: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "folder": ("a.png", Path.mkdir, "folder"),
     "empty": ("a.jpg", Path.touch, "empty"),
     "text": ("a.png", lambda path: path.write_text("not an image"), "not an image"),
-    "other format": ("a.png", lambda path: Image.fromarray(GREY).save(path, "GIF"), "not an image"),
-    "bomb": ("a.png", lambda path: path.write_bytes(png_claiming(60000, 60000)), "bomb"),
+    "other format": ("a.png", lambda path: Image.fromarray(GREY).save(path, "PPM"), "not an image"),
+    "bomb": ("a.png", lambda path: path.write_bytes(png_claiming(60000, 60000)), "too little data"),
     "truncated jpeg": ("a.jpg", truncated("JPEG"), "truncated"),
     "truncated png": ("a.png", truncated("PNG"), ""),
     "truncated webp": ("a.webp", truncated("WEBP"), ""),
@@ -241,20 +250,43 @@ BAD: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         "NaN",
     ),
     "int tiff": ("a.tif", lambda path: tifffile.imwrite(path, GREY.astype(np.int32)), "int32"),
-    "cmyk": (
-        "a.tif",
-        lambda path: tifffile.imwrite(
-            path, np.stack([DEEP] * 4), photometric="separated", planarconfig="separate"
-        ),
-        "SEPARATED",
-    ),
     "five bands": (
         "a.tif",
         lambda path: tifffile.imwrite(
             path, np.dstack([DEEP] * 5), photometric="minisblack", planarconfig="contig"
         ),
-        "is not an image",
+        "choose one (--channel)",
     ),
+    "no value": (
+        "a.tif",
+        lambda path: tifffile.imwrite(
+            path, np.where(GREY > 9, FLOAT, -9999), extratags=[(42113, "s", 6, "-9999", True)]
+        ),
+        "GDAL_NODATA -9999",
+    ),
+    "raw of a camera": (
+        "a.tif",
+        lambda path: tifffile.imwrite(path, DEEP, photometric="cfa"),
+        "develop it",
+    ),
+    "canon raw": (
+        "a.cr2",
+        lambda path: path.write_bytes(b"II*\0\x10\0\0\0CR\2\0" + bytes(99)),
+        "develop",
+    ),
+    "rows without end": (
+        "a.tif",
+        lambda path: path.write_bytes(raw_images.tiff(GREY, 8, 1, more={257: (4, [4294901800])})),
+        "has 1 of the 330377062 pieces",
+    ),
+    "a strip without end": (
+        "a.tif",
+        lambda path: path.write_bytes(
+            raw_images.tiff(GREY, 8, 1, more={257: (4, [10**8]), 278: (4, [10**8])}, deflate=True)
+        ),
+        "too little data",
+    ),
+    "bad checksum": ("a.png", lambda path: path.write_bytes(bad_header()), "cannot be decoded"),
     "truncated npy": ("a.npy", truncated("npy"), ""),
     "not npy": ("a.npy", lambda path: Image.fromarray(GREY).save(path, "PNG"), "not a plain .npy"),
     "npz": ("a.npy", lambda path: path.write_bytes(NPZ.getvalue()), "not a plain .npy"),
@@ -289,21 +321,191 @@ def test_refused_with_the_file_and_the_reason(
     assert capfd.readouterr().err == ""  # the C libraries keep quiet too
 
 
-def test_limit_on_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Pillow's own, and its warnings, play no part.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     Image.fromarray(RGB).save(tmp_path / "a.png")
     tifffile.imwrite(tmp_path / "a.tif", DEEP_RGB, photometric="rgb")
     np.save(tmp_path / "a.npy", RGB)
-    for limit, accepted in ((RGB[..., 0].size - 1, True), (RGB[..., 0].size // 2 - 1, False)):
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        read_image(tmp_path / "a.npy")
-        for name in ("a.png", "a.tif"):
-            if accepted:  # where Pillow warns, and warnings are errors here
-                read_image(tmp_path / name)
-            else:
-                with pytest.raises(ImageError, match="bomb"):
-                    read_image(tmp_path / name)
+    count = GREY.size
+    for name in ("a.png", "a.tif", "a.npy"):
+        read_image(tmp_path / name, limits=Limits(max_pixels=count))
+        # An array is as large as its file.
+        few = Limits(max_pixels=count - 1)
+        if name == "a.npy":
+            read_image(tmp_path / name, limits=few)
+        else:
+            with pytest.raises(ImageError, match=r"--max-pixels"):
+                read_image(tmp_path / name, limits=few)
+        with pytest.raises(ImageError, match=r"--max-memory"):
+            read_image(tmp_path / name, limits=Limits(max_memory=6 * count))
+        read_image(tmp_path / name, limits=Limits(max_memory=50 * count))
+    with pytest.raises(ValueError, match="max_pixels must be an integer of at least 1"):
+        Limits(max_pixels=0)
+
+
+def test_images_that_break_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(RGB).save(buffer, "JPEG")
+    whole, no_end = buffer.getvalue(), buffer.getvalue()[:-2]
+    for setting in (False, True):
+        monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", setting)
+        with pytest.raises(ImageError, match="truncated"):
+            read_image(no_end)
+        pixels = read_image(no_end, limits=Limits(truncated=True))
+        np.testing.assert_array_equal(pixels, read_image(whole))
+        assert ImageFile.LOAD_TRUNCATED_IMAGES is setting
+    # Threads that differ do not disturb each other.
+    with ThreadPoolExecutor(8) as pool:
+        tried = [
+            pool.submit(read_image, no_end, limits=Limits(truncated=bool(n % 2)))
+            for n in range(200)
+        ]
+        assert [future.exception() is None for future in tried] == [False, True] * 100
+    # What is there of a PNG is right.
+    content = raw_images.png(DEEP, 16, 0)
+    part = read_image(content[: len(content) // 2], limits=Limits(truncated=True))
+    np.testing.assert_allclose(part[:4], DEEP[:4] / 65535, rtol=1e-7)
 
 
 def test_unknown_colour(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="luma, channels"):
         read_image(tmp_path / "a.png", "gray")
+
+
+# Metadata ---------------------------------------------------------------------------------------
+
+
+def exif(orientation: int, *tags: tuple[int, int, int, bytes]) -> bytes:
+    entries = sorted([(0x112, 3, 1, struct.pack("<HH", orientation, 0)), *tags])
+    body = b"".join(struct.pack("<HHI", *tag[:3]) + tag[3] for tag in entries)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + body + bytes(4)
+
+
+EXIF = {
+    "number as text": exif(6, (0x100, 2, 4, b"24\0\0")),
+    "ratio as text": exif(6, (0x11A, 2, 4, b"72\0\0")),
+    "text as number": exif(6, (0x10F, 11, 1, struct.pack("<f", 1))),
+    "negative": exif(6, (0x100, 9, 1, b"\xff\xff\xff\xff")),
+    "unknown type": exif(6, (0x100, 99, 1, bytes(4))),
+    "far away": exif(6, (0x8769, 4, 1, b"\xff\xff\xff\x7f")),
+    "cut off": exif(6)[:-4],
+    "garbage": b"Exif\0\0" + bytes(range(250)),
+    "no directory": b"Exif\0\0MM\0*\xff\xff\xff\xff",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("case", EXIF)
+@pytest.mark.parametrize("suffix", ["JPEG", "PNG", "WEBP"])
+def test_only_the_orientation_is_read_of_exif(case: str, suffix: str) -> None:
+    buffer, plain = io.BytesIO(), io.BytesIO()
+    options: dict[str, Any] = {"lossless": True} if suffix == "WEBP" else {}
+    Image.fromarray(RGB).save(buffer, suffix, exif=EXIF[case], **options)
+    Image.fromarray(RGB).save(plain, suffix, **options)
+    expected = read_image(plain.getvalue())
+    turned = len(EXIF[case]) > 20 and case != "garbage"
+    pixels = read_image(buffer.getvalue())
+    np.testing.assert_array_equal(pixels, np.rot90(expected, -1) if turned else expected)
+
+
+@pytest.mark.parametrize("kind", ["zTXt", "iTXt", "tEXt", "iCCP", "many", "bad sum", "xmp", "hex"])
+def test_pixels_of_a_png_do_not_depend_on_its_metadata(kind: str) -> None:
+    large, small = zlib.compress(bytes(3_000_000)), zlib.compress(bytes(900_000))
+    xmp = b'<x tiff:Orientation="6"/>'
+    raw = b"\nexif\n  99\n" + exif(6).hex().encode()
+    before = {
+        "zTXt": raw_images.chunk(b"zTXt", b"workflow\0\0" + large),
+        "iTXt": raw_images.chunk(b"iTXt", b"w\0\1\0\0\0" + large),
+        "tEXt": raw_images.chunk(b"tEXt", b"w\0" + bytes(3_000_000)),
+        "iCCP": raw_images.chunk(b"iCCP", b"icc\0\0" + large),
+        "many": raw_images.chunk(b"zTXt", b"w\0\0" + small) * 99,
+        "bad sum": raw_images.chunk(b"tEXt", b"w\0x")[:-1] + b"?",
+        "xmp": raw_images.chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp),
+        "hex": raw_images.chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(raw)),
+    }[kind]
+    pixels = read_image(raw_images.png(GREY, 8, 0, before=before))
+    expected = np.rot90(GREY, -1) if kind in ("xmp", "hex") else GREY
+    np.testing.assert_allclose(pixels, expected / 255, rtol=1e-6)
+
+
+# Parts of files ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [254, 255])
+@pytest.mark.parametrize("below", [False, True])
+def test_a_thumbnail_is_not_the_picture(tmp_path: Path, kind: int, below: bool) -> None:
+    path = tmp_path / "a.nef"
+    with tifffile.TiffWriter(path) as writer:
+        old = [(255, "H", 1, 2, True)] if kind == 255 else ()
+        small: dict[str, Any] = {"subfiletype": 1} if kind == 254 else {"extratags": old}
+        more: dict[str, Any] = {"subifds": 1} if below else {}
+        for image, options in ((RGB[::4, ::4], {**small, **more}), (RGB, {})):
+            writer.write(image, photometric="rgb", metadata=None, **options)
+    np.testing.assert_array_equal(read_image(path), read_image(RGB))
+    np.testing.assert_array_equal(read_image(path, page=0), read_image(RGB[::4, ::4]))
+    (tile,) = iter_tiles(path)
+    np.testing.assert_array_equal(tile.maps, cmod2(read_image(RGB)))
+
+
+def test_page_level_and_channel(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    pages = [RGB, RGB[::-1]]
+    with tifffile.TiffWriter(path) as writer:
+        for page in pages:
+            writer.write(page, photometric="rgb", subifds=2, metadata=None)
+            for step in (2, 4):
+                writer.write(page[::step, ::step], photometric="rgb", subfiletype=1, metadata=None)
+    for number, page in enumerate(pages):
+        for level, step in enumerate((1, 2, 4)):
+            choice: dict[str, Any] = {"page": number, "level": level, "channel": 1}
+            expected = read_image(page[::step, ::step, 1])
+            np.testing.assert_array_equal(read_image(path, **choice), expected)
+            (tile,) = iter_tiles(path, **choice)
+            np.testing.assert_array_equal(tile.maps, cmod2(expected))
+    for name, value, count in (("page", 2, 1), ("level", 3, 2), ("channel", 3, 2)):
+        wrong: dict[str, Any] = {name: value}
+        with pytest.raises(ImageError, match=f"has no {name} {value}, only 0 to {count}"):
+            read_image(path, **wrong)
+    with pytest.raises(ValueError, match="page must be an integer of at least 0, got -1"):
+        read_image(path, page=-1)
+    # The levels of a pyramid may follow their page, too, and bands need not be colours.
+    bands = RNG.integers(0, 256, (13, 17, 7), dtype=np.uint8)
+    with tifffile.TiffWriter(path) as writer:
+        for step in (1, 2):
+            writer.write(
+                bands[::step, ::step],
+                photometric="minisblack",
+                planarconfig="contig",
+                subfiletype=int(step > 1),
+                metadata=None,
+            )
+    np.testing.assert_array_equal(
+        read_image(path, level=1, channel=6), read_image(np.array(bands[::2, ::2, 6]))
+    )
+    # Frames of an animation, and photographs in one file.
+    frames = [Image.fromarray(np.array(page)) for page in pages]
+    for name in ("a.webp", "a.png", "a.mpo"):
+        options: dict[str, Any] = {"lossless": True} if name == "a.webp" else {}
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **options)
+        for number in (0, 1):
+            pixels = read_image(tmp_path / name, page=number)
+            difference = np.abs(pixels - read_image(np.array(pages[number]))).max()
+            assert difference <= (0.6 if name == "a.mpo" else 0), name
+        with pytest.raises(ImageError, match="has no page 2, only 0 to 1"):
+            read_image(tmp_path / name, page=2)
+
+
+def test_what_is_given_instead_of_a_path(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif(6))
+    expected = read_image(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    with (tmp_path / "a.png").open("rb") as file, Image.open(tmp_path / "a.png") as image:
+        for source in (content, bytearray(content), io.BytesIO(content), file, image):
+            np.testing.assert_array_equal(read_image(source), expected)
+    np.testing.assert_array_equal(read_image(np.rot90(RGB, -1)), expected)
+    with pytest.raises(ImageError, match="the 5 bytes given: not an image"):
+        read_image(b"a.png")
+    with pytest.raises(TypeError, match="an image must be a path, bytes, a binary file"):
+        read_image(7)

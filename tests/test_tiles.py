@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import signal
@@ -28,7 +29,7 @@ from dtwpt.cli import cli
 from dtwpt.extract import ImageError, iter_tiles, read_image, tiles
 from dtwpt.extract.manifest import StoreWarning
 from dtwpt.extract.maps import partial_path
-from dtwpt.extract.reading import open_npy
+from dtwpt.extract.npy import open_npy
 from dtwpt.features import OPERATORS
 from tests.strategies import modes, seeds
 
@@ -258,8 +259,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "wide.tif": (no_width, "has no pixels"),
     "damaged.tif": (damaged, "cannot be decoded"),
     "truncated.tif": (truncated, "truncated"),
-    "cmyk.tif": (lambda p: Image.new("CMYK", (9, 9)).save(p), "photometric type SEPARATED"),
-    "palette.tif": (lambda p: Image.new("P", (9, 9)).save(p), "photometric type PALETTE"),
+    "lab.tif": (lambda p: Image.new("LAB", (9, 9)).save(p), "photometric type CIELAB"),
     "volume.tif": (
         lambda p: tifffile.imwrite(
             p, np.ones((16, 32, 32), np.uint8), volumetric=True, tile=(16,) * 3
@@ -330,6 +330,57 @@ def test_a_large_piece_is_not_decoded(tmp_path: Path) -> None:
         pytest.raises(ImageError, match="store it in tiles"),
     ):
         tiles(tmp_path / "a.tif", tmp_path / "maps.zarr")
+
+
+def test_a_plane_of_an_ome_zarr_image(tmp_path: Path) -> None:
+    image = RNG.integers(0, 256, (2, 3, 2, 60, 70), dtype=np.uint8)
+    for version, axes in ((2, ["t", "c", "z", "y", "x"]), (3, ["c", "y", "x"])):
+        path = tmp_path / f"{version}.zarr"
+        group = zarr.create_group(path, zarr_format=version)
+        array = image if version == 2 else image[0, :, 0]
+        for level in (0, 1):
+            part = array[..., :: level + 1, :: level + 1]
+            chunks = (*(1,) * (part.ndim - 2), 16, 16)
+            group.create_array(str(level), data=part, chunks=chunks)
+        scales = [
+            {
+                "axes": [{"name": axis} for axis in axes],
+                "datasets": [{"path": "0"}, {"path": "1"}],
+            }
+        ]
+        group.attrs.update(
+            {"multiscales": scales} if version == 2 else {"ome": {"multiscales": scales}}
+        )
+        for page, level, channel in ((None, 0, None), (3, 1, 2) if version == 2 else (None, 1, 2)):
+            (tile,) = iter_tiles(path, page=page, level=level, channel=channel)
+            t, z = divmod(page or 0, 2)
+            plane = np.moveaxis(image[t, :, z, :: level + 1, :: level + 1], 0, -1)
+            expected = whole(read_image(np.array(plane), channel=channel))
+            np.testing.assert_array_equal(tile.maps, expected)
+        with pytest.raises(ImageError, match="has no level 2, only 0 to 1"):
+            list(iter_tiles(path, level=2))
+        with pytest.raises(ImageError, match="has no page 4, only 0 to"):
+            list(iter_tiles(path, page=4))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("imagecodecs") is None, reason="decodes by imagecodecs"
+)
+@pytest.mark.parametrize("compression", ["jpeg", "lzw", "zstd", "jpeg2000"])
+def test_slides(tmp_path: Path, compression: str) -> None:
+    image = COLOUR[:160, :128]
+    tifffile.imwrite(
+        tmp_path / "a.tif", image, photometric="rgb", compression=compression, tile=(64, 64)
+    )
+    expected = read_image(tmp_path / "a.tif")
+    if compression != "jpeg":
+        np.testing.assert_array_equal(expected, read_image(np.array(image)))
+    else:  # as Pillow has it
+        with Image.open(tmp_path / "a.tif") as picture:
+            reference = read_image(np.array(picture.convert("RGB")))
+        np.testing.assert_allclose(expected, reference, atol=0.01)
+    for tile in iter_tiles(tmp_path / "a.tif", tile=64):
+        np.testing.assert_array_equal(tile.maps, whole(expected)[(..., *tile.place)])
 
 
 def test_what_is_masked_is_refused() -> None:

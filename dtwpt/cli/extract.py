@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import dtwpt
 from dtwpt.cli.jobs import Job, to_store, to_table
-from dtwpt.cli.options import Size, depth_option, given, on_error_option, wavelet_option
+from dtwpt.cli.options import (
+    Size,
+    depth_option,
+    given,
+    limit_options,
+    on_error_option,
+    page_options,
+    wavelet_option,
+)
 from dtwpt.cli.terminal import SOME_SKIPPED, cores, note, one_line, tell_skipped
 from dtwpt.cli.tiles import extract_tiles
 from dtwpt.engine.borders import MODES
@@ -53,6 +62,7 @@ __all__ = ["extract"]
     show_default=True,
     help="Features of the brightness, or of red, green and blue each.",
 )
+@page_options
 @click.option(
     "--resize",
     type=Size(),
@@ -97,6 +107,7 @@ __all__ = ["extract"]
     "a cluster on this machine, for this run]",
 )
 @on_error_option("stop; for .zarr skip")
+@limit_options
 @click.option("--restart", is_flag=True, help="Begin a store anew (.zarr).")
 @click.option(
     "--retry-skipped", is_flag=True, help="Try again what earlier runs have skipped (.zarr)."
@@ -145,6 +156,9 @@ def extract(
     report: str | None,
     settings_from: str | None,
     tile: int | None,
+    max_pixels: int,
+    max_memory: int,
+    truncated: bool,
     **options: Any,
 ) -> None:
     """Extract features of images.
@@ -177,6 +191,7 @@ def extract(
     if tile is not None:
         click.echo(one_line(extract_tiles(ctx)))
         return
+    from dtwpt.extract import Limits
     from dtwpt.extract.files import check_output, is_store_name
 
     is_store = is_store_name(output)
@@ -184,6 +199,7 @@ def extract(
     if not is_store:
         check_output(output)
     settings = _settings(ctx, options, settings_from)
+    settings = replace(settings, limits=Limits(max_pixels, max_memory << 20, truncated))
     if engine == "ray":
         workers = workers or None  # as many as the cluster has room for
     elif workers is None and not is_store:

@@ -16,7 +16,9 @@ __all__ = [
     "Window",
     "depth_option",
     "given",
+    "limit_options",
     "on_error_option",
+    "page_options",
     "wavelet_option",
 ]
 
@@ -101,6 +103,61 @@ depth_option = click.option(
 wavelet_option = click.option(
     "--wavelet", type=click.Choice(dtwpt.wavelets()), default="qshift_b", show_default=True
 )
+
+
+def page_options(command: Any) -> Any:
+    """Add the options that choose a part of a file."""
+    for option in (
+        click.option(
+            "--channel",
+            type=click.IntRange(0),
+            help="Take this sample of the pixels, from 0, for a grey image.",
+        ),
+        click.option(
+            "--level",
+            type=click.IntRange(0),
+            default=0,
+            show_default=True,
+            help="Which of the smaller versions of an image (TIFF, OME-Zarr); 0: the image itself.",
+        ),
+        click.option(
+            "--page",
+            type=click.IntRange(0),
+            help="Which page of a TIFF, or frame of an animation, from 0.  [default: the picture, "
+            "not a thumbnail]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def limit_options(command: Any) -> Any:
+    """Add the options that say what reading an image may take."""
+    for option in (
+        click.option(
+            "--truncated",
+            is_flag=True,
+            help="Use images that break off, such as a JPEG without its end: what is missing is "
+            "grey or black.",
+        ),
+        click.option(
+            "--max-memory",
+            type=click.IntRange(1),
+            metavar="MIB",
+            default=1536,
+            show_default=True,
+            help="Refuse an image whose reading would need more memory.",
+        ),
+        click.option(
+            "--max-pixels",
+            type=click.IntRange(1),
+            default=178_956_970,
+            show_default=True,
+            help="Refuse an image of more pixels.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def on_error_option(default: str) -> Callable[[Any], Any]:

@@ -14,7 +14,7 @@ from dtwpt.cli.terminal import Stopped, note, quiet_libraries, show_progress
 
 __all__ = ["extract_tiles"]
 
-_SETTINGS = ("operator", "depth", "wavelet", "mode", "colour")
+_SETTINGS = ("operator", "depth", "wavelet", "mode", "colour", "page", "level", "channel")
 _FOR_TILES = {*_SETTINGS, "paths", "output", "tile", "workers", "check"}
 
 

@@ -26,6 +26,7 @@ from dtwpt.extract.decoding import WorkerError  # noqa: E402
 from dtwpt.extract.extractor import FeatureExtractor  # noqa: E402
 from dtwpt.extract.files import load, load_settings, save  # noqa: E402
 from dtwpt.extract.inputs import find_images  # noqa: E402
+from dtwpt.extract.limits import Limits  # noqa: E402
 from dtwpt.extract.manifest import StoreBusyError  # noqa: E402
 from dtwpt.extract.maps import tiles  # noqa: E402
 from dtwpt.extract.reading import ImageError, read_image  # noqa: E402
@@ -58,6 +59,7 @@ __all__ = [
     "FeatureStore",
     "FeatureTable",
     "ImageError",
+    "Limits",
     "Settings",
     "Skipped",
     "StoreBusyError",

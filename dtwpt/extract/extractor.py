@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtwpt.engine import cpu
-from dtwpt.extract.reading import ImageError, read_image
+from dtwpt.extract.errors import ImageError
+from dtwpt.extract.reading import read_image
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.sizing import centre_crop, resize
 from dtwpt.features import packet_features
@@ -77,7 +78,7 @@ def image_of(path: str, settings: Settings) -> NDArray[np.float32]:
     ImageError
         If the file cannot be used.
     """
-    image = read_image(path, settings.colour)
+    image = read_image(path, *settings.choice, limits=settings.limits)
     try:
         if settings.resize is not None:
             image = resize(image, settings.resize)

@@ -19,10 +19,13 @@ import numpy as np
 import dtwpt
 from dtwpt.checks import as_count
 from dtwpt.extract.apart import check_spared
+from dtwpt.extract.errors import ImageError
+from dtwpt.extract.limits import Choice
 from dtwpt.extract.manifest import StoreWarning
-from dtwpt.extract.reading import ImageError
-from dtwpt.extract.sources import Source, SourceChangedError, import_zarr, open_source
-from dtwpt.extract.tiling import Tiling, as_workers, maps_settings
+from dtwpt.extract.settings import Settings
+from dtwpt.extract.sources import Source, SourceChangedError, open_source
+from dtwpt.extract.tiling import Tiling, as_workers
+from dtwpt.extract.zarrays import import_zarr
 
 __all__ = ["partial_path", "tiles"]
 
@@ -47,6 +50,9 @@ def tiles(
     wavelet: str = "qshift_b",
     mode: str = "symmetric",
     colour: str = "luma",
+    page: int | None = None,
+    level: int = 0,
+    channel: int | None = None,
     tile: int = 2048,
     workers: int | None = None,
     overwrite: bool = False,
@@ -59,7 +65,8 @@ def tiles(
     ----------
     source : path or array_like
         What is read in parts: a ``.npy`` file, the folder of a Zarr array (format 2
-        or 3), a TIFF in tiles or strips, or any array with a shape, a dtype and slices. Shapes,
+        or 3) or of an OME-Zarr image, a TIFF in tiles or strips, or any array with a shape, a dtype
+        and slices. Shapes,
         dtypes and colour are as for :func:`read_image`.
     output : path
         The folder of a Zarr array (format 3) to write. Until it is complete it is called
@@ -73,6 +80,9 @@ def tiles(
         How the image goes on beyond its borders.
     colour : {"luma", "channels"}
         As for :func:`read_image`; with "channels" there is a first axis for red, green and blue.
+    page, level, channel : int, optional
+        As for :func:`read_image`. Of OME-Zarr, ``level`` is the number of the dataset, and ``page``
+        counts the planes of its other axes.
     tile : int, default: 2048
         Side of a tile, pixels, about: tiles consist of the parts in which the whole image would be
         worked through (of 256 x 2048 pixels, more where filters are long), at least of one.
@@ -134,7 +144,13 @@ def tiles(
     ...     maps.shape, maps[0, 1, 2, 100:102, 300:303].shape
     ((2, 4, 4, 250, 750), (2, 3))
     """
-    settings = maps_settings(operator, depth, wavelet, mode, colour)
+    settings = Settings(
+        *(operator, depth, wavelet, mode, colour),
+        pool="none",
+        page=page,
+        level=level,
+        channel=channel,
+    )
     tile, workers = as_count(tile, "tile"), as_workers(workers)
     if check not in ("time", "hash"):
         raise ValueError(f"unknown check {check!r}; known: time, hash")
@@ -143,12 +159,12 @@ def tiles(
     partial = partial_path(target)
     if isinstance(source, (str, os.PathLike)):
         check_spared([target, partial], [os.fspath(source)])
-    with open_source(source) as opened:
+    with open_source(source, settings.choice) as opened:
         tiling = Tiling.of(opened, settings, tile)
         attributes = _attributes(tiling, opened)
         _find_again(target)
         if os.path.lexists(target) and _is_done(target, output, attributes, overwrite):
-            count = sum(map(len, tiling.windows))
+            count = len(_places(tiling))
             if _is_whole(target, partial, tiling, check):
                 if progress is not None:
                     progress(count, count)
@@ -211,7 +227,7 @@ def _is_done(
 
 
 def _places(tiling: Tiling) -> list[str]:
-    return [f"{i}/{j}" for i, row in enumerate(tiling.windows) for j in range(len(row))]
+    return [place for place, _ in tiling.windows]
 
 
 def _file_of(folder: str, tiling: Tiling, place: str) -> str:
@@ -291,6 +307,9 @@ def _attributes(tiling: Tiling, source: Source) -> dict[str, Any]:
     settings = tiling.settings.to_dict()
     for name in ("resize", "crop", "pool"):  # which do not apply to whole maps
         settings.pop(name, None)
+    for name, usual in Choice()._asdict().items():
+        if name != "colour" and settings[name] == usual:  # as in maps of earlier versions
+            del settings[name]
     return {
         "settings": settings,
         "source": source.identity,
@@ -520,7 +539,7 @@ def _write(
     with zarr.config.set({"array.write_empty_chunks": True}):
         array = zarr.open_array(partial, mode="r+")
     places = _places(tiling)
-    windows = dict(zip(places, (window for row in tiling.windows for window in row), strict=True))
+    windows = dict(tiling.windows)
     done.seek(0)
     # Empty lines are harmless; a line that was cut off, with the process, has no end.
     lines = (line.split() for line in done if line.endswith("\n"))

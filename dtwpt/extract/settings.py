@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dtwpt.checks import as_depth, as_int, as_mode
-from dtwpt.colour import COLOURS
+from dtwpt.extract.limits import Choice, Limits
 from dtwpt.features import OPERATORS, packet_feature_names
 from dtwpt.wavelets import Wavelet
 
@@ -35,6 +35,11 @@ class Settings:
         The middle (height, width), or a square, cut out after resizing.
     pool : {"mean", "none"}, int or (int, int)
         As for :func:`dtwpt.features.packet_features`.
+    page, level, channel : int, optional
+        Which part of a file is the image, as for :func:`dtwpt.extract.read_image`.
+    limits : Limits
+        What reading an image may take. It decides which images are refused, not what the features
+        of others are: settings that differ in it are equal, and it is not stored.
 
     Raises
     ------
@@ -59,6 +64,10 @@ class Settings:
     resize: int | tuple[int, int] | None = None
     crop: int | tuple[int, int] | None = None
     pool: str | int | tuple[int, int] = "mean"
+    page: int | None = None
+    level: int = 0
+    channel: int | None = None
+    limits: Limits = field(default=Limits(), compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.operator not in OPERATORS:
@@ -70,8 +79,11 @@ class Settings:
             raise TypeError(f"wavelet must be the name of one, got {self.wavelet!r}")
         Wavelet(self.wavelet)
         as_mode(self.mode)
-        if self.colour not in COLOURS:
-            raise ValueError(f"unknown colour {self.colour!r}; known: {', '.join(COLOURS)}")
+        choice = Choice.of(self.colour, self.page, self.level, self.channel)
+        for name, value in choice._asdict().items():
+            object.__setattr__(self, name, value)
+        if not isinstance(self.limits, Limits):
+            raise TypeError(f"limits must be Limits, got {type(self.limits).__name__}")
         for name in ("resize", "crop"):
             value = getattr(self, name)
             if value is not None:
@@ -100,6 +112,11 @@ class Settings:
         places = -(-size[0] // step) * -(-size[1] // step)
         return len(self.names((1, 1))) * places  # those of maps of one value
 
+    @property
+    def choice(self) -> Choice:
+        """Which part of a file is the image."""
+        return Choice(self.colour, self.page, self.level, self.channel)
+
     def final_size(self) -> tuple[int, int] | None:
         """Return a size whose names are those of every image; None if that depends on the image.
 
@@ -112,10 +129,11 @@ class Settings:
         return None if self.pool == "none" else (1, 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings in types that JSON knows."""
+        """Return the settings, without the limits, in types that JSON knows."""
+        values = {name: getattr(self, name) for name in _names()}
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
+            for name, value in values.items()
         }
 
     @classmethod
@@ -127,7 +145,7 @@ class Settings:
         TypeError, ValueError
             If one is unknown, or of the wrong type or value.
         """
-        unknown = set(values) - {field.name for field in fields(cls)}
+        unknown = set(values) - set(_names())
         if unknown:
             raise ValueError(
                 f"unknown setting {', '.join(sorted(unknown))}; made by a newer dtwpt?"
@@ -137,6 +155,10 @@ class Settings:
             for name, value in values.items()
         }
         return cls(**arguments)
+
+
+def _names() -> list[str]:
+    return [field.name for field in fields(Settings) if field.compare]
 
 
 def _size(value: Any, name: str) -> int | tuple[int, int]:

@@ -9,25 +9,21 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dtwpt.extract.reading import (
-    TIFF_MAGIC,
-    FileArray,
-    ImageError,
-    TiffLayout,
-    as_planes,
-    check_shape,
-    full_scale_of,
-    naming,
-    open_npy,
-)
+from dtwpt.extract.errors import ImageError, naming
+from dtwpt.extract.kinds import BEGINNING, kind_of
+from dtwpt.extract.limits import Choice
+from dtwpt.extract.npy import FileArray, check_shape, full_scale_of, open_npy
+from dtwpt.extract.reading import as_planes
+from dtwpt.extract.tiff import TiffLayout, check_codec, picture_of
+from dtwpt.extract.zarrays import import_zarr, open_zarr
 
-__all__ = ["Source", "SourceChangedError", "import_zarr", "open_source"]
+__all__ = ["Source", "SourceChangedError", "open_source"]
 
 # What a source stores in one piece has to be decoded in one piece.
 _MOST_CHUNK_BYTES = 2**29
@@ -53,6 +49,8 @@ class Source:
         How a TIFF stores it.
     identity : dict, optional
         What tells the file from another, or from itself before it changed.
+    channel : int, optional
+        The sample that is taken for a grey image.
 
     Attributes
     ----------
@@ -66,8 +64,10 @@ class Source:
         name: str,
         layout: TiffLayout | None = None,
         identity: dict[str, Any] | None = None,
+        channel: int | None = None,
     ) -> None:
         self.name = name
+        self.channel = channel
         self.identity = identity
         self.dtype = np.dtype(array.dtype)
         self._layout = layout
@@ -75,7 +75,7 @@ class Source:
         if np.ma.isMaskedArray(array):
             raise ImageError(name, "is masked: fill what is masked first")
         if layout is None:
-            check_shape(tuple(array.shape))
+            check_shape(tuple(array.shape), channel)
         # Where the rows are among the stored axes, the columns behind them.
         self._before = (slice(None),) if layout is not None and layout.axes == "SYX" else ()
         height, width = array.shape[len(self._before) :][:2]
@@ -127,7 +127,7 @@ class Source:
             pixels = blocks[0][0]
             if len(blocks) > 1 or len(blocks[0]) > 1:
                 pixels = np.concatenate([np.concatenate(row, axis=1) for row in blocks])
-            return as_planes(pixels, self._full_scale, colour)
+            return as_planes(pixels, self._full_scale, colour, self.channel)
 
     def _block(self, rows: slice, columns: slice) -> NDArray[Any]:
         place = (rows, columns)
@@ -197,14 +197,16 @@ def _runs(index: NDArray[np.intp]) -> list[slice]:
 
 
 @contextlib.contextmanager
-def open_source(source: Any) -> Iterator[Source]:
+def open_source(source: Any, choice: Choice | None = None) -> Iterator[Source]:
     """Open a large image.
 
     Parameters
     ----------
     source : path or array_like
-        A .npy file, the folder of a Zarr array (format 2 or 3), a TIFF, or an array with a shape, a
-        dtype and slices.
+        A .npy file, the folder of a Zarr array or of an OME-Zarr image, a TIFF, or an array with a
+        shape, a dtype and slices.
+    choice : Choice, optional
+        Which part of it.
 
     Raises
     ------
@@ -213,12 +215,14 @@ def open_source(source: Any) -> Iterator[Source]:
     TypeError
         If it is neither a path nor an array.
     """
+    choice = Choice() if choice is None else choice
     if not isinstance(source, (str, os.PathLike)):
         if not all(hasattr(source, name) for name in ("shape", "dtype", "__getitem__")):
             raise TypeError(f"source must be a path or an array, got {type(source).__name__}")
         name = f"the {type(source).__name__} given"
         with naming(name):
-            opened = Source(source, name)
+            choice.only_page("an array")
+            opened = Source(source, name, channel=choice.channel)
         yield opened
         return
     path = os.fspath(source)
@@ -227,36 +231,38 @@ def open_source(source: Any) -> Iterator[Source]:
     with contextlib.ExitStack() as stack:
         with naming(path), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            opened = _open(path, stack.callback)
+            opened = _open(path, choice, stack)
         yield opened
 
 
-def _open(path: str, on_exit: Callable[[Callable[[], None]], Any]) -> Source:
-    if os.path.isdir(path):
-        return _open_zarr(path)
-    status = os.stat(path)
-    if status.st_size == 0:
-        raise ImageError(path, "the file is empty")
+def _open(path: str, choice: Choice, stack: contextlib.ExitStack) -> Source:
     identity = _identity(path)
+    if os.path.isdir(path):
+        return Source(open_zarr(path, choice), path, identity=identity, channel=choice.channel)
+    # Not mapped into memory, see FileArray.
+    file = open(path, "rb", buffering=0)  # noqa: SIM115  # closed in the end
+    stack.callback(file.close)
+    beginning = file.read(BEGINNING)
+    file.seek(0)
+    if not beginning:
+        raise ImageError(path, "the file is empty")
     if path.lower().endswith(".npy"):
-        npy = open(path, "rb", buffering=0)  # noqa: SIM115  # closed in the end
-        on_exit(npy.close)
-        return Source(open_npy(npy), path, identity=identity)
-    with open(path, "rb") as file:
-        if file.read(4) not in TIFF_MAGIC:
-            raise ImageError(path, "only .npy, Zarr arrays and TIFF can be read in parts")
+        choice.only_page("an array")
+        return Source(
+            open_npy(file, choice.channel), path, identity=identity, channel=choice.channel
+        )
+    if kind_of(beginning) != "TIFF":
+        raise ImageError(path, "only .npy, Zarr arrays and TIFF can be read in parts")
     import tifffile
 
-    tiff = tifffile.TiffFile(path)
-    on_exit(tiff.close)
-    page: Any = tiff.pages.first
-    layout = TiffLayout.of(page, path)
+    tiff = stack.enter_context(tifffile.TiffFile(path))
+    page: Any = picture_of(tiff, choice)
+    layout = TiffLayout.of(page, os.path.getsize(path), choice.channel)
+    check_codec(page)
     if page.is_memmappable:
-        plain = open(path, "rb", buffering=0)  # noqa: SIM115  # closed in the end
-        on_exit(plain.close)
         dtype = page.dtype.newbyteorder(tiff.byteorder)
-        array = FileArray(plain, page.dataoffsets[0], page.shape, dtype)
-        return Source(array, path, layout, identity)
+        array = FileArray(file, page.dataoffsets[0], page.shape, dtype)
+        return Source(array, path, layout, identity, choice.channel)
     chunk_bytes = math.prod(page.chunks) * page.dtype.itemsize
     if chunk_bytes > _MOST_CHUNK_BYTES:
         raise ImageError(
@@ -265,19 +271,9 @@ def _open(path: str, on_exit: Callable[[Callable[[], None]], Any]) -> Source:
             "store it in tiles",
         )
     store = page.aszarr()
-    on_exit(store.close)
-    return Source(import_zarr().open_array(store, mode="r"), path, layout, identity)
-
-
-def _open_zarr(path: str) -> Source:
-    zarr = import_zarr()
-    try:
-        array: Any = zarr.open_array(path, mode="r")
-    except (FileNotFoundError, ValueError, KeyError):
-        raise ImageError(
-            path, "is a folder, but not a Zarr array; of a Zarr group, name an array in it"
-        ) from None
-    return Source(array, path, identity=_identity(path))
+    stack.callback(store.close)
+    array = import_zarr().open_array(store, mode="r")
+    return Source(array, path, layout, identity, choice.channel)
 
 
 def _identity(path: str) -> dict[str, Any]:
@@ -291,14 +287,3 @@ def _identity(path: str) -> dict[str, Any]:
         "bytes": sum(status.st_size for status in changes),
         "modified_ns": max((status.st_mtime_ns for status in changes), default=0),
     }
-
-
-def import_zarr() -> Any:
-    """Return the package zarr, which comes with an extra."""
-    try:
-        import zarr
-    except ImportError as error:
-        raise ImportError(
-            'large images need zarr (Python 3.11 or later): pip install "dtwpt[extract]"'
-        ) from error
-    return zarr

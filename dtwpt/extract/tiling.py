@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dtwpt.checks import as_count
 from dtwpt.engine import cpu
 from dtwpt.engine.spec import Analysis, Kind, parse
-from dtwpt.extract.reading import ImageError
+from dtwpt.extract.errors import ImageError
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.sources import Source, open_source
 from dtwpt.transform import as_analysis
@@ -56,6 +56,9 @@ def iter_tiles(
     wavelet: str = "qshift_b",
     mode: str = "symmetric",
     colour: str = "luma",
+    page: int | None = None,
+    level: int = 0,
+    channel: int | None = None,
     tile: int = 2048,
     workers: int | None = None,
 ) -> Iterator[Tile]:
@@ -66,7 +69,7 @@ def iter_tiles(
 
     Parameters
     ----------
-    source, operator, depth, wavelet, mode, colour, tile, workers
+    source, operator, depth, wavelet, mode, colour, page, level, channel, tile, workers
         As for :func:`dtwpt.extract.tiles`.
 
     Yields
@@ -92,17 +95,23 @@ def iter_tiles(
     >>> len(peaks), np.max(peaks, axis=0).shape
     (3, (2, 4, 4))
     """
-    settings = maps_settings(operator, depth, wavelet, mode, colour)
+    settings = Settings(
+        *(operator, depth, wavelet, mode, colour),
+        pool="none",
+        page=page,
+        level=level,
+        channel=channel,
+    )
     tile, workers = as_count(tile, "tile"), as_workers(workers)
     return _iterate(source, settings, tile, workers)
 
 
 def _iterate(source: Any, settings: Settings, tile: int, workers: int) -> Iterator[Tile]:
     pending: deque[tuple[Window, Future[NDArray[np.float32]]]] = deque()
-    with open_source(source) as opened, ThreadPoolExecutor(workers) as pool:
+    with open_source(source, settings.choice) as opened, ThreadPoolExecutor(workers) as pool:
         tiling = Tiling.of(opened, settings, tile)
         try:
-            for window in (window for row in tiling.windows for window in row):
+            for _, window in tiling.windows:
                 pending.append((window, pool.submit(tiling.maps, window)))
                 if len(pending) > workers:
                     done, maps = pending.popleft()
@@ -121,7 +130,8 @@ class Tiling:
     source: Source
     settings: Settings
     analysis: Analysis
-    windows: list[list[Window]]
+    size: tuple[int, int]
+    side: int
 
     @classmethod
     def of(cls, source: Source, settings: Settings, tile: int) -> Tiling:
@@ -129,24 +139,27 @@ class Tiling:
         pool = _POOL if settings.operator == "rmax" else None
         analysis = as_analysis(settings.depth, settings.wavelet, settings.mode, pool=pool)
         side = max(1, tile // 2**settings.depth)
-        rows, columns = (
-            [slice(start, min(start + side, n)) for start in range(0, n, side)]
-            for n in analysis.size(source.size)
-        )
-        windows = [[Window((down, across)) for across in columns] for down in rows]
-        return cls(source, settings, parse(analysis.text), windows)
+        height, width = analysis.size(source.size)
+        return cls(source, settings, parse(analysis.text), (height, width), side)
+
+    @property
+    def windows(self) -> Iterator[tuple[str, Window]]:
+        """The windows, row after row, with their places in the grid: ``"row/column"``."""
+        (height, width), side = self.size, self.side
+        for i, top in enumerate(range(0, height, side)):
+            down = slice(top, min(top + side, height))
+            for j, left in enumerate(range(0, width, side)):
+                yield f"{i}/{j}", Window((down, slice(left, min(left + side, width))))
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the maps of the whole image, ([3,] 2, P, P, H', W')."""
-        rows, columns = self.windows[-1][-1].place
-        return self._shape(rows.stop, columns.stop)
+        return self._shape(*self.size)
 
     @property
     def tile_shape(self) -> tuple[int, ...]:
         """Shape of the maps of a tile; at the right and lower edge, they may be smaller."""
-        rows, columns = self.windows[0][0].place
-        return self._shape(rows.stop, columns.stop)
+        return self._shape(*(min(self.side, length) for length in self.size))
 
     @property
     def _kind(self) -> Kind:
@@ -187,13 +200,6 @@ class Tiling:
         if self._kind == "modulus":
             return place.start, place.stop
         return 2 * place.start, 2 * place.start + self.analysis.cells(place.stop - place.start)
-
-
-def maps_settings(operator: str, depth: int, wavelet: str, mode: str, colour: str) -> Settings:
-    """Return the settings of whole maps, checked."""
-    return Settings(
-        operator=operator, depth=depth, wavelet=wavelet, mode=mode, colour=colour, pool="none"
-    )
 
 
 def as_workers(workers: int | None) -> int:

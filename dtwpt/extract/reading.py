@@ -160,8 +160,7 @@ def _decode(
         raise UnusableError("is a raw file of a camera: develop it into TIFF or PNG first")
     if kind not in (*PICTURES, "JPEG XL"):
         raise UnusableError(
-            "not an image (PNG, JPEG, TIFF, WebP, BMP, GIF, JPEG 2000, JPEG XL, AVIF, HEIC, DICOM "
-            "or .npy)"
+            "not an image of a format that is read, such as PNG, JPEG, TIFF, WebP, BMP and .npy"
         )
     limits.check_memory(size)
     return read_picture(file.read(), kind, choice, limits)

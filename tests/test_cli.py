@@ -330,8 +330,8 @@ def test_invariance_skips_what_cannot_be_used(tmp_path: Path, fails: Fails) -> N
     assert done.stdout == "report/index.html: 32 packets x 1 shift on 2 images, 3 skipped\n"
     said = done.stderr.splitlines()
     assert said[:2] == [
-        r"skipped photos/bad\n.png: not an image of a format that is read, such as PNG, JPEG, TIFF, WebP, BMP "
-        "and .npy",
+        r"skipped photos/bad\n.png: not an image of a format that is read, such as PNG, JPEG, "
+        "TIFF, WebP, BMP and .npy",
         "skipped photos/blank.png: blank where it is cropped: a constant has nothing to shift",
     ]
     assert re.match(r"skipped photos/small\.png: 30x30 pixels, these filters.* need", said[2])

@@ -326,8 +326,8 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 3
     assert done.stderr == (
-        "skipped images/00.bad.png: not an image of a format that is read, such as PNG, JPEG, TIFF, "
-        "WebP, BMP and .npy\n"
+        "skipped images/00.bad.png: not an image of a format that is read, such as PNG, JPEG, "
+        "TIFF, WebP, BMP and .npy\n"
     )
     assert done.stdout.startswith("a.zarr: 40 images x 32 features, 1 skipped, ")
     summary = json.loads((tmp_path / "report.json").read_text().splitlines()[-1])["summary"]

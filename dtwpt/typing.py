@@ -25,7 +25,15 @@ __all__ = [
 Mode: TypeAlias = Literal["symmetric", "reflect", "replicate", "periodic", "zero"]
 #: Name of a built-in wavelet.
 WaveletName: TypeAlias = Literal[
-    "qshift_06", "qshift_a", "qshift_b", "qshift_c", "qshift_d", "qshift_32"
+    "qshift_06",
+    "qshift_a",
+    "qshift_b",
+    "qshift_c",
+    "qshift_d",
+    "qshift_32",
+    "stable_10",
+    "stable_16",
+    "stable_20",
 ]
 #: Operator of feature vectors.
 Operator: TypeAlias = Literal["cmod", "rmax"]

@@ -1,7 +1,9 @@
 """Orthonormal q-shift wavelets: the filter pairs from which packets are built.
 
-The taps are the published coefficients of Kingsbury's q-shift filters ([1]_), the facts on which
-every dual-tree package rests.
+The taps of ``qshift_*`` are the published coefficients of Kingsbury's q-shift filters ([1]_), the
+facts on which every dual-tree package rests. Those of ``stable_*`` are our own: of all q-shift
+filters of their length, the ones whose packets are predicted to change least under a shift
+(:func:`dtwpt.invariance.optimise_wavelet`).
 
 References
 ----------
@@ -21,9 +23,10 @@ from numpy.typing import ArrayLike, NDArray
 from dtwpt.text import shown
 from dtwpt.typing import WaveletName
 
-__all__ = ["AnyWavelet", "Wavelet", "wavelets"]
+__all__ = ["AnyWavelet", "Wavelet", "q_shift_pair", "wavelets"]
 
 # Low-pass taps of tree a. Tree b is the time reverse; the high-passes follow by alternation.
+# Published ones, and those that dtwpt.invariance.optimise_wavelet finds for pink noise.
 _LOW_A: dict[WaveletName, tuple[float, ...]] = {
     "qshift_06": (
         0.03516383657149474,
@@ -137,9 +140,61 @@ _LOW_A: dict[WaveletName, tuple[float, ...]] = {
         2.3936857658654733e-06,
         0.00017759141189701083,
     ),
+    "stable_10": (
+        0.055715804295917964,
+        -0.009469168716075506,
+        -0.10961025114801379,
+        0.27802914401648,
+        0.7590737423501568,
+        0.5630127085069866,
+        0.0027700384655037873,
+        -0.11950839187826139,
+        -0.0008425527770170906,
+        -0.004957510742582075,
+    ),
+    "stable_16": (
+        -0.0016004373915831512,
+        -0.0025837481240477862,
+        0.03223748598458838,
+        0.05104853887419012,
+        -0.07423593104391951,
+        -0.11311475111961297,
+        0.29835269977007395,
+        0.7373489026601995,
+        0.566285653112923,
+        0.0404625355721689,
+        -0.13533713295569588,
+        0.013492815988946243,
+        0.04775078017121977,
+        -0.03586708407051942,
+        -0.02634633646105901,
+        0.016319571405223204,
+    ),
+    "stable_20": (
+        -0.0014828038874947357,
+        -0.0035081846032690455,
+        -0.00535325890257892,
+        -0.01667260635897694,
+        0.03579114342724276,
+        0.061216057554303996,
+        -0.08253257436605509,
+        -0.10774206303379139,
+        0.301929892643309,
+        0.7343929149157629,
+        0.563413167022119,
+        0.04921088564262961,
+        -0.14465301052117732,
+        0.005804443369538724,
+        0.05302510931554852,
+        -0.027996458068432966,
+        -0.027310169608910723,
+        0.01843721557955559,
+        0.014279286064544941,
+        -0.006035423810772834,
+    ),
 }
 
-#: Names of the built-in wavelets, shortest first.
+#: Names of the built-in wavelets: the published ones, shortest first, then our own.
 KNOWN = tuple(_LOW_A)
 
 # Deviation from orthonormality that a pair may have; the published qshift_32 misses by 2e-9.
@@ -150,7 +205,10 @@ _HALF_SAMPLE_TOLERANCE = 0.2
 
 
 def wavelets() -> list[WaveletName]:
-    """Return the names of the built-in q-shift wavelets, shortest first.
+    """Return the names of the built-in q-shift wavelets.
+
+    First the published ones, ``qshift_*``; then ``stable_*``, with their number of taps, which were
+    optimised for stability under shifts.
 
     Returns
     -------
@@ -159,8 +217,9 @@ def wavelets() -> list[WaveletName]:
     Examples
     --------
     >>> import dtwpt
-    >>> dtwpt.wavelets()
-    ['qshift_06', 'qshift_a', 'qshift_b', 'qshift_c', 'qshift_d', 'qshift_32']
+    >>> dtwpt.wavelets()  # doctest: +NORMALIZE_WHITESPACE
+    ['qshift_06', 'qshift_a', 'qshift_b', 'qshift_c', 'qshift_d', 'qshift_32',
+     'stable_10', 'stable_16', 'stable_20']
     """
     return list(_LOW_A)
 
@@ -338,6 +397,13 @@ class Wavelet:
         if self.name in _LOW_A and self == Wavelet(self.name):
             return f"Wavelet({self.name!r})"
         return f"<Wavelet {self.name!r}, {self.low.shape[1]} taps>"
+
+
+def q_shift_pair(low: NDArray[np.float64], name: str = "custom") -> Wavelet:
+    """Return the wavelet of tree a's low-pass, without the checks of :meth:`Wavelet.from_taps`."""
+    wavelet = Wavelet.__new__(Wavelet)
+    wavelet._set(name, np.stack([low, low[::-1]]), None)
+    return wavelet
 
 
 @lru_cache(maxsize=16)

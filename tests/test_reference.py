@@ -16,6 +16,8 @@ import dtwpt
 
 pytestmark = pytest.mark.reference
 
+PUBLISHED = [name for name in dtwpt.wavelets() if name.startswith("qshift")]
+
 
 @pytest.fixture(scope="module")
 def dtcwt() -> Any:
@@ -29,7 +31,7 @@ def pytorch_wavelets() -> Any:
         return importlib.import_module("pytorch_wavelets")
 
 
-@pytest.mark.parametrize("name", dtwpt.wavelets())
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_taps_are_those_of_dtcwt(dtcwt: Any, name: str) -> None:
     h0a, h0b, _, _, h1a, h1b, _, _ = (np.ravel(taps) for taps in dtcwt.coeffs.qshift(name))
     wavelet = dtwpt.Wavelet(name)
@@ -37,7 +39,7 @@ def test_taps_are_those_of_dtcwt(dtcwt: Any, name: str) -> None:
     np.testing.assert_array_equal(wavelet.high, [h1a, h1b])
 
 
-@pytest.mark.parametrize("name", dtwpt.wavelets())
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_taps_are_those_of_pytorch_wavelets(pytorch_wavelets: Any, name: str) -> None:
     coeffs = importlib.import_module("pytorch_wavelets.dtcwt.coeffs")
     h0a, h0b, _, _, h1a, h1b, _, _ = (np.ravel(taps) for taps in coeffs.qshift(name))

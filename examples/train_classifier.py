@@ -5,12 +5,16 @@ The stems, all of the same output shape:
 - conv: convolution, batch normalisation, ReLU and max pooling, as ResNets have them;
 - blur: the same with MaxBlurPool2d (Zhang 2019) for pooling;
 - rmax, cmod: wavelet packets in some of the channels, with max pooling or with a modulus;
+- paper-rmax, paper-cmod: the same with the papers' filters, zero padding and colour mix; of a
+  network with 64 channels in its first layer exactly the papers' twin of ResNets;
 - antialias: no training of its own; the first layer of the trained conv network averaged over
   small shifts. Fitted: what follows is corrected by least squares on training images, no labels.
   All: the later strided layers are averaged, too.
 
 Printed for each: accuracy, the share of test images whose predicted class changes when the image
-moves by 1 to 4 pixels, what is learned and computed, and the time of a training step.
+moves by 1 to 4 pixels, what is learned and computed, and the time of a training step; for wavelet
+channels the least Gabor-likeness before and after training; and for each seed the differences from
+conv.
 
 Without --data the images come with scikit-learn and scikit-image, and training takes minutes on a
 CPU: "photographs", from which of 11 photographs is this patch; or "digits". Training and test
@@ -47,6 +51,7 @@ from torchvision import models, transforms
 from torchvision.datasets import ImageFolder
 
 from dtwpt.colour import LUMA
+from dtwpt.invariance import characterize
 from dtwpt.metrics import flip_rate, shifted_outputs
 from dtwpt.nn import (
     MaxBlurPool2d,
@@ -72,7 +77,7 @@ PHOTOGRAPHS = (
     "immunohistochemistry",
     "stereo_motorcycle",
 )
-STEMS = ("conv", "blur", "rmax", "cmod")
+STEMS = ("conv", "blur", "rmax", "cmod", "paper-rmax", "paper-cmod")
 ANTIALIASED = ("antialias", "antialias, fitted", "antialias, all")
 # Least standard deviation of a patch of normalised contrast: an empty sky could be anyone's.
 EMPTY = 0.3
@@ -256,12 +261,32 @@ def network(stem: str, task: Task, options: argparse.Namespace) -> nn.Module:
     if stem == "blur":
         model.maxpool = MaxBlurPool2d(3, 2, 1)
     elif stem != "conv":
-        replace_stem(model, stem, free_channels=options.free_channels, inplace=True)
+        chosen = stem_options(stem, model, options)
+        replace_stem(model, stem.removeprefix("paper-"), inplace=True, **chosen)
     if options.start == "ica":
         for module in model.get_submodule("conv1").modules():
             if isinstance(module, nn.Conv2d):
                 independent_components(module, task)
     return model
+
+
+def stem_options(stem: str, model: nn.Module, options: argparse.Namespace) -> dict[str, Any]:
+    """Return options of replace_stem for one of the stems."""
+    if not stem.startswith("paper-"):
+        return {"free_channels": options.free_channels, "groups": options.groups}
+    if model.get_submodule("conv1").out_channels == 64:
+        return {"design": "paper"}
+    # Fewer channels: as many single packets as there are wavelet channels, all else as it is.
+    return {"wavelet": "qshift_a", "mode": "zero", "colour": "mix"}
+
+
+def likeness(model: nn.Module) -> float | None:
+    """Return the least Gabor-likeness of the wavelet channels, colours added."""
+    stem = model.get_submodule("conv1")
+    if not isinstance(stem, WaveletStem):
+        return None
+    kernels = stem.resulting_kernel().detach().cpu()[: stem.out_channels - stem.free_channels]
+    return float(characterize(kernels.sum(1).numpy())["gabor_likeness"].min())
 
 
 def independent_components(conv: nn.Conv2d, task: Task, count: int = 20_000) -> None:
@@ -433,13 +458,28 @@ def report(rows: dict[str, list[dict[str, Any]]]) -> None:
         timing = f"{np.mean(steps):.0f}" if steps else ""
         run = runs[0]
         say(f"{name:26}{cells}{run['parameters']:12}{run['stem_macs'] / 1e6:11.2f}{timing:>9}")
+    for name, runs in rows.items():
+        values = np.array([run["likeness"] for run in runs], float)
+        if not np.isnan(values).any():
+            before, after = values.min(axis=0)
+            say(f"{name}: least Gabor-likeness {before:.3f}, after training {after:.3f}")
+    plain = {run["seed"]: run for run in rows.get("conv", [])}
+    if not plain:
+        return
+    say("\nminus conv, seed by seed: accuracy, then flips, mean of all shifts")
+    for name, runs in rows.items():
+        if name != "conv":
+            pairs = [(run, plain[run["seed"]]) for run in runs]
+            gains = [f"{run['accuracy'] - base['accuracy']:+.1f}" for run, base in pairs]
+            fewer = [
+                f"{np.mean(run['flips']) - np.mean(base['flips']):+.2f}" for run, base in pairs
+            ]
+            say(f"{name:26}{' '.join(gains):>20}{' '.join(fewer):>24}")
 
 
 def draw_filters(model: nn.Module, path: Path) -> None:
     """Draw the kernels of the first convolution in their order, with Gabor-likeness."""
     from matplotlib.figure import Figure
-
-    from dtwpt.invariance import characterize
 
     weight = model.get_parameter("conv1.weight").detach().cpu()
     likeness = characterize(weight, stride=2)["gabor_likeness"]
@@ -474,7 +514,13 @@ def run(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
         name: [] for stem in options.stems for name in (stem, *ANTIALIASED * (stem == "conv"))
     }
 
-    def record(name: str, model: nn.Module, seed: int, milliseconds: float | None) -> None:
+    def record(
+        name: str,
+        model: nn.Module,
+        seed: int,
+        milliseconds: float | None = None,
+        before: float | None = None,
+    ) -> None:
         accuracy, *flips = evaluate(model, task, options)
         row = {
             "seed": seed,
@@ -483,6 +529,7 @@ def run(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
             "parameters": sum(weights.numel() for weights in model.parameters()),
             "stem_macs": stem_cost(model, task.size).macs,
             "milliseconds": milliseconds,
+            "likeness": [before, likeness(model)],
         }
         rows[name].append(row)
         rates = ", ".join(f"{rate:.1f}" for rate in flips)
@@ -500,14 +547,15 @@ def run(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
             model = network(stem, task, options)
             name = f"{options.network}-{stem}-{seed}"
             checkpoint = options.checkpoints / f"{name}.pt" if options.checkpoints else None
+            before = likeness(model)
             milliseconds = train(model, task, options, seed, checkpoint)
-            record(stem, model, seed, milliseconds)
+            record(stem, model, seed, milliseconds, before)
             if stem != "conv":
                 continue
             if options.pictures and processes()[0] == 0:
                 draw_filters(model, options.pictures / f"{name}.png")
             for kind, stable in antialiased(model, task, options).items():
-                record(kind, stable, seed, None)
+                record(kind, stable, seed)
     return rows
 
 
@@ -524,6 +572,7 @@ def arguments() -> argparse.Namespace:
     add("--start", choices=("random", "ica"), help=start)
     add("--stems", nargs="+", choices=STEMS, default=STEMS)
     add("--free-channels", type=int, help="of rmax and cmod (default: five of eight)")
+    add("--groups", choices=("packet", "sector", "octave"), default="packet", help="of rmax, cmod")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add("--size", type=int, help="pixels (default: 48; digits 32, FOLDER 224)")
     add("--train", type=int, default=600, help="training patches of each photograph (600)")

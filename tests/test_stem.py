@@ -89,13 +89,15 @@ def test_shape_is_that_of_the_layers_replaced(
     assert stem.output_size(height, width) == size
 
 
-@pytest.mark.parametrize("colour", COLOURS)
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize(
+    ("operator", "colour"),
+    [("cmod", "luma"), ("rmax", "mix"), ("cmod", "rank1"), ("rmax", "none")],
+)
 def test_channels_are_what_their_kernels_say(operator: str, colour: str) -> None:
     """The whole stem by its equivalent kernels: one plain convolution each, away from borders."""
     torch.manual_seed(0)
     stem = WaveletStem(3, 9, 2, operator, free_channels=4, colour=colour).double()
-    x = torch.from_numpy(noise(1, 2, 3, 120, 112))
+    x = torch.from_numpy(noise(1, 1, 3, 96, 92))
     y = stem(x)
     kernels = stem.resulting_kernel().detach()
     assert kernels.shape == (9, 3, 42, 42)
@@ -119,7 +121,7 @@ def test_channels_are_what_their_kernels_say(operator: str, colour: str) -> None
     # Borders differ, and through the statistics everything a little: correlation tells.
     for channel in range(9):
         part, at = (pooled[0], channel) if channel < 5 else (pooled[1], channel - 5)
-        inside = (slice(None), slice(7, 19), slice(7, 19))
+        inside = (slice(None), slice(7, 16), slice(7, 16))
         ours, theirs = y[:, channel][inside].flatten(), part[:, at][inside].flatten()
         assert torch.corrcoef(torch.stack([ours, theirs]))[0, 1] > 0.999999, channel
 
@@ -244,6 +246,32 @@ def test_gradients(operator: str, colour: str) -> None:
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("free", [0, 3])
+@pytest.mark.parametrize("options", [{}, {"groups": "octave"}, {"norm": "none"}, {"blur": 3}])
+def test_what_follows_may_work_in_place(operator: str, free: int, options: Any) -> None:
+    torch.manual_seed(7)
+    stem = WaveletStem(3, 8, operator=operator, free_channels=free, **options)
+    x = torch.rand(2, 3, 24, 20)
+    grads = []
+    for inplace in (False, True):
+        stem.zero_grad()
+        stem.train()
+        out = nn.Sequential(stem, nn.Hardtanh(0.2, 1.5, inplace=inplace))(x)
+        out.square().sum().backward()
+        grads.append([p.grad.clone() for p in stem.parameters() if p.grad is not None])
+    for one, other in zip(*grads, strict=True):
+        assert torch.allclose(one, other)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_one_image_without_a_batch(operator: str) -> None:
+    for options in ({}, {"blur": 3}, {"learn_filters": True}):
+        stem = WaveletStem(operator=operator, **options).eval()
+        x = torch.rand(3, 40, 33)
+        assert torch.equal(stem(x), stem(x[None])[0])
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
 def test_copies_and_state(operator: str) -> None:
     stem = WaveletStem(operator=operator, colour="mix").eval()
     x = torch.rand(1, 3, 50, 40)
@@ -285,8 +313,8 @@ def test_half_precision(operator: str, dtype: torch.dtype) -> None:
 def test_the_stem_moves_less_than_a_convolution() -> None:
     """Relative squared change of a channel when a photograph moves by one pixel, on average."""
     torch.manual_seed(4)
-    x = photographs(161, 24)
-    before, after = x[:, :, :160, :160], x[:, :, :160, 1:]
+    x = photographs(97, 12)
+    before, after = x[:, :, :96, :96], x[:, :, :96, 1:]
 
     def change(module: nn.Module, channels: int = 64) -> float:
         for norm in module.modules():
@@ -302,7 +330,7 @@ def test_the_stem_moves_less_than_a_convolution() -> None:
     alone = change(WaveletStem(free_channels=0))
     assert max(wavelet, alone) < change(WaveletStem(operator="rmax", free_channels=0)) / 3
     # Random kernels answer to brightness most, which hardly changes over a pixel.
-    assert max(wavelet, alone) < min(change(conv_stem()) for _ in range(5))
+    assert max(wavelet, alone) < min(change(conv_stem()) for _ in range(3))
 
 
 def test_cost() -> None:
@@ -395,7 +423,7 @@ def test_a_step_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
             r"x must be larger than \(8, 8\) pixels",
         ),
         (lambda: WaveletStem(depth=1), 'no "gabor" packets at depth 1'),
-        (lambda: WaveletStem()(torch.zeros(1, 4, 8, 8)), r"shape \(N, 3, H, W\), got \(1, 4"),
+        (lambda: WaveletStem()(torch.zeros(1, 4, 8, 8)), r"or \(3, H, W\), got \(1, 4"),
         (lambda: WaveletStem()(torch.zeros(1, 3, 3, 8)), r"at least .* 4 pixels, got \(3, 8\)"),
     ],
 )

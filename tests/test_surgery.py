@@ -22,10 +22,11 @@ from torch.utils._pytree import tree_leaves  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from dtwpt.invariance import characterize  # noqa: E402
-from dtwpt.nn.pooling.max_blur import MaxBlurPool2d  # noqa: E402
+from dtwpt.nn.antialias import antialias_stem, restore_stem  # noqa: E402
 from dtwpt.nn.blurring import blurred  # noqa: E402
 from dtwpt.nn.locate import find_stem  # noqa: E402
 from dtwpt.nn.norm import EnergyNorm2d  # noqa: E402
+from dtwpt.nn.pooling.max_blur import MaxBlurPool2d  # noqa: E402
 from dtwpt.nn.stem import WaveletStem  # noqa: E402
 from dtwpt.nn.surgery import replace_stem, stem_cost  # noqa: E402
 
@@ -171,15 +172,23 @@ def parameters(model: nn.Module) -> int:
 
 
 @pytest.mark.parametrize(
-    ("blur", "counts"),
+    ("build", "blur", "counts"),
     [
-        (3, (21_797_672, 21_794_171, 21_794_171)),
-        ("adaptive", (22_711_064, 22_707_563, 22_682_237)),
+        (torchvision.models.resnet34, 3, (21_797_672, 21_794_171, 21_794_171)),
+        (torchvision.models.resnet34, "adaptive", (22_711_064, 22_707_563, 22_682_237)),
+        (
+            partial(torchvision.models.resnet18, num_classes=10),
+            "adaptive",
+            (12_095_034, 12_091_533, 12_066_207),
+        ),
+        (torchvision.models.alexnet, 3, (61_100_840, 61_089_433, 61_089_433)),
     ],
 )
-def test_the_papers_blurred_twins_have_their_numbers_of_parameters(blur: Any, counts: Any) -> None:
+def test_the_papers_blurred_twins_have_their_numbers_of_parameters(
+    build: Any, blur: Any, counts: Any
+) -> None:
     with torch.device("meta"):
-        model = torchvision.models.resnet34()
+        model = build()
         twins = [replace_stem(model, op, design="paper", blur=blur) for op in ("rmax", "cmod")]
         found = [parameters(blurred(network, blur)) for network in (model, *twins)]
     assert found == list(counts)
@@ -498,6 +507,23 @@ def test_networks_that_hand_out_later_maps_are_not() -> None:
             before, after = model.eval()(given), replaced(given)
         shapes = [[t.shape for t in tree_leaves(out)] for out in (before, after)]
         assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("change", [replace_stem, antialias_stem])
+@pytest.mark.parametrize("name", ["resnet18", "resnet18d"])
+def test_timm_s_intermediate_maps_are_of_the_sizes_that_the_network_says(
+    change: Any, name: str
+) -> None:
+    """The first one comes after the pooling now, of which forward does not tell."""
+    model = timm.create_model(name, num_classes=4).eval()
+    changed = change(model)
+    restored = restore_stem(changed) if change is antialias_stem else model
+    for network, first in ((changed, 4), (restored, 2)):
+        with torch.no_grad():
+            maps = network.forward_intermediates(torch.rand(1, 3, 64, 96), intermediates_only=True)
+        assert [entry["reduction"] for entry in network.feature_info] == [first, 4, 8, 16, 32]
+        for entry, found in zip(network.feature_info, maps, strict=True):
+            assert found.shape[2:] == (64 // entry["reduction"], 96 // entry["reduction"])
 
 
 # Modules with several names or uses --------------------------------------------------------------

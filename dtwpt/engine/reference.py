@@ -22,13 +22,17 @@ Array = Any
 _CHUNK = 2**22
 
 
-def analyse(x: Array, analysis: Analysis, axes: tuple[Axis, ...], kind: Kind) -> Array:
+def analyse(
+    x: Array, analysis: Analysis, axes: tuple[Axis, ...], kind: Kind, taps: Array = None
+) -> Array:
     """Analyse (B, *shape) to (B, ..., *size), what ``kind`` says; see :class:`Analysis`.
 
-    Tensors may have symbolic sizes, and what is returned of them is differentiable.
+    Tensors may have symbolic sizes, and what is returned of them is differentiable. They may come
+    with filters (2 P, L) in place of the analysis's own.
     """
     if not isinstance(x, np.ndarray):
-        return _of_kind(_combine(_trees(x, analysis, axes), analysis), analysis, kind)
+        taps = _constant(analysis.taps, x) if taps is None else taps
+        return _of_kind(_combine(_trees(x, analysis, axes, taps), analysis), analysis, kind)
     parts = []
     for images in _chunks(x, analysis, axes):
         trees = images
@@ -89,10 +93,9 @@ def _spread(c: NDArray[Any], analysis: Analysis, axis: Axis) -> NDArray[Any]:
 # torch ------------------------------------------------------------------------------------------
 
 
-def _trees(x: Array, analysis: Analysis, axes: tuple[Axis, ...]) -> Array:
+def _trees(x: Array, analysis: Analysis, axes: tuple[Axis, ...], taps: Array) -> Array:
     """(B, *shape) to what :func:`_combine` takes."""
     functional = sys.modules["torch"].nn.functional
-    taps = _constant(analysis.taps, x)
     stride = analysis.stride
     across = _extended(x, -1, axes[-1])
     if analysis.ndim == 1:

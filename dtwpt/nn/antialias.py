@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from dtwpt.nn.antialiased import AntialiasedStem, ShiftAverage, as_weights, moved
-from dtwpt.nn.calls import Call
-from dtwpt.nn.locate import Stem, copied, find_stem, refuse_wrapper
-from dtwpt.nn.obstacles import all_names, check_replaceable, check_same_shapes, example_output
+from dtwpt.nn.calls import Call, all_names, example_output
+from dtwpt.nn.locate import Stem, copied, find_stem, refuse_wrapper, set_reduction
 from dtwpt.nn.refit import Target, can_refit, refit
+from dtwpt.nn.replaceable import check_replaceable, check_same_shapes
 
 __all__ = ["antialias_stem", "restore_stem"]
 
@@ -85,9 +85,10 @@ def antialias_stem(
 
     Notes
     -----
-    Parts that are known by several names are replaced under all of them. To find whether a map
-    from within the layer is used elsewhere, the network is called with the first image, or with
-    noise, in eval mode and without forward hooks; nothing is checked if it fails.
+    Parts that are known by several names are replaced under all of them. The network is run for
+    its shapes to find whether a map from within the layer is used elsewhere, and called with the
+    first image, or with noise, in eval mode and without forward hooks, to compare the shapes of
+    what it returns; these are not checked if it fails.
 
     Fitted are plain ``Conv2d`` modules that are called once. A bias that a convolution has no place
     for goes to the running mean of the batch normalisation after it. A saved state dict fits the
@@ -118,8 +119,9 @@ def antialias_stem(
     if weights is None and reach is None:
         reach = 2
     weights = as_weights(weights, reach)
-    # Its own checks below allow more: an activation may be used again.
     found = find_stem(model, conv, norm, act, pool, replaceable=False)
+    stays = type(found.module(found.act)) in _IDEMPOTENT
+    check_replaceable(found, found.act if stays else None)
     if images is not None:
         batches = list(_batches(images, found.convolution))
         if not batches:
@@ -127,9 +129,6 @@ def antialias_stem(
         images = torch.cat(batches)
     first = None if images is None else images[:1]
     image, before, calls = example_output(model, found.convolution.in_channels, first)
-    act_module = found.module(found.act)
-    kept = act_module if type(act_module) in _IDEMPOTENT else None
-    check_replaceable(found, calls, kept)
     original = model
     if not inplace:
         model = copied(model)
@@ -142,11 +141,13 @@ def antialias_stem(
         weights=weights,
     )
     _put(model, stem)
+    set_reduction(model, found.names[:-1], stem.stride[0])
     if image is not None:
         try:
-            check_same_shapes(found, image, before)
+            check_same_shapes(model, image, before)
         except ValueError:
             _take_out(model, stem)
+            set_reduction(model, found.names[:-1], stem.first[0])
             raise
     if images is not None:
         _correct(original, model, found, stem, calls, images, layers == "all")
@@ -184,6 +185,10 @@ def restore_stem(model: Model, *, inplace: bool = False) -> Model:
         raise ValueError(f"{type(model).__name__} has no stem that antialias_stem made")
     for average in averages:
         _take_out(model, average)
+    for stem in stems:
+        parts = (part for part in (stem.conv, stem.norm, stem.act) if part is not None)
+        inside = {name for part in parts for name in all_names(model, part)}
+        set_reduction(model, inside, stem.first[0])
     for fitted in (fitted for stem in stems for fitted in stem.refitted):
         fitted.restore()
     return model

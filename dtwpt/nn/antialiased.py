@@ -41,8 +41,8 @@ class ShiftAverage(nn.Module):
         ones work.
     weights : tuple of float
         Normalised to the sum 1.
-    stride : (int, int)
-        Of conv and pool together.
+    first, stride : (int, int)
+        Strides of conv, and of conv and pool together.
 
     Raises
     ------
@@ -85,9 +85,9 @@ class ShiftAverage(nn.Module):
         self.weights = as_weights(weights)
         if getattr(pool, "return_indices", False):
             raise ValueError("pool must have return_indices=False")
-        self._first = stride_of(conv)
+        self.first = stride_of(conv)
         pooling = (1, 1) if pool is None else stride_of(pool)
-        self.stride = tuple(a * b for a, b in zip(self._first, pooling, strict=True))
+        self.stride = tuple(a * b for a, b in zip(self.first, pooling, strict=True))
         # What stands where norm, act and pool were; plain values, so not in the state dict.
         self.placeholders: list[tuple[nn.Module, str]] = []
         self.training = conv.training
@@ -113,7 +113,7 @@ class ShiftAverage(nn.Module):
         return out if self.norm is None else self.norm(out)
 
     def _averaged_output(self, x: Tensor) -> Tensor:
-        rows, columns = (_places(len(self.weights), stride) for stride in self._first)
+        rows, columns = (_places(len(self.weights), stride) for stride in self.first)
         phases = [(down, across) for down in _phases(rows) for across in _phases(columns)]
         y = self.conv(torch.cat([moved(x, *phase) for phase in phases]))
         for module in (self.norm, self.act):

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["Call", "quiet", "trace"]
+__all__ = ["Call", "all_names", "example_output", "quiet", "trace"]
+
+# Sizes of the images that are tried: few networks take none of them.
+_SIZES = ((128, 160), (224, 224))
 
 
 class Call(NamedTuple):
@@ -23,11 +26,13 @@ class Call(NamedTuple):
 
     def reads(self, tensors: list[Tensor]) -> bool:
         """Return whether an input is one of the tensors, the same object."""
-        return _share(self.inputs, tensors)
+        return any(a is b for a in self.inputs for b in tensors)
 
-    def returns(self, tensors: list[Tensor]) -> bool:
-        """Return whether an output is one of the tensors, the same object."""
-        return _share(self.outputs, tensors)
+
+def all_names(model: nn.Module, module: nn.Module) -> list[str]:
+    """Return every name that a module has in a network."""
+    named = model.named_modules(remove_duplicate=False)
+    return [name for name, other in named if other is module]
 
 
 @contextmanager
@@ -77,9 +82,33 @@ def trace(model: nn.Module, x: Tensor) -> tuple[Any, list[Call]]:
     return out, calls
 
 
+def example_output(
+    model: nn.Module, channels: int, images: Tensor | None = None
+) -> tuple[Tensor | None, Any, list[Call]]:
+    """Return an image that a network takes, what it returns, and its module calls.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    channels : int
+        Of the image.
+    images : Tensor, shape (N, C, H, W), optional
+        Default: noise of several sizes. None is returned if the network takes none of them.
+    """
+    if images is not None:
+        return images, *trace(model, images)
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    if parameter.device.type == "meta":
+        return None, None, []
+    generator = torch.Generator().manual_seed(0)
+    for size in _SIZES:
+        noise = torch.rand(1, channels, *size, generator=generator).to(parameter)
+        try:
+            return noise, *trace(model, noise)
+        except Exception:  # whatever the network raises: it does not take this image
+            continue
+    return None, None, []
+
+
 def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
-
-
-def _share(left: list[Tensor], right: list[Tensor]) -> bool:
-    return any(a is b for a in left for b in right)

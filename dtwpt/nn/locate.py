@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dtwpt.nn.probe import WRAPPERS, shape_only
 from dtwpt.nn.replaceable import check_replaceable
 
-__all__ = ["Stem", "copied", "find_stem", "put", "refuse_wrapper"]
+__all__ = ["Stem", "copied", "find_stem", "put", "refuse_wrapper", "set_reduction"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -109,6 +109,19 @@ class Stem:
         parents = list(self.model.modules())  # the new module may hold those that it replaces
         for name in self.names:
             _put(parents, self.module(name), module if name == self.conv else nn.Identity())
+
+
+def set_reduction(model: nn.Module, names: Collection[str], pixels: int) -> None:
+    """Set how many pixels of the image make one in the maps of some modules.
+
+    In the tables of timm's networks (``feature_info``), which ``forward_intermediates`` goes by.
+    """
+    for prefix, module in model.named_modules():
+        table = getattr(module, "feature_info", None)
+        for entry in table if isinstance(table, list) else ():
+            name = entry.get("module") if isinstance(entry, dict) else None
+            if (f"{prefix}.{name}" if prefix else name) in names:
+                entry["reduction"] = pixels
 
 
 def put(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -174,27 +174,44 @@ class PacketMixing(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Combine (N, in_channels, K, H', W') to (N, out_channels, H', W')."""
-        weight = self.matrix().to(z.dtype)
+        parts, before = [], 0
         with full_dtype(z):
-            return functional.conv2d(z.flatten(1, 2), weight[:, :, None, None])
+            for weight, run in zip(self._weights(), self._runs, strict=True):
+                count, size = len(run), len(run[0].packets)
+                own = torch.unflatten(z[:, :, before : before + count * size], 2, (count, size))
+                # Group by group, all colours of one side by side.
+                own = own.transpose(1, 2).flatten(1, 3)
+                kernels = weight.to(z.dtype).flatten(0, 1)[:, :, None, None]
+                parts.append(functional.conv2d(own, kernels, groups=count))
+                before += count * size
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def _weights(self) -> Iterator[Tensor]:
+        """Yield the weights of each run, (groups, channels of each, in_channels * packets)."""
+        before = 0
+        for weight in self.weight:
+            if self.colour is None:
+                yield weight
+                continue
+            channels = weight.shape[0] * weight.shape[1]
+            colour = torch.unflatten(self.colour[before : before + channels], 0, weight.shape[:2])
+            yield (colour[..., None] * weight[:, :, None]).flatten(2)
+            before += channels
 
     def matrix(self) -> Tensor:
         """Return all weights, (out_channels, in_channels * K); zero where groups differ."""
         rows, before, total = [], 0, len(self.packets)
-        for weight, run in zip(self.weight, self._runs, strict=True):
+        for weight, run in zip(self._weights(), self._runs, strict=True):
             count, _channels, _ = weight.shape
             size = len(run[0].packets)
-            by_colour = weight.unflatten(2, (-1, size))
+            by_colour = torch.unflatten(weight, 2, (-1, size))
             # Group by group along a diagonal.
             apart = torch.eye(count, dtype=weight.dtype, device=weight.device)
             block = by_colour[:, :, :, None] * apart[:, None, None, :, None]
             block = block.flatten(3).flatten(0, 1)
             rows.append(functional.pad(block, (before, total - before - count * size)))
             before += count * size
-        matrix = torch.cat(rows)
-        if self.colour is not None:
-            matrix = matrix * self.colour[:, :, None]
-        return matrix.flatten(1)
+        return torch.cat(rows).flatten(1)
 
     def factors(self) -> Tensor:
         """Return the weight of each channel where each has one, (out_channels,)."""

@@ -97,6 +97,8 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ----------
     names : tuple of str
         The modules, in order.
+    kept : str, optional
+        One of them that may be used elsewhere, too.
 
     Attributes
     ----------
@@ -113,9 +115,9 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Whether the run came to its end.
     """
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], kept: str | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.names = names
+        self.names, self.kept = names, kept
         self.calls: Counter[str] = Counter()
         self.returned: str | None = None
         self.reused: str | None = None
@@ -127,9 +129,11 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Return what calls the module of that name, given its forward."""
 
         def call(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            self.calls[name] += 1
             last = name == self.names[-1]
             inside = [t for t in tree_leaves((args, kwargs)) if _inside(t)]
+            if name == self.kept and self.calls[name] and not inside:
+                return forward(*args, **kwargs)
+            self.calls[name] += 1
             if name != self.names[0]:
                 self.broken |= last and not inside
                 if inside and inside[0].shape != self._shape:
@@ -173,10 +177,14 @@ def _inside(tensor: Any) -> str | None:
 
 
 def follow(
-    root: nn.Module, modules: dict[str, nn.Module], shape: tuple[int, ...], dtype: torch.dtype
+    root: nn.Module,
+    modules: dict[str, nn.Module],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    kept: str | None = None,
 ) -> Flow:
     """Run a network on an image of that shape, as far as it goes, and watch some of its modules."""
-    flow = Flow(tuple(modules))
+    flow = Flow(tuple(modules), kept)
     watched = {id(module): flow.watch(name) for name, module in modules.items()}
     image = torch.empty(shape, dtype=dtype, device="meta")
     # It may do anything with an image that it does not take.

@@ -6,19 +6,21 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
+from dtwpt.nn.calls import trace
 from dtwpt.nn.probe import WRAPPERS, Flow, follow
 
 if TYPE_CHECKING:
     from dtwpt.nn.locate import Stem
 
-__all__ = ["check_replaceable"]
+__all__ = ["check_replaceable", "check_same_shapes"]
 
 _SIDE = 224
 
 
-def check_replaceable(stem: Stem) -> None:
+def check_replaceable(stem: Stem, kept: str | None = None) -> None:
     """Raise an error if a network needs more of its stem than what the last module gives.
 
     The network is run for its shapes alone, on one image. If it does not take an image, its
@@ -27,6 +29,8 @@ def check_replaceable(stem: Stem) -> None:
     Parameters
     ----------
     stem : Stem
+    kept : str, optional
+        A module of the stem that stays where it is, so that the network may use it again.
 
     Raises
     ------
@@ -49,7 +53,7 @@ def check_replaceable(stem: Stem) -> None:
             raise ValueError(
                 f"{prefix} is wrapped in {wrapper}: change what is in it, then wrap it again"
             )
-        flow = follow(root, modules, shape, stem.reference.dtype)
+        flow = follow(root, modules, shape, stem.reference.dtype, kept)
         _judge(flow)
         finished |= flow.finished
         called |= bool(flow.calls[names[0]])
@@ -64,7 +68,7 @@ def check_replaceable(stem: Stem) -> None:
         others = [
             other
             for other, known in stem.model.named_modules(remove_duplicate=False)
-            if known is module and other != name
+            if known is module and name not in (other, kept)
         ]
         if others:
             raise ValueError(
@@ -72,6 +76,35 @@ def check_replaceable(stem: Stem) -> None:
                 f"shape {shape}, which would tell whether it is used twice: give each use a module "
                 "of its own"
             )
+
+
+def check_same_shapes(model: nn.Module, x: Tensor, before: Any) -> None:
+    """Raise an error if a changed network fails, or returns other shapes than before.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    x : Tensor
+    before : object
+        Output for x of the network as it was.
+
+    Raises
+    ------
+    ValueError
+    """
+    reason = "; a map from within the first layer is probably used elsewhere"
+    try:
+        after, _ = trace(model, x)
+    except Exception as error:  # whatever a network raises for maps of unexpected sizes
+        raise ValueError(f"the changed network fails ({error}){reason}") from error
+    shapes = [
+        [tuple(leaf.shape) for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        for out in (before, after)
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"the changed network would return shapes {shapes[1]} in place of {shapes[0]}{reason}"
+        )
 
 
 def _judge(flow: Flow) -> None:

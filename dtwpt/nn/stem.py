@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from dtwpt.checks import as_count, as_depth, as_int
 from dtwpt.engine import torch_autograd
+from dtwpt.engine.spec import Kind
 from dtwpt.nn.adaptive import blurred_max_pool
 from dtwpt.nn.groups import Groups, as_groups
+from dtwpt.nn.learned import LearnedFilters
 from dtwpt.nn.mixing import ColourMix, PacketMixing
 from dtwpt.nn.norm import EnergyNorm2d
 from dtwpt.nn.selection import Packets, describe_packets
@@ -87,12 +89,18 @@ class WaveletStem(nn.Module):
         As in ``MaxPool2d``.
     sync : bool, default: False
         As in :class:`EnergyNorm2d`.
+    learn_filters : bool, default: False
+        Learn the packets' filters as well, from those of ``wavelet`` on: they stay orthonormal
+        (:class:`~dtwpt.nn.learned.LearnedFilters`), but need not stay Gabor-like. Computed by plain
+        convolutions, which is slower.
 
     Attributes
     ----------
     colour_mix : ColourMix
     analysis : Analysis
         The transform and the selection of packets.
+    filters : LearnedFilters or None
+        With ``learn_filters``.
     bank : PacketBank
     packets : ndarray of int
         Rows of ``bank.atoms()``, in the order of ``mixing.groups``.
@@ -106,9 +114,9 @@ class WaveletStem(nn.Module):
 
     Notes
     -----
-    Shape: (N, in_channels, H, W) to (N, out_channels, H', W'), H' and W' being those of the
-    ordinary convolution and pooling: ``ceil(H / 2**depth)`` unless the padding differs. H and W are
-    at least ``2**depth``.
+    Shape: (N, in_channels, H, W) to (N, out_channels, H', W'), or both without N. H' and W' are
+    those of the ordinary convolution and pooling: ``ceil(H / 2**depth)`` unless the padding
+    differs. H and W are at least ``2**depth``.
 
     The transform is computed in float32, or float64 in a float64 module, under autocast as well.
     A state dict holds what was learned and the statistics, no filter.
@@ -162,6 +170,7 @@ class WaveletStem(nn.Module):
         pool_padding: int = 1,
         ceil_mode: bool = False,
         sync: bool = False,
+        learn_filters: bool = False,
     ) -> None:
         super().__init__()
         self.in_channels = as_count(in_channels, "in_channels")
@@ -186,8 +195,9 @@ class WaveletStem(nn.Module):
         self.padding = self.kernel_size // 2 if padding is None else _between(padding, "padding")
         self.pool_kernel = as_count(pool_kernel, "pool_kernel")
         self.pool_padding = _between(pool_padding, "pool_padding", self.pool_kernel // 2)
-        if not isinstance(ceil_mode, bool):
-            raise TypeError(f"ceil_mode must be True or False, got {ceil_mode!r}")
+        for name, value in (("ceil_mode", ceil_mode), ("learn_filters", learn_filters)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, got {value!r}")
         self.ceil_mode = ceil_mode
 
         channels = out_channels - free_channels
@@ -208,6 +218,7 @@ class WaveletStem(nn.Module):
             pool=_POOL if real else None,
             packets=tuple(self.packets.tolist()),
         )
+        self.filters = LearnedFilters(self.bank) if learn_filters else None
         plain = norm == "none"
         ordinary = norm if callable(norm) else nn.BatchNorm2d
         first = partial(EnergyNorm2d, sync=sync) if norm == "energy" and not real else ordinary
@@ -235,6 +246,8 @@ class WaveletStem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the channels."""
         self._check(x)
+        if x.ndim == 3:
+            return self.forward(x[None])[0]
         free = None if self.free is None else self.free(x)
         if self._pooled_alike:
             maps = self._real_maps(x)
@@ -244,7 +257,12 @@ class WaveletStem(nn.Module):
             return joined
         if free is None:
             parts = self._wavelet_parts(x, self.output_size(x.shape[2], x.shape[3]))
-            return (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).to(x.dtype)
+            alone = parts[0]
+            if len(parts) > 1:
+                alone = torch.cat(parts, 1)
+            elif alone.requires_grad:
+                alone = alone.clone()  # ReLU keeps its output, which another may change in place
+            return alone.to(x.dtype)
         free = self.pool(free)
         parts = self._wavelet_parts(x, (free.shape[2], free.shape[3]))
         return torch.cat([*(part.to(free.dtype) for part in parts), free], 1)
@@ -257,7 +275,7 @@ class WaveletStem(nn.Module):
         seen = self.colour_mix(x)
         if self.mixing.single and (self.norm is None or type(self.norm) is EnergyNorm2d):
             return self._scaled_moduli(seen, size)
-        parts = torch_autograd.analyse(seen, self.analysis, size, "parts").transpose(1, 2)
+        parts = self._analyse(seen, size, "parts").transpose(1, 2)
         # Real weights, the same for both parts.
         both = self.mixing(parts.flatten(0, 1)).unflatten(0, (-1, 2))
         return [self._normed(torch_autograd.modulus(both[:, 0], both[:, 1])).relu()]
@@ -267,7 +285,7 @@ class WaveletStem(nn.Module):
 
         The modulus of w c is |w| times that of c, so nothing else is computed of all channels.
         """
-        maps = torch_autograd.analyse(seen, self.analysis, size, "modulus")[:, 0]
+        maps = self._analyse(seen, size, "modulus")[:, 0]
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
         scale = self.mixing.factors().to(maps.dtype).abs()
         shift: Tensor | None = self.bias
@@ -290,6 +308,11 @@ class WaveletStem(nn.Module):
             packet, channel = packet + packets, chosen.stop
         return parts
 
+    def _analyse(self, x: Tensor, size: tuple[int, ...], kind: Kind) -> Tensor:
+        if self.filters is None:
+            return torch_autograd.analyse(x, self.analysis, size, kind)
+        return self.filters.analyse(x, self.analysis, size, kind)
+
     def _normed(self, maps: Tensor) -> Tensor:
         if self.norm is not None:
             normed: Tensor = self.norm(maps)
@@ -297,7 +320,7 @@ class WaveletStem(nn.Module):
         return maps if self.bias is None else maps + self.bias.to(maps.dtype)[:, None, None]
 
     def _normed_real(self, x: Tensor, cells: tuple[int, ...]) -> Tensor:
-        real = torch_autograd.analyse(self.colour_mix(x), self.analysis, cells, "real")
+        real = self._analyse(self.colour_mix(x), cells, "real")
         return self._normed(self.mixing(real).to(x.dtype)).relu()
 
     def _real_maps(self, x: Tensor) -> Tensor:
@@ -362,15 +385,7 @@ class WaveletStem(nn.Module):
         weight = self.mixing.matrix()
         weight = weight.to(torch.promote_types(weight.dtype, torch.float32))  # complex ones, too
         weight = weight.reshape(self.mixing.out_channels, self.colour_mix.out_channels, -1)
-        bank = self.bank
-        atoms = bank.atoms()[self.packets]
-        kernels = torch.stack(
-            [
-                torch.from_numpy(bank.atom(int(row["sign"]), int(row["row"]), int(row["col"])))
-                for row in atoms
-            ]
-        ).conj()
-        kernels = kernels.resolve_conj().to(weight.device, weight.dtype.to_complex())
+        kernels = self._packet_kernels().to(weight.device, weight.dtype.to_complex())
         colours = self.colour_mix.matrix().to(weight)
         by_colour = torch.einsum("ock,ci->oik", weight, colours).to(kernels.dtype)
         wavelet = torch.einsum("oik,kyx->oiyx", by_colour, kernels)
@@ -393,17 +408,31 @@ class WaveletStem(nn.Module):
             ]
         )
 
+    def _packet_kernels(self) -> Tensor:
+        """Return the kernels of the packets, complex, (K, L, L)."""
+        taps = torch.from_numpy(self.analysis.taps)
+        if self.filters is not None:
+            taps = self.analysis.gain * self.filters()
+        filters = torch.complex(*taps.chunk(2))
+        atoms = self.bank.atoms()[self.packets]
+        rows, columns = (filters[torch.from_numpy(atoms[name].copy())] for name in ("row", "col"))
+        mirrored = torch.from_numpy(atoms["sign"] < 0)[:, None].to(filters.device)
+        columns = torch.where(mirrored, columns.conj(), columns)
+        return rows[:, :, None] * columns[:, None]
+
     def macs(self, size: tuple[int, int]) -> int:
         """Return the multiply-accumulates of all filters and mixings on an image (H, W)."""
         height, width = size
         out = self.output_size(height, width)
         real = self.operator == "rmax"
-        total: int = self.colour_mix.out_channels * self.analysis.macs(
-            size, tuple(self.analysis.cells(n) for n in out) if real else out, real
-        )
+        down, across = (self.analysis.cells(n) for n in out) if real else out
+        if self.filters is None:
+            total: int = self.analysis.macs(size, (down, across), real)
+        else:
+            total = self.filters.macs(self.analysis, size, (down, across))
+        total *= self.colour_mix.out_channels
         if self.colour_mix.weight is not None:
             total += self.in_channels * height * width
-        down, across = (self.analysis.cells(n) for n in out) if real else out
         learned = sum(weight.numel() for weight in self.mixing.weight)
         total += learned * down * across * (1 if real or self.mixing.single else 2)
         if self.free is not None:
@@ -427,19 +456,21 @@ class WaveletStem(nn.Module):
         if not isinstance(x, Tensor) or not x.is_floating_point():
             kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"x must be a tensor of floating-point numbers, got {kind}")
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
+        if x.ndim not in (3, 4) or x.shape[-3] != self.in_channels:
+            channels = self.in_channels
             raise ValueError(
-                f"x must have shape (N, {self.in_channels}, H, W), got {tuple(x.shape)}"
+                f"x must have shape (N, {channels}, H, W) or ({channels}, H, W), "
+                f"got {tuple(x.shape)}"
             )
         # A compiled or exported graph of any size must not bring the size down to a condition.
-        if not torch.compiler.is_compiling() and min(x.shape[2:]) < 2**self.depth:
+        if not torch.compiler.is_compiling() and min(x.shape[-2:]) < 2**self.depth:
             raise ValueError(
                 f"x must be at least as large as the stride of the stem, {2**self.depth} pixels, "
-                f"got {tuple(x.shape[2:])}"
+                f"got {tuple(x.shape[-2:])}"
             )
-        if not torch.compiler.is_compiling() and min(self.output_size(*x.shape[2:])) < 1:
+        if not torch.compiler.is_compiling() and min(self.output_size(*x.shape[-2:])) < 1:
             raise ValueError(
-                f"x must be larger than {tuple(x.shape[2:])} pixels for a kernel of "
+                f"x must be larger than {tuple(x.shape[-2:])} pixels for a kernel of "
                 f"{self.kernel_size} with padding {self.padding} and pooling over "
                 f"{self.pool_kernel} with padding {self.pool_padding}"
             )

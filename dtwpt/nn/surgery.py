@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dtwpt.checks import as_depth, as_pair
 from dtwpt.nn.antialiased import AntialiasedStem
-from dtwpt.nn.locate import Stem, copied, find_stem, refuse_wrapper
+from dtwpt.nn.locate import Stem, copied, find_stem, refuse_wrapper, set_reduction
 from dtwpt.nn.pooling.max_blur import MaxBlurPool2d
 from dtwpt.nn.probe import shape_only
 from dtwpt.nn.selection import Packets
@@ -23,9 +23,9 @@ __all__ = ["StemCost", "replace_stem", "stem_cost"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
-# Sizes of images for which a stem must give what the one that it replaces gives: more than two
-# periods of either rule, each of which repeats after one stride.
-_SIZES = range(1, 129)
+# A stem must give what the one that it replaces gives for images of each size up to this and three
+# strides: either rule repeats after one stride, once images are larger than the windows.
+_LARGER_THAN_WINDOWS = 32
 # The paper's share of ordinary channels: 40 of 64.
 _FREE_SHARE = 40 / 64
 # Pooling windows (kernel, padding) that are tried in turn where a stem has no max pooling of its
@@ -136,7 +136,8 @@ def replace_stem(
     """
     found = find_stem(model, conv, norm, act, pool)
     depth = _depth(found, depth)
-    shapes = found.output_shapes(_SIZES)
+    sizes = range(1, _LARGER_THAN_WINDOWS + 3 * 2**depth + 1)
+    shapes = found.output_shapes(sizes)
     channels = next((shape[0] for shape in shapes if shape), 0)
     first = found.convolution
     given = {"free_channels": free_channels, "packets": packets, "colour": colour}
@@ -169,9 +170,7 @@ def replace_stem(
             **window | options,
         )
         attempts.append(stem)
-        if all(
-            shape is None or _gives(stem, n, shape) for n, shape in zip(_SIZES, shapes, strict=True)
-        ):
+        if all(shape is None or _gives(stem, n, shape) for n, shape in enumerate(shapes, 1)):
             break
     else:
         raise ValueError(_misfit(found, attempts[0], shapes))
@@ -183,6 +182,7 @@ def replace_stem(
         stem = convert(stem, synchronised.process_group)
     stem.to(found.reference.device, found.reference.dtype).train(first.training)
     found.put(stem)
+    set_reduction(model, found.names[:-1], 2**depth)
     return model
 
 
@@ -321,7 +321,7 @@ def _blur(stem: Stem) -> int | None:
 def _misfit(found: Stem, stem: WaveletStem, shapes: list[tuple[int, int, int] | None]) -> str:
     n, shape = next(
         (n, shape)
-        for n, shape in zip(_SIZES, shapes, strict=True)
+        for n, shape in enumerate(shapes, 1)
         if shape is not None and not _gives(stem, n, shape)
     )
     height, width = stem.output_size(n, n)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dtwpt.engine.borders import source_index
 from dtwpt.nn.pooling.checks import as_step, check_divisible, check_maps
 from dtwpt.nn.pooling.phases import Select, as_select, selected
 from dtwpt.nn.precision import full_dtype
@@ -59,7 +60,9 @@ def anchor(x: Tensor, stride: int, select: Select = "l2") -> Tensor:
     first = torch.div(phase, stride, rounding_mode="floor"), phase % stride
     for axis, offset in zip((2, 3), first, strict=True):
         side = x.shape[axis]
-        index = (torch.arange(side, device=x.device) + offset[:, None]) % side
+        index = source_index(
+            torch.arange(side, device=x.device) + offset[:, None], side, "periodic"
+        )
         shape = [x.shape[0], 1, 1, 1]
         shape[axis] = side
         x = x.gather(axis, index.reshape(shape).expand_as(x))

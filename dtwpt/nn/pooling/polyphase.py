@@ -102,8 +102,9 @@ class PolyphasePool2d(Polyphase):
     -----
     A. Chaman, I. Dokmanic, "Truly Shift-Invariant Convolutional Neural Networks", CVPR 2021,
     equation 5. Norms are computed in float32 at least, also under autocast. Images in which two
-    phases have equal norms are not shifted exactly. The gradient is that of the pixels that are
-    kept.
+    phases have equal norms are not shifted exactly: all of them with "l1" after a blur if they are
+    nowhere negative, as the blur makes sums of phases equal. The gradient is that of the pixels
+    that are kept.
 
     Examples
     --------

@@ -96,14 +96,12 @@ class SpectralPool2d(nn.Module):
         # In float64, and angles from whole numbers below n: rounded once, at the end.
         frequency = torch.arange(highest + 1, device=like.device)
         inputs, outputs = (
-            (frequency[:, None] * torch.arange(side, device=like.device) % side).to(torch.float64)
-            * (2 * math.pi / side)
+            turns(frequency[:, None] * torch.arange(side, device=like.device), side)
             for side in (n, count)
         )
         weight = torch.where(frequency == 0, 1.0, 2.0).to(torch.float64) / n
         if self.window is not None:
-            turn = frequency.to(torch.float64) * (2 * math.pi / n)
-            weight = weight * (0.54 + 0.46 * turn.cos()).sqrt()
+            weight = weight * (0.54 + 0.46 * turns(frequency, n).cos()).sqrt()
         matrix = (weight[:, None] * outputs.cos()).mT @ inputs.cos()
         matrix = matrix + (weight[:, None] * outputs.sin()).mT @ inputs.sin()
         return matrix.to(like.dtype)
@@ -112,3 +110,10 @@ class SpectralPool2d(nn.Module):
         """Return the arguments, as ``repr`` shows them."""
         size = f"stride={self.stride}" if self.output_size is None else f"{self.output_size}"
         return f"{size}, window={self.window!r}"
+
+
+def turns(numerator: Tensor, denominator: int) -> Tensor:
+    """Return the angle of a fraction of a turn, in float64 radians below one turn."""
+    # The divisor may be a symbol of torch's; the exporter to ONNX wants it as a tensor.
+    remainder = numerator % numerator.new_full((), denominator)
+    return remainder.to(torch.float64) * (2 * math.pi / denominator)

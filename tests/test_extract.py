@@ -255,6 +255,50 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["features.npz"]
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".csv", ".parquet"])
+@pytest.mark.parametrize("labels", [None, ["cat", "", "dög, big"]])
+def test_every_table_comes_back(tmp_path: Path, suffix: str, labels: list[str] | None) -> None:
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    odd = np.array([[1 / 3, 1e-45], [-0.0, 3.4028235e38], [16777217, 5e-324]], np.float32)
+    saved = table(features=odd, labels=labels, files=["a b.png", "new\nline/é.jpg", 'c",.png'])
+    save(saved, tmp_path / f"a{suffix}")
+    loaded = load(tmp_path / f"a{suffix}")
+    assert isinstance(loaded, FeatureTable)
+    assert loaded.features.tobytes() == odd.tobytes()
+    for name in ("feature_names", "files", "labels", "settings", "skipped", "made_by"):
+        assert getattr(loaded, name) == getattr(saved, name)
+    if suffix == ".csv":
+        pandas = pytest.importorskip("pandas")
+        read = pandas.read_csv(tmp_path / "a.csv", keep_default_na=False, dtype={"p": np.float32})
+        assert list(read["file"]) == saved.files
+        assert labels is None or list(read["label"]) == labels
+
+
+def test_one_long_name_does_not_make_all_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dtwpt.extract.npz._MOST_BYTES", 1000)
+    saved = table(files=["é" * 3000, os.fsdecode(b"\xff"), "c"])
+    save(saved, tmp_path / "a.npz")
+    assert os.path.getsize(tmp_path / "a.npz") < 4 * 3 * 3000 / 3
+    assert load(tmp_path / "a.npz").files == saved.files
+
+
+def test_rows_by_name_and_other_packages_tables() -> None:
+    labelled = table(labels=["x", "y", "x"])
+    for name in ("a b.png", "./a b.png", "x/../a b.png", Path("a b.png").absolute()):
+        assert labelled.row(name).tolist() == [0, 1]
+    with pytest.raises(KeyError, match=r"no features of 'b\.png'"):
+        labelled.row("b.png")
+    pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    frame = labelled.to_pandas()
+    assert frame.columns.tolist() == ["label", "p", "q"]
+    assert frame.loc["a b.png"].tolist() == ["x", 0, 1]
+    assert labelled.to_arrow().to_pandas().set_index("file").equals(frame)
+
+
 def test_a_link_and_the_permissions_of_the_output_stay(tmp_path: Path) -> None:
     target = tmp_path / "target.npz"
     save(table(), target)
@@ -286,7 +330,7 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "folder.npz").mkdir()
     os.mkfifo(tmp_path / "pipe.npz")
     for path, error in (
-        ("features.csv", ValueError),
+        ("features.txt", ValueError),
         ("folder.npz", IsADirectoryError),
         ("pipe.npz", OSError),
         ("missing/features.npz", FileNotFoundError),
@@ -344,7 +388,7 @@ def test_a_damaged_table_is_a_value_error(tmp_path: Path, how: str) -> None:
         load(path)
 
 
-@pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.npy.json", "a.parquet"])
+@pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.npy.json", "a.csv", "a.parquet"])
 def test_flipped_bits_of_a_table_never_change_it(tmp_path: Path, name: str) -> None:
     output = tmp_path / name.removesuffix(".json")
     if name == "a.parquet":

@@ -129,6 +129,79 @@ def test_any_reader_of_zarr_gets_along(folder: Path, tmp_path: Path) -> None:
     assert (array.metadata.zarr_format, array.shards is None) == (3, False)
 
 
+def test_xarray_opens_it(folder: Path, tmp_path: Path) -> None:
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("dask")
+    store = extract_to_store(folder, tmp_path / "a.zarr")
+    with xarray.open_zarr(tmp_path / "a.zarr", consolidated=False) as opened:
+        assert opened["features"].dims == ("image", "feature")
+        assert opened["features"].chunks is not None  # by dask
+        np.testing.assert_array_equal(opened["features"].values, store.features[:])
+
+
+def test_what_is_gone_can_be_forgotten(folder: Path, tmp_path: Path, decoded: list[str]) -> None:
+    output = tmp_path / "a.zarr"
+    (folder / "40.png").write_text("no image")
+    before = extract_to_store(folder, output)
+    features = before.features[:]
+    shutil.copytree(folder, tmp_path / "moved")
+    for name in ("05.bmp", "07.bmp", "40.png"):
+        (folder / name).unlink()
+    rest = [path for path in before.files if path[-6:-4] not in ("05", "07")]
+    assert extract_to_store(folder, output).files == before.files
+    decoded.clear()
+    # What is merely not given stays.
+    store = extract_to_store(folder / "00.png", output, prune=True)
+    assert (store.files, store.skipped, store.waiting) == (rest, [], [])
+    assert before.features[:].tobytes() == features.tobytes()  # loaded earlier
+    assert decoded == []
+    np.testing.assert_array_equal(load(output, verify=True).features[:], expected(rest))
+    decoded.clear()
+    shutil.copy(tmp_path / "moved" / "05.bmp", folder)
+    store = extract_to_store(folder, output, prune=True)
+    assert (decoded, len(store.files)) == (["05.bmp"], 39)
+    np.testing.assert_array_equal(store.features[:], expected(store.files))
+    assert repr(store).endswith("39 images x 32 features, 0 skipped, 0 waiting>")
+
+
+def test_labels(folder: Path, tmp_path: Path) -> None:
+    (folder / "café").mkdir()
+    shutil.move(folder / "39.bmp", folder / "café")
+    output = tmp_path / "a.zarr"
+    assert extract_to_store([folder / "00.png", folder / "01.bmp"], output).labels is None
+    store = extract_to_store(folder, output, labels="folder")
+    assert store.labels == ["images"] * 39 + ["café"]
+    assert store.labels == extract(folder, labels="folder").labels
+    (tmp_path / "labels.csv").write_text('file,label\n00.png,"a, b"\ncafé/39.bmp,c\n')
+    store = extract_to_store(folder, output, labels=tmp_path / "labels.csv")
+    assert store.labels == ["a, b"] + [""] * 38 + ["c"]
+    assert load(output).to_pandas().loc[str(folder / "00.png"), "label"] == "a, b"
+    assert extract_to_store(folder, output).labels == store.labels  # those of earlier runs stay
+    named = {str(folder / "01.bmp"): "d"}
+    assert extract(folder / "01.bmp", labels=named).labels == ["d"]
+    with sqlite3.connect(output / "manifest" / "manifest.sqlite") as database:
+        database.execute("UPDATE labels SET label = 'e' WHERE row = 0")
+    database.close()
+    with pytest.raises(ValueError, match="label of row 0 has been changed"):
+        load(output).labels  # noqa: B018
+    for text, message in (
+        ("file\n00.png\n", "columns file and label"),
+        ("file,label\n00.png,a\n./00.png,b\n", "both 'a' and 'b'"),
+    ):
+        (tmp_path / "labels.csv").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            extract(folder, labels=tmp_path / "labels.csv")
+    with pytest.raises(ValueError, match="labels must be"):
+        extract(folder, labels="folders")
+
+
+def test_a_row_by_the_name_of_its_file(folder: Path, tmp_path: Path) -> None:
+    store = extract_to_store(folder, tmp_path / "a.zarr")
+    np.testing.assert_array_equal(store.row(folder / "07.bmp"), store.features[7])
+    with pytest.raises(KeyError, match="no features of"):
+        store.row("07.bmp")
+
+
 def test_lazy_features_are_indexed_like_an_array(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,11 @@ __all__ = ["extract"]
     "--retry-skipped", is_flag=True, help="Try again what earlier runs have skipped (.zarr)."
 )
 @click.option(
+    "--prune",
+    is_flag=True,
+    help="Forget files that are not among the paths any more, and not on the disk either (.zarr).",
+)
+@click.option(
     "--check",
     type=click.Choice(["time", "hash"]),
     default="time",
@@ -125,6 +130,30 @@ __all__ = ["extract"]
     type=click.Path(),
     metavar="FILE",
     help="Write JSON lines: each file that was skipped, with the reason, and a summary.",
+)
+@click.option(
+    "--labels",
+    metavar="folder|FILE",
+    help="Add a column of labels: the name of each image's folder, or from a .csv file with the "
+    "columns file and label.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Skip a file that takes longer to read, with two workers or more.  [default: 600]",
+)
+@click.option(
+    "--progress",
+    type=click.Choice(["plain", "json", "none"]),
+    help="How to show progress, on stderr.  [default: a bar on a terminal, else plain: a line "
+    "every 30 s]",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only say how many images there are to do, and from a few of them how long it will take "
+    "and how large the output will be.",
 )
 @click.option(
     "--settings-from",
@@ -152,8 +181,13 @@ def extract(
     on_error: str | None,
     restart: bool,
     retry_skipped: bool,
+    prune: bool,
     check: str,
     report: str | None,
+    labels: str | None,
+    timeout: float | None,
+    progress: str | None,
+    dry_run: bool,
     settings_from: str | None,
     tile: int | None,
     max_pixels: int,
@@ -181,7 +215,7 @@ def extract(
 
     .npz is for small ones. numpy.load("features.npz") has the arrays features (images x features,
     float32), feature_names, files, settings (JSON), skipped and skipped_reasons. It appears, or
-    replaces the one there was, once it is complete, as do .npy and .parquet.
+    replaces the one there was, once it is complete, as do .npy, .parquet and .csv.
 
     With --tile the output is a Zarr array of all maps of one image, larger than memory perhaps.
 
@@ -207,6 +241,8 @@ def extract(
     else:
         # A process of their own for the readers: a file that crashes one does not end the run.
         workers = workers or max(cores(), 2 if is_store else 1)
+    if timeout is not None and workers == 1:
+        raise click.UsageError("--timeout needs --workers 2 or more", ctx)
     job = Job(
         paths=paths,
         output=output,
@@ -217,12 +253,22 @@ def extract(
         address=address,
         on_error=on_error or ("skip" if is_store else "stop"),
         report=report,
+        labels=labels,
+        timeout=timeout,
+        progress=progress,
     )
+    if dry_run:
+        from dtwpt.cli.estimate import estimate
+
+        click.echo(one_line(estimate(job)))
+        return
     if engine == "ray":
         job.watch()
     result: FeatureTable | FeatureStore
     if is_store:
-        result = to_store(job, restart=restart, retry_skipped=retry_skipped, check=check)
+        result = to_store(
+            job, restart=restart, retry_skipped=retry_skipped, prune=prune, check=check
+        )
     else:
         result = to_table(job)
     tell_skipped(result.skipped, output)
@@ -236,7 +282,7 @@ def _check_usage(ctx: click.Context, is_store: bool) -> None:
     names = given(ctx)
     if not is_store:
         names -= {"engine"} if ctx.params["engine"] == "local" else set()
-        for name in ("restart", "retry_skipped", "check", "engine", "address"):
+        for name in ("restart", "retry_skipped", "prune", "check", "engine", "address"):
             if name in names:
                 raise click.UsageError(f"--{name.replace('_', '-')} is for .zarr outputs", ctx)
     if "address" in names and ctx.params["engine"] == "local":

@@ -41,6 +41,9 @@ class Job:
     address: str | None
     on_error: str
     report: str | None
+    labels: str | None = None
+    timeout: float | None = None
+    progress: str | None = None
     started: float = field(default_factory=time.perf_counter)
     before: int | None = None  # images that earlier runs have finished; None: not begun
     done: int = 0
@@ -54,6 +57,11 @@ class Job:
         outputs = files_of(self.output) + ([self.report] if self.report is not None else [])
         check_outputs(outputs, self.paths)
         return outputs
+
+    def optional(self) -> dict[str, Any]:
+        """Return the arguments that only count if they are given."""
+        given = {"labels": self.labels, "timeout": self.timeout}
+        return {name: value for name, value in given.items() if value is not None}
 
     def follow(self, show: Callable[[int, int], None] | None) -> Callable[[int, int], None]:
         """Return what keeps count of the images, and shows it."""
@@ -185,13 +193,14 @@ def to_table(job: Job) -> FeatureTable:
     # Before the report, which may be the one to do harm.
     files = list(sparing(job.outputs(), find_images(job.paths)))
     failures: list[Skipped] = []
-    with job.reported(lambda: failures), quiet_libraries(), show_progress() as show:
+    with job.reported(lambda: failures), quiet_libraries(), show_progress(job.progress) as show:
         table = run(
             files,
             job.settings,
             workers=job.workers or 1,
             device=job.device,
             on_error=job.on_error,
+            **job.optional(),
             progress=job.follow(show),
             on_skip=failures.append,
         )
@@ -199,7 +208,9 @@ def to_table(job: Job) -> FeatureTable:
     return table
 
 
-def to_store(job: Job, *, restart: bool, retry_skipped: bool, check: str) -> FeatureStore:
+def to_store(
+    job: Job, *, restart: bool, retry_skipped: bool, prune: bool, check: str
+) -> FeatureStore:
     """Extract into a store, or go on with it."""
     from dtwpt.extract import extract_to_store
     from dtwpt.extract.apart import check_spared
@@ -219,7 +230,7 @@ def to_store(job: Job, *, restart: bool, retry_skipped: bool, check: str) -> Fea
             job.reported(failures),
             quiet_libraries(),
             warnings_as_notes(),
-            show_progress() as show,
+            show_progress(job.progress) as show,
         ):
             return extract_to_store(
                 job.paths,
@@ -232,7 +243,9 @@ def to_store(job: Job, *, restart: bool, retry_skipped: bool, check: str) -> Fea
                 on_error=job.on_error,
                 check=check,
                 retry_skipped=retry_skipped,
+                prune=prune,
                 restart=restart,
+                **job.optional(),
                 progress=job.follow(show),
             )
     except Stopped as stopped:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -17,6 +19,7 @@ __all__ = [
     "STOP_SIGNALS",
     "Stopped",
     "cores",
+    "duration",
     "need_matplotlib",
     "note",
     "one_line",
@@ -85,14 +88,25 @@ def quiet_libraries() -> Iterator[None]:
 
 
 @contextmanager
-def show_progress(unit: str = "image") -> Iterator[Callable[[int, int], None] | None]:
-    """Show a progress bar on a terminal, nothing elsewhere; it goes when the work is done.
+def show_progress(
+    how: str | None = None, unit: str = "image"
+) -> Iterator[Callable[[int, int], None] | None]:
+    """Show how far the work is: a bar on a terminal, a line now and then elsewhere.
 
     It begins when it is first told what is done and how much there is: rate and remaining time
     are those of what comes after.
+
+    Parameters
+    ----------
+    how : {"plain", "json", "none"}, optional
+        Lines to read, lines for programs, or nothing, whether it is a terminal or not.
+    unit : str
     """
-    if not sys.stderr.isatty():
+    if how == "none":
         yield None
+        return
+    if how is not None or not sys.stderr.isatty():
+        yield _Lines(unit, how == "json")
         return
     try:
         from tqdm import tqdm
@@ -111,6 +125,46 @@ def show_progress(unit: str = "image") -> Iterator[Callable[[int, int], None] | 
     finally:
         if bar is not None:
             bar.close()
+
+
+class _Lines:
+    """A line now and then; those for programs also at the beginning and the end."""
+
+    # Seconds between two lines.
+    _PLAIN, _JSON = 30.0, 1.0
+
+    def __init__(self, unit: str, as_json: bool) -> None:
+        self._unit, self._as_json = unit, as_json
+        self._pause = self._JSON if as_json else self._PLAIN
+        self._before: int | None = None
+        self._started = self._last = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        first = self._before is None
+        if self._before is None:
+            self._before, self._started, self._last = done, now, now
+        at_an_end = self._as_json and (first or done == total)
+        if not at_an_end and now - self._last < self._pause:
+            return
+        self._last = now
+        seconds = now - self._started
+        rate = (done - self._before) / seconds if seconds else 0.0
+        left = (total - done) / rate if rate else None
+        if self._as_json:
+            numbers = {"done": done, "total": total, "seconds": seconds, "left": left}
+            note(json.dumps(numbers))
+        else:
+            then = "" if left is None else f", about {duration(left)} left"
+            note(f"{done} of {plural(total, self._unit)}, {rate:.1f} a second{then}")
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that fits."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def cores() -> int:

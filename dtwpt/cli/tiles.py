@@ -15,7 +15,7 @@ from dtwpt.cli.terminal import Stopped, note, quiet_libraries, show_progress
 __all__ = ["extract_tiles"]
 
 _SETTINGS = ("operator", "depth", "wavelet", "mode", "colour", "page", "level", "channel")
-_FOR_TILES = {*_SETTINGS, "paths", "output", "tile", "workers", "check"}
+_FOR_TILES = {*_SETTINGS, "paths", "output", "tile", "workers", "check", "progress"}
 
 
 def extract_tiles(ctx: click.Context) -> str:
@@ -45,7 +45,11 @@ def extract_tiles(ctx: click.Context) -> str:
             show(done, total)
 
     try:
-        with quiet_libraries(), warnings_as_notes(), show_progress("tile") as show:
+        with (
+            quiet_libraries(),
+            warnings_as_notes(),
+            show_progress(options["progress"], "tile") as show,
+        ):
             maps = tiles(
                 paths[0],
                 output,

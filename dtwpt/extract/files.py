@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dtwpt.extract.apart import check_spared
 from dtwpt.extract.atomic import check_writable, replacing
+from dtwpt.extract.csv_table import csv_blocks, read_csv
 from dtwpt.extract.npz import load_npz, load_npz_settings, not_features, save_npz, settings_in
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.table import FeatureTable, Skipped
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["TABLES", "check_output", "files_of", "is_store_name", "load", "load_settings", "save"]
 
 #: The suffixes of tables.
-TABLES = (".npz", ".npy", ".parquet")
+TABLES = (".npz", ".npy", ".parquet", ".csv")
+# Of which what is no number stands in another file.
+_IN_TWO = (".npy", ".csv")
 
 
 def is_store_name(path: str | os.PathLike[str]) -> bool:
@@ -38,12 +41,15 @@ def _suffix(path: str | os.PathLike[str]) -> str:
 def check_output(path: str | os.PathLike[str]) -> None:
     """Raise what :func:`save` would, as far as it can be known before."""
     suffix = _suffix(path)
+    name = os.fspath(path)
+    if is_store_name(path):
+        raise ValueError(f"a store is made by extract_to_store, not saved as a table: {name!r}")
     if suffix not in TABLES:
         raise ValueError(
-            f"the output must be named *{', *'.join(TABLES)} or *.zarr, got {os.fspath(path)!r}"
+            f"the output must be named *{', *'.join(TABLES)} or, for a store, *.zarr, got {name!r}"
         )
     check_writable(path)
-    if suffix == ".npy":
+    if suffix in _IN_TWO:
         check_writable(_beside(path))
     if suffix == ".parquet":
         _pyarrow()
@@ -51,7 +57,7 @@ def check_output(path: str | os.PathLike[str]) -> None:
 
 def files_of(path: str | os.PathLike[str]) -> list[str]:
     """Return what an output of that name consists of."""
-    return [os.fspath(path), *([_beside(path)] if _suffix(path) == ".npy" else [])]
+    return [os.fspath(path), *([_beside(path)] if _suffix(path) in _IN_TWO else [])]
 
 
 def _beside(path: str | os.PathLike[str]) -> str:
@@ -81,15 +87,24 @@ def save(table: FeatureTable, path: str | os.PathLike[str]) -> None:
             ``settings``         str, (): JSON of the settings, and ``made_by`` with versions
             ``skipped``          str, (k,): files without features
             ``skipped_reasons``  str, (k,)
+            ``labels``           str, (n,), if there are
             ===================  ===============================================================
+
+            NumPy stores texts as wide as the longest one. Where that would take more than 64 MB,
+            for one name that is much longer than the others, there are two arrays instead, such as
+            ``files_utf8`` (uint8, all in a row) and ``files_lengths`` (in bytes).
         ``.npy``
             The matrix of features alone. Beside it, in ``path`` + ``.json``, which is replaced
-            first: ``feature_names``, ``files``, ``settings``, ``made_by``, ``skipped`` and the
-            SHA-256 of the matrix's file, by which :func:`load` knows that they go together.
+            first: ``feature_names``, ``files``, ``labels``, ``settings``, ``made_by``, ``skipped``
+            and the SHA-256 of the matrix's file, by which :func:`load` knows that they go together.
+        ``.csv``
+            A line for each image: ``file``, ``label`` if there are, and the features, with as many
+            digits as float32 needs. Beside it the same ``.json``.
         ``.parquet``
-            A column ``file`` and one of float32 for each feature; settings, versions, skipped
-            files and a checksum of everything as JSON in the metadata ``dtwpt``. Needs pyarrow.
-            Bytes of a name that are not text are written as ``\xff``.
+            A column ``file``, ``label`` if there are, and one of float32 for each feature;
+            settings, versions, skipped files and a checksum of everything as JSON in the metadata
+            ``dtwpt``. Needs pyarrow. Bytes of a name that are not text are written as ``\xff``,
+            here and in ``.csv``.
 
     Raises
     ------
@@ -113,7 +128,8 @@ def save(table: FeatureTable, path: str | os.PathLike[str]) -> None:
     """
     check_output(path)
     check_spared(files_of(path), table.files)
-    {".npz": save_npz, ".npy": _save_npy, ".parquet": _save_parquet}[_suffix(path)](table, path)
+    savers = {".npz": save_npz, ".npy": _save_in_two, ".csv": _save_in_two}
+    savers.get(_suffix(path), _save_parquet)(table, path)
 
 
 def _about(table: FeatureTable) -> dict[str, Any]:
@@ -124,11 +140,17 @@ def _about(table: FeatureTable) -> dict[str, Any]:
     }
 
 
-def _save_npy(table: FeatureTable, path: str | os.PathLike[str]) -> None:
+def _save_in_two(table: FeatureTable, path: str | os.PathLike[str]) -> None:
     about = {"feature_names": table.feature_names, "files": table.files, **_about(table)}
+    if table.labels is not None:
+        about["labels"] = table.labels
     with replacing(path) as file:
         hashed = _Hashed(file)
-        np.save(hashed, table.features, allow_pickle=False)
+        if _suffix(path) == ".csv":
+            for block in csv_blocks(table):
+                hashed.write(block)
+        else:
+            np.save(hashed, table.features, allow_pickle=False)
         about["features_sha256"] = hashed.digest.hexdigest()
         about["checksum"] = _sum(about)
         # It takes its place first: whatever comes between, the two are known not to go together.
@@ -156,7 +178,7 @@ def _sum(about: dict[str, Any], features: NDArray[np.float32] | None = None) -> 
 
 
 def _load_about(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what stands beside a .npy file."""
+    """Return what stands beside a .npy or .csv file."""
     beside = _beside(path)
     try:
         with open(beside, "rb") as file:
@@ -172,7 +194,7 @@ def _load_about(path: str | os.PathLike[str]) -> dict[str, Any]:
     return dict(about)
 
 
-def _load_npy(path: str | os.PathLike[str]) -> FeatureTable:
+def _load_in_two(path: str | os.PathLike[str]) -> FeatureTable:
     about = _load_about(path)
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -184,12 +206,13 @@ def _load_npy(path: str | os.PathLike[str]) -> FeatureTable:
                 "was killed between the two, extract again"
             )
         file.seek(0)
-        features = np.load(file, allow_pickle=False)
+        names = about["feature_names"]
+        csv = _suffix(path) == ".csv"
+        features = read_csv(file, len(names)) if csv else np.load(file, allow_pickle=False)
     settings, made_by = _settings_in(about, path)
     skipped = [Skipped(**skipped) for skipped in about["skipped"]]
-    return FeatureTable(
-        features, about["feature_names"], about["files"], settings, skipped, made_by
-    )
+    labels = about.get("labels")
+    return FeatureTable(features, names, about["files"], settings, skipped, made_by, labels)
 
 
 def _settings_in(
@@ -199,17 +222,13 @@ def _settings_in(
 
 
 def _save_parquet(table: FeatureTable, path: str | os.PathLike[str]) -> None:
-    pyarrow, parquet = _pyarrow()
-    files = [
-        name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        for name in table.files
-    ]
-    columns = [pyarrow.array(files, pyarrow.string())]
-    columns += [pyarrow.array(np.ascontiguousarray(column)) for column in table.features.T]
-    names = ["file", *table.feature_names]
+    _, parquet = _pyarrow()
+    made = table.to_arrow()
+    labelled = table.labels is not None
     about = _about(table)
-    about["checksum"] = _sum({**about, "names": names, "files": files}, table.features)
-    made = pyarrow.table(columns, names=names)
+    about |= {"labelled": True} if labelled else {}
+    texts = {name: made[name].to_pylist() for name in made.column_names[: 1 + labelled]}
+    about["checksum"] = _sum({**about, **texts, "names": made.column_names}, table.features)
     with replacing(path) as file:
         parquet.write_table(
             made.replace_schema_metadata({"dtwpt": json.dumps(about)}),
@@ -225,18 +244,20 @@ def _load_parquet(path: str | os.PathLike[str]) -> FeatureTable:
             table = parquet.ParquetFile(file, page_checksum_verification=True).read()
             about = json.loads(table.schema.metadata[b"dtwpt"])
             checksum = about.pop("checksum")
-            files, *columns = table.columns
+            texts = 1 + bool(about.get("labelled"))
+            files, *labels = (column.to_pylist() for column in table.columns[:texts])
+            columns, names = table.columns[texts:], table.column_names
             features = np.empty((table.num_rows, len(columns)), np.float32)
             for place, column in enumerate(columns):
                 features[:, place] = column.to_numpy()
-            names, files = table.column_names, files.to_pylist()
-            if checksum != _sum({**about, "names": names, "files": files}, features):
+            known = {**about, **dict(zip(names, (files, *labels), strict=False)), "names": names}
+            if checksum != _sum(known, features):
                 raise not_features(path)
         except Exception as error:  # of a damaged file, which may raise anything
             raise not_features(path) from error
     settings, made_by = _settings_in(about, path)
     skipped = [Skipped(**skipped) for skipped in about["skipped"]]
-    return FeatureTable(features, names[1:], files, settings, skipped, made_by)
+    return FeatureTable(features, names[texts:], files, settings, skipped, made_by, *labels)
 
 
 def _pyarrow() -> tuple[Any, Any]:
@@ -252,13 +273,15 @@ def load(path: str | os.PathLike[str], *, verify: bool = False) -> FeatureTable 
     """Load features: a table that :func:`save` saved, or a store.
 
     Both have the attributes ``features``, ``feature_names``, ``files``, ``settings``,
-    ``skipped``, ``waiting`` and ``made_by``. The features of a store stay on the disk until they
-    are indexed; it may be loaded at any time, also while a run fills it.
+    ``skipped``, ``labels``, ``waiting`` and ``made_by``, and the methods ``row(file)``,
+    ``to_pandas()`` and ``to_arrow()``. The features of a store stay on the disk until they are
+    indexed; it may be loaded at any time, also while a run fills it.
 
     Parameters
     ----------
     path : path
-        A folder is taken for a store, a file for .npz unless its suffix is .npy or .parquet.
+        A folder is taken for a store, a file for .npz unless its suffix is that of another kind of
+        table.
     verify : bool, default: False
         Read all of a store now, and compare everything in it with its checksums. Without it, that
         is done with features and paths when they are read, and with up to 100,000 rows of the
@@ -281,7 +304,7 @@ def load(path: str | os.PathLike[str], *, verify: bool = False) -> FeatureTable 
         from dtwpt.extract.store import open_store
 
         return open_store(path, verify=verify)
-    loaders = {".npy": _load_npy, ".parquet": _load_parquet}
+    loaders = {".npy": _load_in_two, ".csv": _load_in_two, ".parquet": _load_parquet}
     return loaders.get(_suffix(path), load_npz)(path)
 
 
@@ -310,7 +333,7 @@ def load_settings(path: str | os.PathLike[str]) -> tuple[Settings, dict[str, str
 
         header = read_header(os.fspath(path))
         return header.settings, header.made_by
-    if _suffix(path) == ".npy":
+    if _suffix(path) in _IN_TWO:
         return _settings_in(_load_about(path), path)
     if _suffix(path) == ".parquet":
         table = _load_parquet(path)

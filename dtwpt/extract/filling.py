@@ -30,6 +30,7 @@ from dtwpt.extract.chunks import (
 )
 from dtwpt.extract.decoding import Task
 from dtwpt.extract.extractor import Row, Stamp, another_size
+from dtwpt.extract.labels import Labelling
 from dtwpt.extract.manifest import Manifest, Plan, State, StoreBusyError, StoreWarning
 from dtwpt.extract.reading import ImageError
 from dtwpt.extract.settings import Settings
@@ -165,6 +166,8 @@ class StoreWriter:
 
     def _continued_by(self, header: Header, now: dict[str, str]) -> None:
         """Write down that other versions go on with a store: their features may differ a little."""
+        if "engine" not in header.made_by:  # the first stores did not say
+            now = {name: version for name, version in now.items() if name != "engine"}
         if now in (header.made_by, *header.continued_by):
             return
         others = [
@@ -261,6 +264,7 @@ class StoreWriter:
             shape=(0,),
             chunks=(1,),
             dtype="uint8",
+            dimension_names=("nothing",),  # without a name, xarray does not open the group
             attributes={"about": "manifest.sqlite in this folder says which row is which image"},
         )
         group.update_attributes(with_sum(header.attributes()))
@@ -269,7 +273,13 @@ class StoreWriter:
         self._open(self._fresh, header)
 
     def plan(
-        self, paths: Iterable[str], *, check: str = "time", retry_skipped: bool = False
+        self,
+        paths: Iterable[str],
+        *,
+        check: str = "time",
+        retry_skipped: bool = False,
+        prune: bool = False,
+        label: Labelling | None = None,
     ) -> Plan:
         """Take up inputs, compare those that are known with their files, and begin.
 
@@ -280,6 +290,10 @@ class StoreWriter:
             What tells that a file has changed: size and modification time, or its contents.
         retry_skipped : bool
             Take up again what was skipped.
+        prune : bool
+            Forget inputs that are not among the paths, and of which the files are gone.
+        label : callable, optional
+            Returns the label of an absolute path, empty where there is none.
         """
         try:
             with names_sqlite(self.path), self._naming_the_disk():
@@ -287,6 +301,8 @@ class StoreWriter:
                     _listed(paths),
                     hashes=check == "hash",
                     retry_skipped=retry_skipped,
+                    prune=prune,
+                    label=label,
                     resize=self._resize,
                 )
         except _InputError as error:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dtwpt.extract.extractor import Stamp, stamp_of
 from dtwpt.extract.inputs import with_keys
+from dtwpt.extract.labels import Labelling
 
 __all__ = ["Manifest", "Plan", "State", "StoreBusyError", "StoreWarning"]
 
@@ -39,7 +40,7 @@ CREATE TABLE inputs (
     row INTEGER PRIMARY KEY,
     key BLOB NOT NULL UNIQUE,  -- absolute path
     path BLOB NOT NULL,        -- as it was last found
-    state INTEGER NOT NULL,    -- 0 waiting, 1 done, 2 skipped
+    state INTEGER NOT NULL,    -- 0 waiting, 1 done, 2 skipped, 3 forgotten
     reason TEXT,
     size INTEGER,
     mtime_ns INTEGER,
@@ -58,13 +59,13 @@ END;
 
 _WRONG_TYPES = """
 SELECT row FROM inputs WHERE typeof(row) != 'integer' OR typeof(key) != 'blob'
-OR typeof(path) != 'blob' OR typeof(state) != 'integer' OR state NOT IN (0, 1, 2)
+OR typeof(path) != 'blob' OR typeof(state) != 'integer' OR state NOT IN (0, 1, 2, 3)
 OR typeof(reason) NOT IN ('text', 'null') OR (state = 2) != (reason IS NOT NULL)
 OR typeof(size) NOT IN ('integer', 'null') OR typeof(mtime_ns) NOT IN ('integer', 'null')
 OR typeof(sha256) NOT IN ('blob', 'null')
 LIMIT 1
 """
-_WRONG_STATE = "SELECT row FROM inputs WHERE state NOT IN (0, 1, 2) LIMIT 1"
+_WRONG_STATE = "SELECT row FROM inputs WHERE state NOT IN (0, 1, 2, 3) LIMIT 1"
 _LACKS_SUMS = """
 SELECT row FROM inputs WHERE typeof(row_sum) != 'integer' OR (state = 1) !=
 (typeof(features_sum) = 'integer') LIMIT 1
@@ -73,6 +74,16 @@ SELECT row FROM inputs WHERE typeof(row_sum) != 'integer' OR (state = 1) !=
 
 # A row of which the values on the disk count for nothing any more.
 _WAIT = "UPDATE inputs SET state = 0, reason = NULL, features_sum = NULL WHERE row = ?"
+# One that counts for nothing any more itself, until its file is found again.
+_FORGET = "UPDATE inputs SET state = 3, reason = NULL, features_sum = NULL WHERE row = ?"
+# Made when there are labels.
+_LABELS = """
+CREATE TABLE IF NOT EXISTS labels (
+    row INTEGER PRIMARY KEY,
+    label TEXT NOT NULL,
+    sum INTEGER NOT NULL       -- CRC-32 of both
+)
+"""
 
 
 class StoreBusyError(OSError):
@@ -89,6 +100,7 @@ class State(IntEnum):
     WAITING = 0
     DONE = 1
     SKIPPED = 2
+    FORGOTTEN = 3
 
 
 class Plan(NamedTuple):
@@ -97,6 +109,7 @@ class Plan(NamedTuple):
     new: int
     changed: int
     retried: int
+    forgotten: int
 
 
 class States(NamedTuple):
@@ -240,6 +253,8 @@ class Manifest:
         *,
         hashes: bool,
         retry_skipped: bool,
+        prune: bool = False,
+        label: Labelling | None = None,
         resize: Callable[[int], None],
     ) -> Plan:
         """Take up inputs: the new ones after the others, by absolute path; the changed ones anew.
@@ -251,6 +266,10 @@ class Manifest:
             Compare the contents, not the times.
         retry_skipped : bool
             Take up again whatever was skipped.
+        prune : bool
+            Forget those that were not found, and of which the files are gone.
+        label : callable, optional
+            Returns the label of an absolute path.
         resize : callable
             Called with the number of rows before they are written down.
         """
@@ -269,8 +288,14 @@ class Manifest:
         (last,) = execute("SELECT coalesce(max(row), -1) FROM inputs").fetchone()
         changes = _Changes(self, last + 1, resize)
         for key, path, row, before, state, *stamp in self._found():
+            if label is not None:
+                number = changes.rows + len(changes.new) if row is None else row
+                changes.labels.append((number, _text(label(os.fsdecode(key)))))
             if row is None:
                 changes.new.append((key, path))
+            elif state == State.FORGOTTEN:
+                changes.renamed.append((path, row))
+                changes.changed.append((row,))
             else:
                 if path != before:
                     changes.renamed.append((path, row))
@@ -288,8 +313,21 @@ class Manifest:
                 retried = execute(
                     "UPDATE inputs SET state = 0, reason = NULL WHERE state = 2"
                 ).rowcount
+        forgotten = self._forget_missing() if prune else 0
         execute("DELETE FROM found")
-        return Plan(changes.rows - last - 1, changes.count, retried)
+        return Plan(changes.rows - last - 1, changes.count, retried, forgotten)
+
+    def _forget_missing(self) -> int:
+        gone: list[tuple[int]] = []
+        for row, key in self._pages(
+            "row, key", "state != 3 AND +key NOT IN (SELECT key FROM found)"
+        ):
+            if not os.path.lexists(os.fsdecode(key)):
+                gone.append((row,))
+        for start in range(0, len(gone), _MOST_ROWS):
+            with self._transaction():
+                self._database.executemany(_FORGET, gone[start : start + _MOST_ROWS])
+        return len(gone)
 
     def _found(self) -> Iterator[tuple[Any, ...]]:
         """Yield key and path of what was found, with what is known of it, by key, in pages."""
@@ -318,6 +356,13 @@ class Manifest:
                 "INSERT INTO inputs (row, key, path, state, row_sum) VALUES (?, ?, ?, ?, ?)",
                 ((*row, _sum_of(*row, *_NOTHING)) for row in new),
             )
+            if changes.labels:
+                self._database.execute(_LABELS)
+                execute(
+                    "INSERT INTO labels VALUES (?, ?, ?) ON CONFLICT (row) DO UPDATE "
+                    "SET label = excluded.label, sum = excluded.sum WHERE label != excluded.label",
+                    ((*pair, _sum_of(*pair)) for pair in changes.labels),
+                )
 
     def wait_again(self, rows: Iterable[int]) -> None:
         """Take up rows again, all of them or none."""
@@ -366,13 +411,24 @@ class Manifest:
     # Reading ------------------------------------------------------------------------------------
 
     def counts(self) -> dict[State, int]:
-        """Return the number of inputs in each state."""
-        counts = dict.fromkeys(State, 0)
+        """Return the number of inputs in each state, but for the forgotten ones."""
+        counts = {State.WAITING: 0, State.DONE: 0, State.SKIPPED: 0}
         for state, count in self._database.execute(
-            "SELECT state, count(*) FROM inputs GROUP BY state"
+            "SELECT state, count(*) FROM inputs WHERE state != 3 GROUP BY state"
         ):
             counts[State(state)] = count
         return counts
+
+    def labels(self) -> dict[int, str] | None:
+        """Return the labels of rows; None if there have never been any."""
+        tables = self._database.execute("SELECT name FROM sqlite_master").fetchall()
+        if ("labels",) not in tables:
+            return None
+        found = self._database.execute("SELECT row, label, sum FROM labels").fetchall()
+        for row, label, known in found:
+            if _sum_of(row, label) != known:
+                raise sqlite3.DatabaseError(f"the label of row {row!r} has been changed")
+        return {row: label for row, label, _ in found}
 
     def waiting(self) -> Iterator[tuple[int, str]]:
         """Yield row and absolute path of what is waiting, by row, while it may become less."""
@@ -475,6 +531,7 @@ class _Changes:
         self.renamed: list[tuple[bytes, int]] = []
         self.changed: list[tuple[int]] = []
         self.hashed: list[tuple[bytes | None, int]] = []
+        self.labels: list[tuple[int, str]] = []
         self._steps = 0
         self._since = time.monotonic()
 
@@ -488,11 +545,12 @@ class _Changes:
         """Write down what there is."""
         # Before the manifest knows of them.
         self._resize(self.rows + len(self.new))
-        if self.new or self.renamed or self.changed or self.hashed:
+        lists = (self.new, self.renamed, self.changed, self.hashed, self.labels)
+        if any(lists):
             self._manifest.write(self)
         self.rows += len(self.new)
         self.count += len(self.changed)
-        for some in (self.new, self.renamed, self.changed, self.hashed):
+        for some in lists:
             some.clear()
         self._steps, self._since = 0, time.monotonic()
 
@@ -503,7 +561,7 @@ def _has_times(path: bytes, stamp: Sequence[Any]) -> bool:
         status = os.stat(path)
     except (OSError, ValueError):
         return False
-    return status.st_size == stamp[0] and status.st_mtime_ns == stamp[1]
+    return bool(status.st_size == stamp[0] and status.st_mtime_ns == stamp[1])
 
 
 def _compare(path: str, before: Sequence[Any], hashes: bool) -> bool | bytes | None:

@@ -12,10 +12,11 @@ from dtwpt.extract.apart import sparing
 from dtwpt.extract.extractor import check_device
 from dtwpt.extract.files import is_store_name
 from dtwpt.extract.inputs import iterate_images
+from dtwpt.extract.labels import Labels, labelling
 from dtwpt.extract.manifest import State
 from dtwpt.extract.pipeline import TIMEOUT, Outcome, Reading, stream
 from dtwpt.extract.reading import ImageError
-from dtwpt.extract.run import check_on_error
+from dtwpt.extract.run import check_on_error, check_timeout
 from dtwpt.extract.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ def extract_to_store(
     on_error: str = "skip",
     check: str = "time",
     retry_skipped: bool = False,
+    prune: bool = False,
     restart: bool = False,
+    labels: Labels | None = None,
     timeout: float = TIMEOUT,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureStore:
@@ -50,8 +53,9 @@ def extract_to_store(
 
     Whatever ends a run, what it has finished is kept, and the same call goes on from there:
     files that are done and unchanged are not read again, those that have changed are done again,
-    new ones are added, those no longer given stay. What the store holds in the end does not depend
-    on how often it was interrupted, nor on workers, engine or the order of the paths, bit for bit.
+    new ones are added, those no longer given stay (but see ``prune``). What the store holds in the
+    end does not depend on how often it was interrupted, nor on workers, engine or the order of the
+    paths, bit for bit.
 
     Parameters
     ----------
@@ -81,8 +85,12 @@ def extract_to_store(
         contents, for which all files are read again.
     retry_skipped : bool
         Try again what was skipped; without it, only those of these files that have changed.
+    prune : bool
+        Forget files that are not among the paths any more, and not on the disk either.
     restart : bool
         Begin anew. The old store is deleted once the new one is planned.
+    labels : {"folder"}, path or mapping, optional
+        As for :func:`extract`. Those of earlier runs stay, but where a file gets another one.
     timeout : float, default: 600
         Seconds that reading one image may take, with more than one worker or with Ray.
     progress : callable, optional
@@ -128,9 +136,12 @@ def extract_to_store(
     settings = Settings() if settings is None else settings
     workers = workers if workers is None else as_count(workers, "workers")
     _check(output, device, engine, address, on_error, check)
+    check_timeout(timeout)
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    label = labelling(labels, paths)
     with StoreWriter(output, settings, device=device, restart=restart) as writer:
         files = sparing([os.fspath(output)], iterate_images(paths))
-        writer.plan(files, check=check, retry_skipped=retry_skipped)
+        writer.plan(files, check=check, retry_skipped=retry_skipped, prune=prune, label=label)
         counts = writer.counts()
         total = sum(counts.values())
         left = counts[State.WAITING]

@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from dtwpt.checks import as_count
 from dtwpt.extract.decoding import Task
 from dtwpt.extract.extractor import Row, another_size, check_device
-from dtwpt.extract.inputs import find_images
-from dtwpt.extract.pipeline import Outcome, Reading, stream
+from dtwpt.extract.inputs import find_images, with_keys
+from dtwpt.extract.labels import Labels, labelling
+from dtwpt.extract.pipeline import TIMEOUT, Outcome, Reading, stream
 from dtwpt.extract.reading import ImageError
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.table import FeatureTable, Skipped
 
-__all__ = ["ON_ERROR", "check_on_error", "extract"]
+__all__ = ["ON_ERROR", "check_on_error", "check_timeout", "extract"]
 
 #: What a run does about a file that it cannot use.
 ON_ERROR = ("stop", "skip")
@@ -30,6 +32,8 @@ def extract(
     workers: int = 1,
     device: str = "numpy",
     on_error: str = "stop",
+    labels: Labels | None = None,
+    timeout: float = TIMEOUT,
     progress: Callable[[int, int], None] | None = None,
     on_skip: Callable[[Skipped], None] | None = None,
 ) -> FeatureTable:
@@ -49,13 +53,19 @@ def extract(
     workers : int, default: 1
         Processes. 1: this one does everything. With more, this one transforms, in as many
         threads, and the others read the images. A file that ends its process three times, or keeps
-        it busy for ten minutes, is one that cannot be used.
+        it busy for longer than ``timeout``, is one that cannot be used.
     device : str, default: "numpy"
         "numpy", or a device of torch such as "cuda" or "cpu" for the transform; torch agrees
         with NumPy to 1e-5 of the largest feature, not to the last bit.
     on_error : {"stop", "skip"}
         What to do about a file that cannot be used: raise, or leave it out and list it in
         ``skipped``.
+    labels : {"folder"}, path or mapping, optional
+        What becomes the column of labels: the name of the folder that an image is in; the path of
+        a .csv file with the columns ``file`` (from the folder of that file, or from a folder that
+        is given) and ``label``; or a mapping from files to labels.
+    timeout : float, default: 600
+        Seconds that reading one image may take, with more than one worker.
     progress : callable, optional
         Called with the numbers of files done and in all, first with none done.
     on_skip : callable, optional
@@ -96,21 +106,33 @@ def extract(
     workers = as_count(workers, "workers")
     check_on_error(on_error)
     check_device(device)
+    check_timeout(timeout)
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    label = labelling(labels, paths)
     files = find_images(paths)
     outcomes = stream(
         (Task(row, file) for row, file in enumerate(files)),
-        Reading(settings, device),
+        Reading(settings, device, timeout=timeout),
         min(workers, len(files) + 1),
     )
     # Closed at once where an exception leaves the loop: no process outlives the call.
     with contextlib.closing(outcomes):
-        return _collect(files, outcomes, settings, on_error, progress, on_skip)
+        table = _collect(files, outcomes, settings, on_error, progress, on_skip)
+    if label is not None:
+        table = replace(table, labels=[label(key) for key, _ in with_keys(table.files)])
+    return table
 
 
 def check_on_error(on_error: str) -> None:
     """Raise a ValueError if there is no such way to deal with files that cannot be used."""
     if on_error not in ON_ERROR:
         raise ValueError(f"unknown on_error {on_error!r}; known: {', '.join(ON_ERROR)}")
+
+
+def check_timeout(timeout: float) -> None:
+    """Raise a ValueError unless it is a number of seconds."""
+    if not timeout > 0:  # NaN neither
+        raise ValueError(f"timeout must be seconds, more than 0, got {timeout!r}")
 
 
 def _collect(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dtwpt.extract.chunks import SteadyStore, zarr
 from dtwpt.extract.manifest import Manifest, State
 from dtwpt.extract.settings import Settings
-from dtwpt.extract.table import Skipped
+from dtwpt.extract.table import Rows, Skipped
 
 __all__ = [
     "FEATURES",
@@ -399,7 +399,7 @@ def _axis(index: Any) -> Any:
     )
 
 
-class FeatureStore:
+class FeatureStore(Rows):
     """A store of features, for reading; :func:`load` opens it.
 
     It is the state at the moment of loading: what a run that goes on adds later is not in it. Where
@@ -421,8 +421,11 @@ class FeatureStore:
         Files that could not be used, with the reason, in the same order.
     waiting : list of str
         Files that have not been worked on yet, in the same order.
+    labels : list of str, length n, or None
+        Those that were asked for; empty where a file has none.
     made_by : dict
-        Versions of dtwpt and of the packages that read the images, when it was begun.
+        Versions of dtwpt and of the packages that read the images, and its engine, when it was
+        begun.
     continued_by : list of dict
         Other versions that have gone on with it.
     path : str
@@ -474,14 +477,24 @@ class FeatureStore:
         return [self._paths[row] for row in self._rows[self._states == state]]
 
     @cached_property
-    def feature_names(self) -> list[str]:
+    def feature_names(self) -> list[str]:  # type: ignore[override]
         """Return the names of the columns, which follow from the settings and the size."""
         return [] if self._size is None else self.settings.names(self._size)
 
     @cached_property
-    def files(self) -> list[str]:
+    def files(self) -> list[str]:  # type: ignore[override]
         """Return the paths of the rows."""
         return self._in_state(State.DONE)
+
+    @cached_property
+    def labels(self) -> list[str] | None:  # type: ignore[override]
+        """Return the labels of the rows."""
+        _check_same(self._where, self._identity)
+        with names_sqlite(self.path), self._open_manifest() as manifest:
+            labels = manifest.labels()
+        if labels is None:
+            return None
+        return [labels.get(row, "") for row in self._rows[self._states == State.DONE].tolist()]
 
     @cached_property
     def skipped(self) -> list[Skipped]:

@@ -145,28 +145,31 @@ def test_polyphase_pooling(
     seed: int, rows: int, columns: int, stride: int, norm: str, blur: int, on: str, mode: str
 ) -> None:
     x = maps(seed, 3, 2, rows * stride, columns * stride)
-    taps = np.array(low_pass("haar")) if blur == 2 else np.ones(1)
-    for _ in range(blur - 1 if blur != 2 else 0):
+    taps = np.ones(1)
+    for _ in range(blur - 1):
         taps = np.convolve(taps, [0.5, 0.5])
-
-    def run(image: Array) -> Array:
-        smooth = np.stack([filtered(part, taps, 1, mode) for part in image])
-        scores = [NORMS[norm](p) for p in phases(image if on == "before" else smooth, stride)]
-        return list(phases(smooth, stride))[int(np.argmax(scores))]
-
     pool = PolyphasePool2d(stride, norm, blur, on, mode)
-    assert torch.allclose(pool(x), each(x, run), atol=1e-13)
     # A function of phases that computes the norm is that norm.
     own = PolyphasePool2d(
         stride,
-        lambda p: torch.from_numpy(
-            np.array([[NORMS[norm](phase) for phase in image] for image in p.numpy()])
+        lambda p: torch.tensor(
+            [[NORMS[norm](phase) for phase in image] for image in p.numpy()], dtype=p.dtype
         ),
         blur,
         on,
         mode,
     )
-    assert torch.equal(own(x), pool(x))
+    for image, *outputs in zip(x.numpy(), pool(x).numpy(), own(x).numpy(), strict=True):
+        smooth = np.stack([filtered(part, taps, 1, mode) for part in image])
+        scores = [NORMS[norm](p) for p in phases(image if on == "before" else smooth, stride)]
+        # Mirrored borders give phases of equal norms.
+        best = [
+            phase
+            for phase, score in zip(phases(smooth, stride), scores, strict=True)
+            if score > max(scores) - 1e-9
+        ]
+        for output in outputs:
+            assert any(np.allclose(output, phase, atol=1e-13) for phase in best)
 
 
 @given(seeds, st.integers(1, 3), st.integers(1, 3), strides, st.booleans())

@@ -170,9 +170,14 @@ def stability() -> None:
     x = photographs()
     convolution, gabor = (stems()["convolution"] for _ in range(2))
     gabor.get_parameter("0.weight").data = gabor_kernels(np.random.default_rng(0), 64)
+    papers: Any = {"wavelet": "qshift_a", "mode": "zero", "colour": (0.9802, 1.3060, 0.7138)}
     contestants = {
         "cmod": WaveletStem(free_channels=0),
         "rmax, its twin": WaveletStem(operator="rmax", free_channels=0),
+        "cmod, the papers' filters": WaveletStem(free_channels=0, **papers),
+        "rmax, the papers' filters": WaveletStem(operator="rmax", free_channels=0, **papers),
+        "cmod, mixed in sectors": WaveletStem(free_channels=0, groups="sector"),
+        "cmod, mixed in octaves": WaveletStem(free_channels=0, groups="octave"),
         "convolution, Gabor kernels": gabor,
         "convolution, random kernels": convolution,
     }
@@ -226,6 +231,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2, help="of the CPU")
     parser.add_argument("--batch", type=int, default=256, help="images on the GPU")
+    parser.add_argument("--untimed", action="store_true", help="stability alone, no timings")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
@@ -236,6 +242,8 @@ def main() -> None:
         f"{os.cpu_count()} cores"
     )
     stability()
+    if arguments.untimed:
+        return
     on_cpu(arguments.rounds)
     if torch.cuda.is_available():
         on_gpu(arguments.rounds, arguments.batch)

@@ -179,6 +179,18 @@ def measure(network: nn.Sequential, images: Tensor) -> tuple[Tensor, list[float]
     ]
 
 
+def free_place(point: Any, labels: list[Any], curves: NDArray[np.float64]) -> Any:
+    """Return the nearest place around a point that is free of labels and curves, in points."""
+    angles = np.pi * np.array([0.5, 1.5, 0, 1, 0.25, 0.75, 1.25, 1.75])
+    around = np.stack([np.cos(angles), np.sin(angles)], 1)
+    for place in (point + radius * step for radius in (10, 14, 18, 22, 26) for step in around):
+        to_labels = [np.linalg.norm(other - place) for other in labels]
+        to_curves = np.linalg.norm(curves - place, axis=1).min()
+        if min(to_labels, default=np.inf) > 10 and to_curves > 8:
+            return place
+    return point + 10 * around[0]
+
+
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw change against distance."""
     from matplotlib.figure import Figure
@@ -187,23 +199,17 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     axes = figure.subplots()
     axes.plot(0, 1, "k*", label="the network as it was")
     weights = list(dict.fromkeys(row["weights"] for row in rows))
-    for kind, marker, colour, offset in (
-        ("stem", "o", "tab:grey", (0, 8)),
-        ("stem, fitted", "s", "tab:blue", (0, -14)),
-        ("all, fitted", "D", "tab:orange", (10, -3)),
+    curves = []
+    for kind, marker, colour in (
+        ("stem", "o", "tab:grey"),
+        ("stem, fitted", "s", "tab:blue"),
+        ("all, fitted", "D", "tab:orange"),
     ):
         chosen = [row for row in rows if row["kind"] == kind]
         x, y = ([row[key] for row in chosen] for key in ("distance", "change"))
         axes.plot(x, y, marker=marker, color=colour, label=kind)
-        for row in chosen:
-            axes.annotate(
-                "ABCDEFGH"[weights.index(row["weights"])],
-                (row["distance"], row["change"]),
-                offset,
-                textcoords="offset points",
-                ha="center",
-                fontsize=9,
-            )
+        fine = np.linspace(0, len(x) - 1, 50 * len(x))
+        curves.append(np.stack([np.interp(fine, range(len(x)), values) for values in (x, y)], 1))
     key = "\n".join(f"{letter}: {row}" for letter, row in zip("ABCDEFGH", weights, strict=False))
     axes.text(0.98, 0.05, f"Weights\n{key}", transform=axes.transAxes, ha="right", fontsize=9)
     axes.set(
@@ -214,6 +220,22 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     )
     axes.margins(x=0.12)
     axes.legend()
+    figure.draw_without_rendering()  # places are known from here on
+    scale = 72 / figure.dpi
+    lines = scale * axes.transData.transform(np.concatenate(curves))
+    labels: list[Any] = []
+    for row in rows:
+        point = scale * axes.transData.transform((row["distance"], row["change"]))
+        labels.append(free_place(point, labels, lines))
+        axes.annotate(
+            "ABCDEFGH"[weights.index(row["weights"])],
+            (row["distance"], row["change"]),
+            tuple(labels[-1] - point),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=9,
+        )
     figure.savefig(path, dpi=150)
 
 

@@ -64,13 +64,16 @@ def test_find_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (tmp_path / "in/with space/loop").symlink_to(tmp_path / "in")  # must not go round for ever
-    (tmp_path / "in/twin").symlink_to(tmp_path / "in/sub/deeper")
+    (tmp_path / "in/twin").symlink_to(tmp_path / "in/sub/deeper")  # found under its own name
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/f.gif").touch()
+    (tmp_path / "in/through").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "in/gone.png").symlink_to(tmp_path / "nowhere.png")
     everything = [
         f"in/{name}"
         for name in (
             *("[x].bmp", "a.jpeg", "b.PNG", "gone.png", "sub/c.tif", "sub/deeper/d.webp"),
-            *("twin/d.webp", "with space/é\n.png"),
+            *("through/f.gif", "with space/é\n.png"),
         )
     ]
     assert find_images("in") == everything

@@ -12,7 +12,9 @@ from dtwpt.cli.jobs import Job, to_store, to_table
 from dtwpt.cli.options import (
     Size,
     depth_option,
+    files_from_option,
     given,
+    inputs_of,
     limit_options,
     on_error_option,
     page_options,
@@ -30,7 +32,8 @@ __all__ = ["extract"]
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@files_from_option
 @click.option(
     "-o",
     "--output",
@@ -173,6 +176,7 @@ def extract(
     /,
     *,
     paths: tuple[str, ...],
+    files_from: str | None,
     output: str,
     workers: int | None,
     device: str,
@@ -197,14 +201,17 @@ def extract(
 ) -> None:
     """Extract features of images.
 
-    A PATH is an image (PNG, JPEG, TIFF, WebP, BMP, .npy), a folder, searched through for those,
-    or a quoted pattern. Nothing is learned: an image's features depend on that image alone.
+    A PATH is an image (PNG, JPEG, TIFF, WebP, BMP, .npy, ...), a folder, searched through for
+    those, a quoted pattern, an archive (.zip, .tar, .tar.gz), a table with a column of images
+    (.parquet, .arrow), or a URL (s3://..., by fsspec). Nothing is learned: an image's features
+    depend on that image alone.
 
     \b
     Examples:
       dtwpt extract photos/ -o features.npz
       dtwpt extract 'scans/**/*.tif' -o features.npz --resize 256 --crop 224 --workers 4
       dtwpt extract new/ -o new.npz --settings-from features.npz
+      find . -name '*.jpg' | dtwpt extract --files-from - -o features.npz
       dtwpt extract million/ -o features.zarr
       dtwpt extract million/ -o features.zarr --engine ray --address auto
       dtwpt extract slide.tif -o maps.zarr --tile 2048
@@ -244,7 +251,7 @@ def extract(
     if timeout is not None and workers == 1:
         raise click.UsageError("--timeout needs --workers 2 or more", ctx)
     job = Job(
-        paths=paths,
+        paths=inputs_of(ctx),
         output=output,
         settings=settings,
         workers=workers,
@@ -271,6 +278,8 @@ def extract(
         )
     else:
         result = to_table(job)
+    if job.paths.left_out:
+        note(f"note: {job.paths.told()}")
     tell_skipped(result.skipped, output)
     click.echo(one_line(f"{output}: {job.outcome(result)}"))
     if result.skipped:

@@ -24,6 +24,7 @@ from dtwpt.cli.watched import watched
 
 if TYPE_CHECKING:
     from dtwpt.extract import FeatureStore, FeatureTable, Settings
+    from dtwpt.extract.inputs import Inputs
 
 __all__ = ["Job", "to_store", "to_table", "warnings_as_notes"]
 
@@ -32,7 +33,7 @@ __all__ = ["Job", "to_store", "to_table", "warnings_as_notes"]
 class Job:
     """What is asked for, and how far it has got."""
 
-    paths: tuple[str, ...]
+    paths: Inputs
     output: str
     settings: Settings
     workers: int | None

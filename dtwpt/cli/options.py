@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 import dtwpt
 
+if TYPE_CHECKING:
+    from dtwpt.extract.inputs import Inputs
+
 __all__ = [
     "Shift",
     "Size",
     "Window",
     "depth_option",
+    "files_from_option",
     "given",
+    "inputs_of",
     "limit_options",
     "on_error_option",
     "page_options",
@@ -103,6 +109,31 @@ depth_option = click.option(
 wavelet_option = click.option(
     "--wavelet", type=click.Choice(dtwpt.wavelets()), default="qshift_b", show_default=True
 )
+
+
+files_from_option = click.option(
+    "--files-from",
+    type=click.Path(),
+    metavar="FILE|-",
+    help="Read more paths from a file, or from standard input: one a line, or separated by zero "
+    "bytes. They are no patterns, and one that is missing is a file that cannot be used.",
+)
+
+
+def inputs_of(ctx: click.Context) -> Inputs:
+    """Return the paths of a command, and those of its list."""
+    from dtwpt.extract.inputs import FileName, Inputs
+
+    paths: list[str] = list(ctx.params["paths"])
+    listed = ctx.params["files_from"]
+    if listed is not None:
+        with click.open_file(listed, "rb") as file:
+            content = file.read()
+        lines = content.split(b"\0") if b"\0" in content else content.splitlines()
+        paths += [FileName(os.fsdecode(line)) for line in lines if line]
+    if not paths:
+        raise click.UsageError("no PATH, and none from --files-from", ctx)
+    return Inputs(paths)
 
 
 def page_options(command: Any) -> Any:

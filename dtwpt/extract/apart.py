@@ -6,19 +6,20 @@ import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-from dtwpt.extract.inputs import SUFFIXES
+from dtwpt.extract.kinds import SUFFIXES
+from dtwpt.extract.locations import located
 
 __all__ = ["check_outputs", "check_spared", "sparing"]
 
 
-def check_outputs(outputs: Sequence[str], paths: Iterable[str]) -> None:
+def check_outputs(outputs: Sequence[str], paths: Iterable[str | os.PathLike[str]]) -> None:
     """Raise a ValueError if a run would write a file twice, or one that the next run would read.
 
     Parameters
     ----------
     outputs : sequence of str
         The files, or folders, to write.
-    paths : iterable of str
+    paths : iterable of paths
         The files, folders and patterns to read, as they were given.
     """
     folders = [os.path.join(os.path.realpath(path), "") for path in paths if os.path.isdir(path)]
@@ -52,7 +53,8 @@ def sparing(outputs: Iterable[str], files: Iterable[str]) -> Iterator[str]:
         real = os.path.join(os.path.realpath(folder), "")
         return next((output for above, output in folders.items() if real.startswith(above)), None)
 
-    for file in files:
+    for name in files:
+        file = located(name).container if "://" in name else name
         around = output_around(os.path.dirname(file)) if folders else None
         if folders and around is None and os.path.islink(file):
             around = output_around(os.path.dirname(os.path.realpath(file)))
@@ -61,7 +63,7 @@ def sparing(outputs: Iterable[str], files: Iterable[str]) -> Iterator[str]:
         real = os.path.realpath(file) if numbers and _number(file) in numbers else ""
         if real in there:
             raise ValueError(f"{there[real]!r} is one of the images, and would be overwritten")
-        yield file
+        yield name
 
 
 def _number(file: str) -> int | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from dtwpt.engine import cpu
 from dtwpt.extract.errors import ImageError
-from dtwpt.extract.reading import read_image
+from dtwpt.extract.locations import open_file, size_and_time
+from dtwpt.extract.reading import name_of, read_image
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.sizing import centre_crop, resize
 from dtwpt.features import packet_features
@@ -51,18 +51,18 @@ class Stamp(NamedTuple):
 def stamp_of(path: str, contents: bool = False) -> Stamp:
     """Return size and modification time of a file and, if asked for, the hash of its contents."""
     try:
-        status = os.stat(path)
-    except OSError:
+        size, mtime_ns = size_and_time(path)
+    except Exception:  # of whatever holds it; what is wrong is said when it is read
         return Stamp()
     digest = None
-    # A pipe or a device may have no end, or nothing to say for ever.
-    if contents and stat.S_ISREG(status.st_mode):
-        with contextlib.suppress(OSError), open(path, "rb") as file:
+    if contents:
+        # A pipe or a device, which may have no end or nothing to say for ever, is not opened.
+        with contextlib.suppress(Exception), open_file(path) as file:
             digesting = hashlib.sha256()
             while block := file.read(1 << 20):
                 digesting.update(block)
             digest = digesting.digest()
-    return Stamp(status.st_size, _as_int64(status.st_mtime_ns), digest)
+    return Stamp(size, None if mtime_ns is None else _as_int64(mtime_ns), digest)
 
 
 def _as_int64(number: int) -> int:
@@ -70,15 +70,22 @@ def _as_int64(number: int) -> int:
     return (number + 2**63) % 2**64 - 2**63
 
 
-def image_of(path: str, settings: Settings) -> NDArray[np.float32]:
+def image_of(source: Any, settings: Settings) -> NDArray[np.float32]:
     """Return an image as it is transformed: read, resized, cropped; (H, W) or (3, H, W).
+
+    Parameters
+    ----------
+    source : path, bytes, ...
+        As for :func:`~dtwpt.extract.read_image`.
+    settings : Settings
 
     Raises
     ------
     ImageError
         If the file cannot be used.
     """
-    image = read_image(path, *settings.choice, limits=settings.limits)
+    path = name_of(source)
+    image = read_image(source, *settings.choice, limits=settings.limits)
     try:
         if settings.resize is not None:
             image = resize(image, settings.resize)
@@ -150,7 +157,7 @@ def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def features_of(path: str, settings: Settings, device: str = "numpy") -> Row:
+def features_of(source: Any, settings: Settings, device: str = "numpy") -> Row:
     """Return the final size of one image and its features, shape (F,).
 
     Raises
@@ -158,7 +165,7 @@ def features_of(path: str, settings: Settings, device: str = "numpy") -> Row:
     ImageError
         If the file cannot be used.
     """
-    (row,) = rows_of([path], image_of(path, settings)[None], settings, device)
+    (row,) = rows_of([name_of(source)], image_of(source, settings)[None], settings, device)
     if isinstance(row, ImageError):
         raise row
     return row
@@ -196,6 +203,22 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"device {device!r} cannot be used: {reason}") from None
+
+
+# Columns that images are looked for in.
+_IMAGES = ("path", "image", "bytes")
+
+
+def _columns_of(batch: Any) -> dict[Any, Any]:
+    if isinstance(batch, Mapping):
+        return dict(batch)
+    if hasattr(batch, "column_names") and hasattr(batch, "to_pydict"):  # of pyarrow
+        return dict(batch.to_pydict())
+    if hasattr(batch, "columns") and hasattr(batch, "iloc"):  # of pandas
+        return {name: batch[name].to_numpy() for name in batch.columns}
+    if isinstance(batch, (str, bytes, os.PathLike)) or not hasattr(batch, "__iter__"):
+        raise TypeError(f"a batch must be a sequence or columns, got {type(batch).__name__}")
+    return {"path": list(batch)}
 
 
 class FeatureExtractor:
@@ -247,31 +270,39 @@ class FeatureExtractor:
 
         Parameters
         ----------
-        batch : ndarray, sequence of paths, or mapping
+        batch : ndarray, sequence, mapping, pandas.DataFrame or pyarrow.Table
             - Images of one size: an array (B, H, W) or, with ``colour="channels"``,
               (B, 3, H, W), resized and cropped by you.
-            - Paths.
-            - A mapping of columns, among them ``path``.
+            - A sequence of images: anything that :func:`read_image` reads (paths, URLs, the
+              bytes of files, PIL images, arrays), or a mapping with ``bytes`` or ``path``, as
+              Hugging Face datasets have them.
+            - Columns, with the images in ``path``, ``image`` or ``bytes``.
 
         Returns
         -------
         ndarray or dict
-            For images an array of float32 (B, F). Otherwise a dict: the columns that were given
-            (``path`` at least), ``features`` of float32 (B, F) and ``error``, a str each, empty
-            where all went well and else the reason why the row is NaN.
+            For images of one size an array of float32 (B, F). Otherwise a dict: the columns that
+            were given (``path`` for a sequence), ``features`` of float32 (B, F) and ``error``, a
+            str each, empty where all went well and else the reason why the row is NaN.
 
         Raises
         ------
+        TypeError
+            If it is none of these.
         ValueError
-            If a batch has images whose vectors are of different lengths (``pool="none"``), or
-            an array is of the wrong shape.
+            If a batch has images whose vectors are of different lengths (``pool="none"``), an
+            array is of the wrong shape, or there is no column of images.
         """
         if isinstance(batch, np.ndarray) and batch.dtype.kind not in "OSUT":
             return self._images(batch)
-        columns = dict(batch) if isinstance(batch, Mapping) else {"path": list(batch)}
-        if "path" not in columns:
-            raise ValueError(f"a batch needs a column 'path', got {', '.join(map(str, columns))}")
-        rows = [self._row(os.fspath(path)) for path in columns["path"]]
+        columns = _columns_of(batch)
+        name = next((name for name in _IMAGES if name in columns), None)
+        if name is None:
+            raise ValueError(
+                f"a batch needs a column {', '.join(map(repr, _IMAGES))}, got "
+                f"{', '.join(map(repr, columns))}"
+            )
+        rows = [self._row(source) for source in columns[name]]
         found = [row for row in rows if isinstance(row, Row)]
         lengths = {row.features.size for row in found}
         if len(lengths) > 1:
@@ -287,10 +318,12 @@ class FeatureExtractor:
         errors = [row.reason if isinstance(row, ImageError) else "" for row in rows]
         return {**columns, "features": features, "error": np.array(errors, dtype=np.str_)}
 
-    def _row(self, path: str) -> Row | ImageError:
+    def _row(self, source: Any) -> Row | ImageError:
+        if isinstance(source, Mapping):
+            source = source["path"] if source.get("bytes") is None else source["bytes"]
         try:
             with cpu.threads(1):
-                return features_of(path, self.settings, self.device)
+                return features_of(source, self.settings, self.device)
         except ImageError as error:
             return error
 

@@ -6,12 +6,58 @@ import functools
 import glob
 import os
 import re
+import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
-__all__ = ["SUFFIXES", "find_images", "iterate_images", "with_keys"]
+from dtwpt.extract.errors import UnusableError
+from dtwpt.extract.kinds import BEGINNING, SUFFIXES, kind_of
+from dtwpt.extract.locations import container_kind, file_system, located, members_of
 
-#: What an image in a folder is recognised by, in lower or upper case.
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
+__all__ = ["SUFFIXES", "FileName", "Inputs", "find_images", "iterate_images", "with_keys"]
+
+
+class FileName(str):
+    """A path that stands for itself, whether it is there or not, and never for a pattern."""
+
+    __slots__ = ()
+
+
+class Inputs:
+    """Paths, and what is left out of what they stand for.
+
+    Parameters
+    ----------
+    paths : iterable of paths
+        As for :func:`find_images`.
+
+    Attributes
+    ----------
+    left_out : Counter
+        By suffix, the number of files that were left out of folders and archives the last time that
+        they were looked through.
+    """
+
+    def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
+        self.paths = tuple(paths)
+        self.left_out: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[str | os.PathLike[str]]:
+        return iter(self.paths)
+
+    def told(self) -> str:
+        """Return what was left out, in one line; empty if nothing was."""
+        if not self.left_out:
+            return ""
+        kinds = [f"{count} {suffix or 'without suffix'}" for suffix, count in _most(self.left_out)]
+        more = ", ..." if len(self.left_out) > len(kinds) else ""
+        count = sum(self.left_out.values())
+        files = "1 file was" if count == 1 else f"{count} files were"
+        return f"{files} left out of folders, not an image by name: {', '.join(kinds)}{more}"
+
+
+def _most(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:8]
 
 
 def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -21,8 +67,14 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     ----------
     paths : path or iterable of paths
         - A file is taken whatever its name.
-        - A folder stands for the files in it and below with a suffix of these formats,
-          sorted by name. Hidden ones (``.name``) are left out, symbolic links followed.
+        - A folder stands for the files in it and below with a suffix of these formats, and those
+          without a suffix that begin like one of them, sorted by name. Hidden ones (``.name``) are
+          left out. Symbolic links are followed, and each folder is looked through once: under its
+          own name if it lies in the one that is given. A folder that cannot be read is taken for an
+          image, so that reading it says why.
+        - An archive (``.zip``, ``.tar``, ``.tar.gz``, ...) stands for the images in it, and a file
+          of Parquet or Arrow for the rows of its one column of bytes, or that called ``image``.
+        - A URL is what fsspec makes of it: a file, an archive, a folder or a pattern.
         - A pattern (``*``, ``?``, ``[...]``; ``**`` for any depth) stands for what a shell would
           make of it, sorted. A path that exists is never taken for a pattern.
 
@@ -36,7 +88,7 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     FileNotFoundError
         If there is no such path, or a folder or pattern without a single image.
     OSError
-        If a folder cannot be read.
+        If an archive cannot be read.
 
     Examples
     --------
@@ -68,6 +120,17 @@ def with_keys(files: Iterable[str]) -> Iterator[tuple[str, str]]:
         return os.path.join(real, "")
 
     for file in files:
+        if "://" in file:
+            location = located(file)
+            if location.kind == "url":
+                yield file, file
+                continue
+            if location.member:
+                container = location.container
+                if located(container).kind == "path":
+                    container = os.path.abspath(container)
+                yield location._replace(container=container).name, file
+                continue
         folder, name = os.path.split(file) if os.name == "nt" else _split(file)
         yield absolute(folder) + name, file
 
@@ -84,25 +147,35 @@ def iterate_images(
     """Yield what :func:`find_images` returns, and what comes up again again, one at a time."""
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
+    left_out: Counter[str] = Counter()
+    if isinstance(paths, Inputs):
+        left_out = paths.left_out
+        left_out.clear()
     nothing = True
     for path in paths:
         nothing = False
-        yield from _expand(os.fspath(path))
+        yield from _expand(os.fspath(path), left_out)
     if nothing:
         raise FileNotFoundError("no paths given")
 
 
-def _expand(path: str) -> Iterator[str]:
+def _expand(path: str, left_out: Counter[str]) -> Iterator[str]:
     if os.path.isdir(path):
         missing = f"no images in folder {path!r}, which are {' '.join(SUFFIXES)}"
-        yield from _some(_folder(path, ()), missing)
-    elif os.path.lexists(path):
+        yield from _some(_folder(path, left_out), missing)
+    elif isinstance(path, FileName) or os.path.lexists(path):
+        yield from _file(path, left_out)
+    elif located(path).kind == "url":
+        yield from _some(_url(path, left_out), f"no images at {path!r}")
+    elif located(path).member:
         yield path
     elif glob.has_magic(path):
         files = (
             file
             for match in sorted(glob.glob(path, recursive=True))
-            for file in (_folder(match, ()) if os.path.isdir(match) else [match])
+            for file in (
+                _folder(match, left_out) if os.path.isdir(match) else _file(match, left_out)
+            )
         )
         yield from _some(files, f"no image matches {path!r}")
     else:
@@ -117,29 +190,120 @@ def _some(files: Iterator[str], otherwise: str) -> Iterator[str]:
     yield from files
 
 
-def _folder(path: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    """Yield the images in a folder and below; ``above`` are the folders on the way to it."""
-    status = os.stat(path)
-    here = (status.st_dev, status.st_ino)
-    if here in above:  # a link back up, which would go round for ever
+def _file(path: str, left_out: Counter[str]) -> Iterator[str]:
+    """Yield a file, or the images in it if it is an archive or a table."""
+    kind = container_kind(path)
+    if kind is None or not (located(path).kind == "url" or os.path.isfile(path)):
+        yield path
         return
+    try:
+        for member in members_of(kind, path):
+            if kind == "table" or _is_image(member, left_out):
+                yield f"{kind}://{member}::{path}"
+    except OSError:
+        raise
+    except Exception as error:  # of a damaged file, which may raise anything
+        raise OSError(f"cannot read {path!r}: {error}") from error
+
+
+def _is_image(name: str, left_out: Counter[str]) -> bool:
+    """Whether a file that is not looked into is an image, by its suffix; or count it."""
+    if any(part[:1] == "." for part in name.split("/")):  # hidden
+        return False
+    if name.lower().endswith(SUFFIXES):
+        return True
+    _count(name, left_out)
+    return False
+
+
+def _count(name: str, left_out: Counter[str]) -> None:
+    left_out[os.path.splitext(os.path.basename(name))[1].lower()] += 1
+
+
+def _url(url: str, left_out: Counter[str]) -> Iterator[str]:
+    """Yield the images that a URL stands for."""
+    try:
+        system, path = file_system(url)
+    except UnusableError as error:
+        raise OSError(f"{url!r} {error}") from None
+    if glob.has_magic(path):
+        found = sorted(system.glob(path))
+    elif url.startswith(("http:", "https:")) or not system.isdir(path):
+        yield from _file(url, left_out)
+        return
+    else:
+        found = sorted(system.find(path))
+    for file in found:
+        if _is_image(file, left_out):
+            yield system.unstrip_protocol(file)
+
+
+# Folders ----------------------------------------------------------------------------------------
+
+
+def _folder(top: str, left_out: Counter[str]) -> Iterator[str]:
+    """Yield the images in a folder and below, sorted by name, each folder once."""
+    root = os.path.join(os.path.realpath(top), "")
+    seen: set[tuple[int, int]] = set()
+    # Not by recursion, as folders may lie deeper in each other than calls may. Names that are still
+    # to come, the last one first, of each folder on the way down.
+    waiting = [[(top, "folder")]]
+    while waiting:
+        if not waiting[-1]:
+            waiting.pop()
+            continue
+        path, kind = waiting[-1].pop()
+        if kind == "file":
+            yield path
+        elif kind == "left out":
+            _count(os.path.basename(path), left_out)
+        elif kind == "folder" or not _is_below(path, root):
+            try:
+                status = os.stat(path)
+                here = (status.st_dev, status.st_ino)
+                entries = [] if here in seen else _entries(path)
+            except FileNotFoundError:  # removed meanwhile
+                continue
+            except OSError:
+                yield path  # reading it says why
+                continue
+            seen.add(here)
+            waiting.append(entries)
+
+
+def _entries(path: str) -> list[tuple[str, str]]:
     with os.scandir(path) as entries:
-        listing = sorted(
-            (entry.name, _kind(entry)) for entry in entries if not entry.name.startswith(".")
-        )
-    for name, kind in listing:
-        if kind == "folder":
-            yield from _folder(os.path.join(path, name), (*above, here))
-        elif kind == "file":
-            yield os.path.join(path, name)
+        kinds = [(entry.name, _kind(entry)) for entry in entries if entry.name[:1] != "."]
+    return [(os.path.join(path, name), kind) for name, kind in sorted(kinds, reverse=True)]
+
+
+def _is_below(link: str, root: str) -> bool:
+    """Whether a link leads to a folder that is found in another way: not in a hidden one."""
+    real = os.path.join(os.path.realpath(link), "")
+    inner = real[len(root) :]
+    return real.startswith(root) and not any(name[:1] == "." for name in inner.split(os.sep))
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
     try:
         if entry.is_dir():
-            return "folder"
+            return "link" if entry.is_symlink() else "folder"
     except OSError:  # a link to itself
         pass
     # A dangling link is passed on, so that it is reported and not silently missing.
-    is_image = entry.name.lower().endswith(SUFFIXES) and (entry.is_symlink() or entry.is_file())
-    return "file" if is_image else ""
+    there = entry.is_symlink() or entry.is_file()
+    if entry.name.lower().endswith(SUFFIXES):
+        return "file" if there else ""
+    if there and "." not in entry.name and _begins_like_one(entry.path):
+        return "file"
+    return "left out" if there else ""
+
+
+def _begins_like_one(path: str) -> bool:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb", buffering=0) as file:
+            return kind_of(file.read(BEGINNING)) is not None
+    except OSError:
+        return False

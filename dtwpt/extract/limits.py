@@ -11,6 +11,7 @@ from dtwpt.extract.errors import UnusableError
 
 __all__ = ["Choice", "Limits"]
 
+
 @dataclass(frozen=True)
 class Limits:
     """What reading one image may take. Pillow's own settings play no part.

@@ -22,7 +22,7 @@ from dtwpt.extract.orientation import orientation_of, turned
 from dtwpt.extract.pictures import PICTURES, pixels_of, read_picture
 from dtwpt.extract.tiff import read_tiff
 
-__all__ = ["ImageError", "as_planes", "read_image"]
+__all__ = ["ImageError", "as_planes", "name_of", "read_image"]
 
 _LUMA = tuple(np.float32(weight) for weight in LUMA)
 # Pixels that are converted at a time: few, so that a large image is never there in float twice.
@@ -44,7 +44,7 @@ def read_image(
     ----------
     source : path, bytes, binary file, PIL image or ndarray
         A path, URL (by fsspec), or member of an archive or a table, as :func:`find_images` names
-        them; or what such a file holds. A name that ends in ``.npy`` is a NumPy array of shape
+        them; or what such a file holds. A path that ends in ``.npy`` is a NumPy array of shape
         (H, W) or (H, W, 1 | 3 | 4); anything else is recognised by its contents.
     colour : {"luma", "channels"}
         "luma": ``0.299 red + 0.587 green + 0.114 blue`` (ITU-R BT.601) of the stored, gamma-coded
@@ -96,13 +96,20 @@ def read_image(
     """
     choice = Choice.of(colour, page, level, channel)
     limits = Limits() if limits is None else limits
-    with naming(_name_of(source)), warnings.catch_warnings():
+    with naming(name_of(source)), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what matters is refused, with a reason
         array, full_scale = _pixels(source, choice, limits)
         return as_planes(array, full_scale or full_scale_of(array.dtype), colour, channel)
 
 
-def _name_of(source: Any) -> str:
+def name_of(source: Any) -> str:
+    """Return what an image is called in messages.
+
+    Raises
+    ------
+    TypeError
+        If it is nothing that can be read.
+    """
     if isinstance(source, (str, os.PathLike)):
         return str(os.fspath(source))
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -130,7 +137,7 @@ def _pixels(source: Any, choice: Choice, limits: Limits) -> tuple[NDArray[Any], 
     if hasattr(source, "read"):
         return _decode(source, "", choice, limits)
     path = os.fspath(source)
-    with open_file(path) as file:
+    with open_file(path, limits.max_memory) as file:
         return _decode(file, path, choice, limits)
 
 

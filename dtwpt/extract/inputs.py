@@ -9,12 +9,16 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 from dtwpt.extract.errors import UnusableError
 from dtwpt.extract.kinds import BEGINNING, SUFFIXES, kind_of
 from dtwpt.extract.locations import container_kind, file_system, located, members_of
 
 __all__ = ["SUFFIXES", "FileName", "Inputs", "find_images", "iterate_images", "with_keys"]
+
+
+Paths: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]"
 
 
 class FileName(str):
@@ -42,6 +46,13 @@ class Inputs:
         self.paths = tuple(paths)
         self.left_out: Counter[str] = Counter()
 
+    @classmethod
+    def of(cls, paths: Paths) -> Inputs:
+        """Return paths that were given in any way, to be looked through again and again."""
+        if isinstance(paths, Inputs):
+            return paths
+        return cls([paths] if isinstance(paths, (str, os.PathLike)) else paths)
+
     def __iter__(self) -> Iterator[str | os.PathLike[str]]:
         return iter(self.paths)
 
@@ -60,7 +71,7 @@ def _most(counts: Counter[str]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:8]
 
 
-def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
+def find_images(paths: Paths) -> list[str]:
     """Return the image files that files, folders and patterns stand for.
 
     Parameters
@@ -141,21 +152,13 @@ def _split(file: str) -> tuple[str, str]:
     return file[:name], file[name:]
 
 
-def iterate_images(
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-) -> Iterator[str]:
+def iterate_images(paths: Paths) -> Iterator[str]:
     """Yield what :func:`find_images` returns, and what comes up again again, one at a time."""
-    if isinstance(paths, (str, os.PathLike)):
-        paths = [paths]
-    left_out: Counter[str] = Counter()
-    if isinstance(paths, Inputs):
-        left_out = paths.left_out
-        left_out.clear()
-    nothing = True
-    for path in paths:
-        nothing = False
-        yield from _expand(os.fspath(path), left_out)
-    if nothing:
+    inputs = Inputs.of(paths)
+    inputs.left_out.clear()
+    for path in inputs:
+        yield from _expand(os.fspath(path), inputs.left_out)
+    if not inputs.paths:
         raise FileNotFoundError("no paths given")
 
 

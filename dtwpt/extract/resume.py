@@ -11,7 +11,7 @@ from dtwpt.checks import as_count
 from dtwpt.extract.apart import sparing
 from dtwpt.extract.extractor import check_device
 from dtwpt.extract.files import is_store_name
-from dtwpt.extract.inputs import iterate_images
+from dtwpt.extract.inputs import Inputs, iterate_images
 from dtwpt.extract.labels import Labels, labelling
 from dtwpt.extract.manifest import State
 from dtwpt.extract.pipeline import TIMEOUT, Outcome, Reading, stream
@@ -137,7 +137,7 @@ def extract_to_store(
     workers = workers if workers is None else as_count(workers, "workers")
     _check(output, device, engine, address, on_error, check)
     check_timeout(timeout)
-    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    paths = Inputs.of(paths)
     label = labelling(labels, paths)
     with StoreWriter(output, settings, device=device, restart=restart) as writer:
         files = sparing([os.fspath(output)], iterate_images(paths))

@@ -12,7 +12,7 @@ import numpy as np
 from dtwpt.checks import as_count
 from dtwpt.extract.decoding import Task
 from dtwpt.extract.extractor import Row, another_size, check_device
-from dtwpt.extract.inputs import find_images, with_keys
+from dtwpt.extract.inputs import Inputs, find_images, with_keys
 from dtwpt.extract.labels import Labels, labelling
 from dtwpt.extract.pipeline import TIMEOUT, Outcome, Reading, stream
 from dtwpt.extract.reading import ImageError
@@ -107,7 +107,7 @@ def extract(
     check_on_error(on_error)
     check_device(device)
     check_timeout(timeout)
-    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    paths = Inputs.of(paths)
     label = labelling(labels, paths)
     files = find_images(paths)
     outcomes = stream(

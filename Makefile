@@ -87,10 +87,11 @@ reproduction: $(VENV)/.examples  ## the paper's experiment on real photographs
 benchmark: $(REFERENCE_VENV)/.reference  ## time and memory, against a ResNet stem and pytorch_wavelets
 	$(REFERENCE_VENV)/bin/python benchmarks/speed.py
 
-lint: $(VENV)/.lint  ## format, lint and types
+lint: $(VENV)/.lint  ## format, lint, types and words
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python tools/words.py
 
 doctest: $(VENV)/.test  ## the examples in the docstrings and in the documentation
 	$(BIN)/python -m pytest -p tests.conftest --doctest-modules dtwpt

@@ -17,6 +17,8 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.doctest",
+    "sphinx.ext.viewcode",  # a link from each function to its source
+    "sphinx_copybutton",
     "numpydoc",
     "myst_parser",  # for the change log
     "matplotlib.sphinxext.plot_directive",
@@ -66,5 +68,9 @@ html_math_renderer = "mathtext"
 html_static_path = ["_static"]
 html_css_files = ["dtwpt.css"]
 html_show_sphinx = False
+
+# Prompts and output are not copied.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 
 doctest_global_setup = "import numpy as np\nimport dtwpt"

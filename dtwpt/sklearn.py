@@ -43,7 +43,7 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         "mean": one number per packet; "none": the whole maps; g or (rows, columns): averages over
         the cells of a grid.
     mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}, default: "symmetric"
-        How the images go on beyond their borders.
+        Padding mode at the borders.
     image_shape : tuple of int, optional
         Shape (H, W) or (H, W, C) that the rows of a two-dimensional input have been flattened
         from. Without it each row of such an input is an image of a single row, that is a signal.

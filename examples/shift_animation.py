@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
 import dtwpt
+from dtwpt.colour import LUMA
 
 DEPTH, PACKET = 3, (0, 2, 3)  # sign +1, diagonal waves of about 9 pixels
 CROP, PANEL, GAP, TEXT = 224, 168, 8, 40
@@ -70,7 +71,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("shift.gif"))
     parser.add_argument("--pixels", type=int, default=8, help="how far (default: %(default)s)")
     options = parser.parse_args()
-    photograph = data.chelsea() @ np.array([0.299, 0.587, 0.114]) / 255
+    colour: NDArray[np.uint8] = data.chelsea()  # type: ignore[no-untyped-call]
+    photograph = colour @ np.array(LUMA) / 255
     top, left = 30, 90
     steps = [
         panels(photograph[top : top + CROP, left - moved : left - moved + CROP])

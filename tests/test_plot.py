@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ import dtwpt
 pytest.importorskip("matplotlib")
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 import dtwpt.plot
 from dtwpt.invariance import gamma, measure, predict
@@ -455,3 +458,44 @@ def test_without_matplotlib_says_what_to_install() -> None:
         'ImportError: dtwpt.plot needs matplotlib: pip install "dtwpt[plot]"'
     )
     assert "During handling" not in done.stderr
+
+
+SIZES = [None, (3.4, 1.7), (7.0, 3.0)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", ["filters", "maps", "shift_change"])
+def test_no_text_leaves_a_figure_of_any_size(name: str, size: tuple[float, float] | None) -> None:
+    image = np.random.default_rng(0).random((65, 64))
+    figure = None if size is None else Figure(figsize=size, dpi=150)
+    first = dtwpt.PacketBank(2) if name == "filters" else image
+    drawn = getattr(dtwpt.plot, name)(first, fig=figure)
+    canvas = FigureCanvasAgg(drawn)
+    canvas.draw()
+    axes = [axis for ax in drawn.axes if ax.axison for axis in (ax.xaxis, ax.yaxis)]
+    ticks = {
+        label for ax in drawn.axes for axis in (ax.xaxis, ax.yaxis)
+        for label in axis.get_ticklabels(which="both")
+    }  # fmt: skip
+    texts = [text for text in drawn.findobj(Text) if text.get_text() and text not in ticks]
+    boxes = [axis.get_tightbbox(canvas.get_renderer()) for axis in axes]
+    boxes += [text.get_window_extent(canvas.get_renderer()) for text in texts]
+    for box in filter(None, boxes):
+        assert -1 <= box.x0 <= box.x1 <= drawn.bbox.width + 1
+        assert -1 <= box.y0 <= box.y1 <= drawn.bbox.height + 1
+    assert min(text.get_fontsize() for text in texts) >= 5
+
+
+def test_draws_into_a_subfigure() -> None:
+    upper, lower = Figure(figsize=(9, 8)).subfigures(2)
+    assert dtwpt.plot.filters(dtwpt.PacketBank(1), fig=upper) is upper
+    assert dtwpt.plot.maps(np.eye(32), fig=lower) is lower
+    assert len(upper.axes) == 2
+    assert len(lower.axes) == 3
+
+
+def test_fonts_of_pdf_are_truetype(tmp_path: Path) -> None:
+    dtwpt.plot.filters(dtwpt.PacketBank(1)).savefig(tmp_path / "a.pdf")
+    written = (tmp_path / "a.pdf").read_bytes()
+    assert b"/Type3" not in written
+    assert b"/TrueType" in written or b"/CIDFontType2" in written

@@ -55,7 +55,7 @@ __all__ = ["extract"]
     type=click.Choice(MODES),
     default="symmetric",
     show_default=True,
-    help="How an image goes on beyond its borders.",
+    help="Padding mode at the borders.",
 )
 @click.option(
     "--colour",
@@ -111,7 +111,7 @@ __all__ = ["extract"]
 )
 @on_error_option("stop; for .zarr skip")
 @limit_options
-@click.option("--restart", is_flag=True, help="Begin a store anew (.zarr).")
+@click.option("--restart", is_flag=True, help="Discard the existing store and start over (.zarr).")
 @click.option(
     "--retry-skipped", is_flag=True, help="Try again what earlier runs have skipped (.zarr)."
 )

@@ -77,7 +77,7 @@ def tiles(
     wavelet : str, default: "qshift_b"
         The name of a built-in wavelet.
     mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
-        How the image goes on beyond its borders.
+        Padding mode at the borders.
     colour : {"luma", "channels"}
         As for :func:`read_image`; with "channels" there is a first axis for red, green and blue.
     page, level, channel : int, optional

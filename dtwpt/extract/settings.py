@@ -25,7 +25,7 @@ class Settings:
     wavelet : str, default: "qshift_b"
         The name of a built-in wavelet.
     mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
-        How the image goes on beyond its borders.
+        Padding mode at the borders.
     colour : {"luma", "channels"}
         As for :func:`dtwpt.extract.read_image`; with "channels" there are three times as many
         features, those of red, green and blue.

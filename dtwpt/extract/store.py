@@ -595,7 +595,7 @@ def _is_being_replaced(path: str) -> bool:
 
 
 def beside(target: str) -> Iterator[tuple[str, str]]:
-    """Yield kind and path of the folders that runs make beside a store while they begin it anew.
+    """Yield kind and path of the folders that runs make beside a store that starts over.
 
     "new" is a store that is not in its place yet, "old" one that has just left it, "gone" one that
     is being deleted.

@@ -25,7 +25,7 @@ __all__ = [
 class PhaseLink(nn.Module):
     """The phase that a pooling chose, until the one that follows it takes it.
 
-    A module, so that copies of a network have links of their own. Not for two threads at a time.
+    A module, so that copies of a network have links of their own. Not thread-safe.
     """
 
     def __init__(self) -> None:

@@ -85,7 +85,7 @@ class DTCWPT2d(PacketModule):
     stride : int, optional
         Pixels between coefficients, ``2**depth`` by default.
     mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
-        How the image goes on beyond its borders.
+        Padding mode at the borders.
     packets : {"all", "gabor"} or iterable of int
         All ``2 * 4**depth`` of them; those that are neither low-pass nor touch the last band of
         an axis; or rows of ``PacketBank(depth, wavelet).atoms()``.

@@ -6,12 +6,12 @@ import numpy as np
 from contourpy import contour_generator
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
 from dtwpt.packets import PacketBank
-from dtwpt.plot.canvas import COLOURS, GREY, as_bank, as_figure
+from dtwpt.plot.canvas import COLOURS, GREY, Room, as_bank, as_figure
 from dtwpt.plot.plane import draw_guides, label_axes
 
 __all__ = ["atom_picture", "atom_waves", "filters", "selection"]
@@ -21,9 +21,10 @@ __all__ = ["atom_picture", "atom_waves", "filters", "selection"]
 _ALL, _SOME = 8, 4
 _WIDEST = 20.0  # pixels from the centre of an atom: more, and its waves are too fine to print
 _BOUNDARY = "0.87"
+_SIZE = (9.6, 4.0)  # inches
 
 
-def filters(bank: PacketBank, fig: Figure | None = None) -> Figure:
+def filters(bank: PacketBank, fig: Figure | SubFigure | None = None) -> Figure | SubFigure:
     """Draw the atoms of a bank in space, beside their tiling of the frequency plane.
 
     Left, the real part of each atom, at the atom's place in the half-plane of frequencies: the
@@ -35,12 +36,13 @@ def filters(bank: PacketBank, fig: Figure | None = None) -> Figure:
     Parameters
     ----------
     bank : PacketBank
-    fig : matplotlib Figure, optional
-        Where to draw, about twice as wide as high; a new one by default.
+    fig : matplotlib Figure or SubFigure, optional
+        Where to draw, about twice as wide as high; a new one by default. Small ones go without
+        legend and caption.
 
     Returns
     -------
-    matplotlib Figure
+    matplotlib Figure or SubFigure
 
     Raises
     ------
@@ -62,20 +64,23 @@ def filters(bank: PacketBank, fig: Figure | None = None) -> Figure:
     >>> fig.savefig("filters.png")  # doctest: +SKIP
     """
     bank = as_bank(bank)
-    fig = as_figure(fig, (9.6, 4.0))
+    fig = as_figure(fig, _SIZE)
+    room = Room(fig, _SIZE)
+    sides = {"left": 0.055, "bottom": 0.25} if room.wide else {"left": 0.12, "bottom": 0.25}
     grid = fig.add_gridspec(
-        1, 2, width_ratios=(2, 1), left=0.055, right=0.99, top=0.925, bottom=0.25, wspace=0.16
+        1, 2, width_ratios=(2, 1), right=0.985, top=0.9, wspace=0.16 if room.wide else 0.3, **sides
     )
     left, right = fig.add_subplot(grid[0]), fig.add_subplot(grid[1])
     chosen, step = selection(bank)
-    _draw_montage(left, bank, chosen, step)
-    _draw_tiling(right, bank, chosen)
-    right.set_title("Where they lie in frequency", fontsize=10)
+    _draw_montage(left, bank, chosen, step, room)
+    _draw_tiling(right, bank, chosen, room)
+    right.set_title("Where they lie in frequency" if room.wide else "in frequency", fontsize=10)
     total = 2 * 4**bank.depth
-    left.set_title(
-        f"{f'{len(chosen)} of the' if step > 1 else 'All'} {total} filters in space (real part)",
-        fontsize=10,
-    )
+    which = f"{f'{len(chosen)} of the' if step > 1 else 'All'} {total} filters"
+    left.set_title(f"{which} in space (real part)" if room.wide else which, fontsize=10)
+    if not room.wide:
+        room.fit(fig)
+        return fig
     handles = [
         Patch(facecolor=f"{COLOURS[0]}52", edgecolor=COLOURS[0], label="sign +1"),
         Patch(facecolor=f"{COLOURS[1]}52", edgecolor=COLOURS[1], label="sign \u22121"),
@@ -101,6 +106,7 @@ def filters(bank: PacketBank, fig: Figure | None = None) -> Figure:
         fontsize=8,
         color="0.25",
     )
+    room.fit(fig)
     return fig
 
 
@@ -152,11 +158,11 @@ def gabor_like(atom: np.void) -> bool:
     return not (atom["boundary"] or atom["lowpass"])
 
 
-def _draw_montage(ax: Axes, bank: PacketBank, chosen: np.ndarray, step: int) -> None:
+def _draw_montage(ax: Axes, bank: PacketBank, chosen: np.ndarray, step: int, room: Room) -> None:
     width = np.pi / 2**bank.depth
     side = step * width
     waves = atom_waves(bank, 96)
-    roomy = 2**bank.depth // step <= 4
+    roomy = room.wide and 2**bank.depth // step <= 4
     for atom in chosen:
         left, top = cell_corner(atom, step, width)
         plain = gabor_like(atom)
@@ -185,11 +191,11 @@ def _draw_montage(ax: Axes, bank: PacketBank, chosen: np.ndarray, step: int) -> 
                 fontsize=6.5,
                 color=COLOURS[0] if atom["sign"] > 0 else COLOURS[1],
             )
-    label_axes(ax, half=True)
+    label_axes(ax, half=True, room=room)
     ax.axvline(0, color=GREY, linewidth=0.8)
 
 
-def _draw_tiling(ax: Axes, bank: PacketBank, chosen: np.ndarray) -> None:
+def _draw_tiling(ax: Axes, bank: PacketBank, chosen: np.ndarray, room: Room) -> None:
     count = 2**bank.depth
     width = np.pi / count
     for atom in bank.atoms():
@@ -232,8 +238,9 @@ def _draw_tiling(ax: Axes, bank: PacketBank, chosen: np.ndarray) -> None:
                     linestyles=[dashes],
                 )
             )
-    draw_guides(ax, "0.2")
-    label_axes(ax)
+    if room.wide:
+        draw_guides(ax, "0.2")
+    label_axes(ax, room=room)
 
 
 def _half_peak(

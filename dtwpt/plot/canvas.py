@@ -6,8 +6,10 @@ import io
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from dtwpt.packets import PacketBank
@@ -15,6 +17,7 @@ from dtwpt.packets import PacketBank
 __all__ = [
     "COLOURS",
     "GREY",
+    "Room",
     "as_axes",
     "as_bank",
     "as_figure",
@@ -35,19 +38,53 @@ class _Figure(Figure):
     Made without pyplot it needs no closing, is displayed once, and chooses no backend.
     """
 
+    def savefig(self, fname: Any, **kwargs: Any) -> None:
+        """Save with fonts that editors and publishers accept: TrueType, not Type 3."""
+        with rc_context({"pdf.fonttype": 42, "ps.fonttype": 42}):
+            super().savefig(fname, **kwargs)
+
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=100)
         return buffer.getvalue()
 
 
-def as_figure(fig: Any, size: tuple[float, float]) -> Figure:
+def as_figure(fig: Any, size: tuple[float, float]) -> Figure | SubFigure:
     """Return ``fig``, or a new figure of that size in inches."""
     if fig is None:
         return _Figure(figsize=size, dpi=125)
-    if not isinstance(fig, Figure):
-        raise TypeError(f"fig must be a matplotlib Figure or None, got {type(fig).__name__}")
+    if not isinstance(fig, (Figure, SubFigure)):
+        raise TypeError(
+            f"fig must be a matplotlib Figure, SubFigure or None, got {type(fig).__name__}"
+        )
     return fig
+
+
+class Room:
+    """How much text a figure has room for.
+
+    Attributes
+    ----------
+    wide : bool
+        Whether there is room for legends and captions beside the panels.
+    """
+
+    def __init__(self, fig: Figure | SubFigure, size: tuple[float, float]) -> None:
+        width, height = fig.bbox.width / fig.dpi, fig.bbox.height / fig.dpi
+        share = min(width / size[0], height / size[1])
+        self.wide = share > 0.66
+        # Text shrinks less than panels do.
+        self._scale = min(share**0.75, 1.0)
+
+    def fit(self, fig: Figure | SubFigure) -> None:
+        """Make text smaller in a small figure, but not below 5 points."""
+        for ax in fig.axes:
+            size = ax.xaxis.get_tick_params().get("labelsize", 8)
+            ax.tick_params(labelsize=max(5.0, size * self._scale))
+        ticks = {label for ax in fig.axes for axis in (ax.xaxis, ax.yaxis)
+                 for label in axis.get_ticklabels()}  # fmt: skip
+        for text in set(fig.findobj(Text)) - ticks:
+            text.set_fontsize(max(5.0, text.get_fontsize() * self._scale))
 
 
 def as_axes(ax: Any) -> Axes:

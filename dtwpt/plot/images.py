@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import GridSpec
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from dtwpt.features import OPERATORS
 from dtwpt.packets import PacketBank
 from dtwpt.plot.atoms import atom_picture, atom_waves, cell_corner, gabor_like, selection
-from dtwpt.plot.canvas import COLOURS, GREY, as_figure, as_image, blank
+from dtwpt.plot.canvas import COLOURS, GREY, Room, as_figure, as_image, blank
 from dtwpt.plot.plane import label_axes
 from dtwpt.text import shown
 from dtwpt.wavelets import Wavelet
@@ -26,6 +27,7 @@ from dtwpt.wavelets import Wavelet
 __all__ = ["maps", "shift_change"]
 
 _NAMES = {"cmod": "CMod", "rmax": "RMax"}
+_SIZE_OF_MAPS, _SIZE_OF_CHANGE = (9.6, 3.9), (9.6, 4.4)  # inches
 _MEANINGS = {"cmod": "complex modulus", "rmax": "max-pooled real part"}
 
 
@@ -36,8 +38,8 @@ def maps(
     operator: str = "cmod",
     mode: str = "symmetric",
     *,
-    fig: Figure | None = None,
-) -> Figure:
+    fig: Figure | SubFigure | None = None,
+) -> Figure | SubFigure:
     """Draw an image beside the maps that an operator makes of it.
 
     Each map lies where its filter lies in the frequency plane: the low-pass at the top, in the
@@ -54,13 +56,14 @@ def maps(
     operator : {"cmod", "rmax"}
         :func:`dtwpt.cmod2` or :func:`dtwpt.rmax2`.
     mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
-        How the image goes on beyond its borders.
-    fig : matplotlib Figure, optional
-        Where to draw, about 2.4 times as wide as high; a new one by default.
+        Padding mode at the borders.
+    fig : matplotlib Figure or SubFigure, optional
+        Where to draw, about 2.4 times as wide as high; a new one by default. Small ones go
+        without notes.
 
     Returns
     -------
-    matplotlib Figure
+    matplotlib Figure or SubFigure
 
     Raises
     ------
@@ -89,10 +92,12 @@ def maps(
         )
     bank = PacketBank(depth, wavelet)
     values = np.asarray(OPERATORS[operator](image, bank.depth, bank.wavelet, mode))
-    fig = as_figure(fig, (9.6, 3.9))
+    fig = as_figure(fig, _SIZE_OF_MAPS)
+    room = Room(fig, _SIZE_OF_MAPS)
     grid = fig.add_gridspec(
-        1, 2, width_ratios=(1, 2.6), left=0.01, right=0.99, top=0.925, bottom=0.125, wspace=0.105
-    )
+        1, 2, width_ratios=(1, 2.6), left=0.01, right=0.985, top=0.9,
+        bottom=0.125 if room.wide else 0.24, wspace=0.105 if room.wide else 0.2,
+    )  # fmt: skip
     column = grid[0].subgridspec(2, 1, height_ratios=(2.25, 1), hspace=0)
     left, note, right = (fig.add_subplot(cell) for cell in (column[0], column[1], grid[1]))
     _draw_image(left, image)
@@ -101,13 +106,13 @@ def maps(
 
     chosen, step = selection(bank)
     drawn = f"{f'{len(chosen)} of its' if step > 1 else 'Its'} {2 * 4**bank.depth}"
-    right.set_title(
-        f"{drawn} {_NAMES[operator]} maps, {values.shape[-2]} x {values.shape[-1]} each, "
-        "placed by frequency",
-        fontsize=10,
-    )
-    _draw_maps(right, bank, values, chosen, step)
+    size = f", {values.shape[-2]} x {values.shape[-1]} each, placed by frequency"
+    right.set_title(f"{drawn} {_NAMES[operator]} maps{size if room.wide else ''}", fontsize=10)
+    _draw_maps(right, bank, values, chosen, step, room)
     note.set_axis_off()
+    if not room.wide:
+        room.fit(fig)
+        return fig
     note.text(
         0.5,
         0.82,
@@ -122,6 +127,7 @@ def maps(
         va="top",
         linespacing=1.4,
     )
+    room.fit(fig)
     return fig
 
 
@@ -133,8 +139,8 @@ def shift_change(
     mode: str = "symmetric",
     *,
     packet: tuple[int, int, int] | None = None,
-    fig: Figure | None = None,
-) -> Figure:
+    fig: Figure | SubFigure | None = None,
+) -> Figure | SubFigure:
     """Draw what a shift of the image does to its CMod and to its RMax features.
 
     Both operators before and after, with the difference, for one packet, all on one colour scale;
@@ -150,16 +156,17 @@ def shift_change(
     depth : int, default: 3
     wavelet : str or Wavelet, default: "qshift_b"
     mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
-        How the crops go on beyond their borders.
+        Padding mode at the borders.
     packet : (int, int, int), optional
         Sign, vertical and horizontal packet to draw. By default the most typical one: of the
         Gabor-like packets, that whose two relative changes are closest to their means.
-    fig : matplotlib Figure, optional
-        Where to draw, about 2.4 times as wide as high; a new one by default.
+    fig : matplotlib Figure or SubFigure, optional
+        Where to draw, about 2.4 times as wide as high; a new one by default. Small ones go
+        without notes.
 
     Returns
     -------
-    matplotlib Figure
+    matplotlib Figure or SubFigure
 
     Raises
     ------
@@ -203,34 +210,59 @@ def shift_change(
         distance = sum(np.abs(np.log((changes[k] + 1e-12) / (means[k] + 1e-12))) for k in changes)
         place = int(np.nanargmin(np.where(gabor, distance, np.nan)))
 
-    fig = as_figure(fig, (9.6, 4.4))
-    sides = {"top": 0.865, "bottom": 0.175}
+    fig = as_figure(fig, _SIZE_OF_CHANGE)
+    room = Room(fig, _SIZE_OF_CHANGE)
+    sides = {"top": 0.865, "bottom": 0.175} if room.wide else {"top": 0.83, "bottom": 0.22}
     inputs = fig.add_gridspec(2, 1, left=0.012, right=0.165, hspace=0.42, **sides)
     middle = fig.add_gridspec(
-        2, 4, width_ratios=(1, 1, 1, 0.07), left=0.205, right=0.67, hspace=0.2, wspace=0.07, **sides
-    )
-    right = fig.add_gridspec(1, 1, left=0.765, right=0.99, **sides)
+        2, 4, width_ratios=(1, 1, 1, 0.07), left=0.205, right=0.67 if room.wide else 0.63,
+        hspace=0.2, wspace=0.07, **sides,
+    )  # fmt: skip
+    right = fig.add_gridspec(1, 1, left=0.765, right=0.975, **sides)
+    words = _in_words(offset)
     fig.suptitle(
-        f"What moving the picture by {_in_words(offset)} does to its features",
-        y=0.98,
+        f"What moving the picture by {words} does to its features" if room.wide else words,
+        y=0.98 if room.wide else 0.995,
         fontsize=11,
     )
     photograph = fig.add_subplot(inputs[0])
     _draw_image(photograph, before)
     photograph.set_title(f"Image, {before.shape[0]} x {before.shape[1]}", fontsize=9)
     _draw_atom(fig.add_subplot(inputs[1]), bank, atoms[place])
-    fig.text(
-        0.5,
-        0.025,
-        "Relative change of a packet: sum of (after \u2212 before)² over sum of before². "
-        "Dashed: means. The six maps share one colour scale.",
-        ha="center",
-        fontsize=8,
-        color="0.2",
-    )
+    if room.wide:
+        fig.text(
+            0.5,
+            0.025,
+            "Relative change of a packet: sum of (after \u2212 before)² over sum of before². "
+            "Dashed: means. The six maps share one colour scale.",
+            ha="center",
+            fontsize=8,
+            color="0.2",
+        )
     _draw_pairs(fig, middle, pairs, place, changes)
     _draw_changes(fig.add_subplot(right[0]), atoms, changes, gabor, means)
+    if not room.wide:
+        _shorten(fig)
+    room.fit(fig)
     return fig
+
+
+def _shorten(fig: Figure | SubFigure) -> None:
+    """Write less into a small figure."""
+    photograph, atom, *panels, changes = fig.axes
+    photograph.set_title("Image")
+    atom.set_title("Filter")
+    for ax in (atom, *panels):
+        ax.set_xlabel("")
+    changes.set_title("Relative change")
+    changes.set_ylabel("")
+    changes.set_xlabel("rad/pixel", labelpad=1)
+    changes.set_ylim(top=1.35 * changes.get_ylim()[1])
+    for ax in fig.axes:
+        ax.tick_params(pad=1.5, length=2)
+        ax.set_title(ax.get_title(), pad=2)
+    for text in fig.findobj(Text):
+        text.set_text(text.get_text().replace(", mean", ""))
 
 
 def _draw_image(ax: Axes, image: NDArray[Any]) -> None:
@@ -239,7 +271,7 @@ def _draw_image(ax: Axes, image: NDArray[Any]) -> None:
 
 
 def _draw_maps(
-    ax: Axes, bank: PacketBank, values: NDArray[Any], chosen: np.ndarray, step: int
+    ax: Axes, bank: PacketBank, values: NDArray[Any], chosen: np.ndarray, step: int, room: Room
 ) -> None:
     width = np.pi / 2**bank.depth
     side = step * width
@@ -273,7 +305,7 @@ def _draw_maps(
         ax.add_patch(
             Rectangle(corner, icon, icon, fill=False, edgecolor=colour, linewidth=0.9, zorder=4)
         )
-    label_axes(ax, half=True)
+    label_axes(ax, half=True, room=room)
     ax.set_anchor("N")
 
 
@@ -288,7 +320,7 @@ def _draw_atom(ax: Axes, bank: PacketBank, atom: np.void) -> None:
 
 
 def _draw_pairs(
-    fig: Figure,
+    fig: Figure | SubFigure,
     grid: GridSpec,
     pairs: dict[str, list[NDArray[Any]]],
     packet: int,

@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
 from dtwpt.packets import PacketBank
-from dtwpt.plot.canvas import as_axes, as_bank
+from dtwpt.plot.canvas import Room, as_axes, as_bank
 
 __all__ = ["beyond", "draw_guides", "frequency_plane", "label_axes"]
 
@@ -134,7 +134,7 @@ def draw_guides(ax: Axes, colour: str) -> None:
         )
 
 
-def label_axes(ax: Axes, half: bool = False) -> None:
+def label_axes(ax: Axes, half: bool = False, room: Room | None = None) -> None:
     """Set limits, ticks and names; ``half``: only the lower half-plane, where atoms lie."""
     ax.set_aspect("equal")
     ax.set_xlim(-np.pi, np.pi)
@@ -142,9 +142,15 @@ def label_axes(ax: Axes, half: bool = False) -> None:
     ax.set_xticks(_TICKS, _TICK_LABELS)
     shown = slice(2 if half else 0, None)
     ax.set_yticks(_TICKS[shown], _TICK_LABELS[shown])
+    small = room is not None and not room.wide
     ax.tick_params(labelsize=8)
-    ax.set_xlabel("horizontal frequency (rad/pixel)", fontsize=8.5)
-    ax.set_ylabel("vertical frequency (rad/pixel)", fontsize=8.5)
+    if small:
+        ax.tick_params(pad=1.5)
+    names = ("horizontal", "vertical") if small else (
+        "horizontal frequency (rad/pixel)", "vertical frequency (rad/pixel)"
+    )  # fmt: skip
+    ax.set_xlabel(names[0], fontsize=8.5)
+    ax.set_ylabel(names[1], fontsize=8.5)
 
 
 def _as_values(values: Any, bank: PacketBank) -> NDArray[np.float64]:

@@ -470,7 +470,7 @@ def test_no_text_leaves_a_figure_of_any_size(name: str, size: tuple[float, float
     figure = None if size is None else Figure(figsize=size, dpi=150)
     first = dtwpt.PacketBank(2) if name == "filters" else image
     drawn = getattr(dtwpt.plot, name)(first, fig=figure)
-    canvas = FigureCanvasAgg(drawn)
+    canvas: Any = FigureCanvasAgg(drawn)
     canvas.draw()
     axes = [axis for ax in drawn.axes if ax.axison for axis in (ax.xaxis, ax.yaxis)]
     ticks = {
@@ -487,7 +487,8 @@ def test_no_text_leaves_a_figure_of_any_size(name: str, size: tuple[float, float
 
 
 def test_draws_into_a_subfigure() -> None:
-    upper, lower = Figure(figsize=(9, 8)).subfigures(2)
+    parts: Any = Figure(figsize=(9, 8)).subfigures(2)
+    upper, lower = parts
     assert dtwpt.plot.filters(dtwpt.PacketBank(1), fig=upper) is upper
     assert dtwpt.plot.maps(np.eye(32), fig=lower) is lower
     assert len(upper.axes) == 2

@@ -24,7 +24,7 @@ _BOUNDARY = "0.87"
 _SIZE = (9.6, 4.0)  # inches
 
 
-def filters(bank: PacketBank, fig: Figure | SubFigure | None = None) -> Figure | SubFigure:
+def filters(bank: PacketBank, fig: Figure | SubFigure | None = None) -> Figure:
     """Draw the atoms of a bank in space, beside their tiling of the frequency plane.
 
     Left, the real part of each atom, at the atom's place in the half-plane of frequencies: the

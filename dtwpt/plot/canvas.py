@@ -49,15 +49,16 @@ class _Figure(Figure):
         return buffer.getvalue()
 
 
-def as_figure(fig: Any, size: tuple[float, float]) -> Figure | SubFigure:
+def as_figure(fig: Any, size: tuple[float, float]) -> Figure:
     """Return ``fig``, or a new figure of that size in inches."""
     if fig is None:
         return _Figure(figsize=size, dpi=125)
+    figure: Figure = fig  # or a part of one, in which everything is drawn alike
     if not isinstance(fig, (Figure, SubFigure)):
         raise TypeError(
             f"fig must be a matplotlib Figure, SubFigure or None, got {type(fig).__name__}"
         )
-    return fig
+    return figure
 
 
 class Room:
@@ -69,14 +70,14 @@ class Room:
         Whether there is room for legends and captions beside the panels.
     """
 
-    def __init__(self, fig: Figure | SubFigure, size: tuple[float, float]) -> None:
+    def __init__(self, fig: Figure, size: tuple[float, float]) -> None:
         width, height = fig.bbox.width / fig.dpi, fig.bbox.height / fig.dpi
         share = min(width / size[0], height / size[1])
         self.wide = share > 0.66
         # Text shrinks less than panels do.
         self._scale = min(share**0.75, 1.0)
 
-    def fit(self, fig: Figure | SubFigure) -> None:
+    def fit(self, fig: Figure) -> None:
         """Make text smaller in a small figure, but not below 5 points."""
         for ax in fig.axes:
             size = ax.xaxis.get_tick_params().get("labelsize", 8)

@@ -39,7 +39,7 @@ def maps(
     mode: str = "symmetric",
     *,
     fig: Figure | SubFigure | None = None,
-) -> Figure | SubFigure:
+) -> Figure:
     """Draw an image beside the maps that an operator makes of it.
 
     Each map lies where its filter lies in the frequency plane: the low-pass at the top, in the
@@ -140,7 +140,7 @@ def shift_change(
     *,
     packet: tuple[int, int, int] | None = None,
     fig: Figure | SubFigure | None = None,
-) -> Figure | SubFigure:
+) -> Figure:
     """Draw what a shift of the image does to its CMod and to its RMax features.
 
     Both operators before and after, with the difference, for one packet, all on one colour scale;
@@ -247,7 +247,7 @@ def shift_change(
     return fig
 
 
-def _shorten(fig: Figure | SubFigure) -> None:
+def _shorten(fig: Figure) -> None:
     """Write less into a small figure."""
     photograph, atom, *panels, changes = fig.axes
     photograph.set_title("Image")
@@ -320,7 +320,7 @@ def _draw_atom(ax: Axes, bank: PacketBank, atom: np.void) -> None:
 
 
 def _draw_pairs(
-    fig: Figure | SubFigure,
+    fig: Figure,
     grid: GridSpec,
     pairs: dict[str, list[NDArray[Any]]],
     packet: int,

@@ -146,10 +146,11 @@ def replace_downsampling(
                 inner = layer.pool
                 leader = place.leader
             now = type(inner).__name__
-            layer.train(model.training)
+            holder = model.get_submodule(place.at)
+            layer.train(holder.training)
             if like is not None:
                 layer.to(like.device, like.dtype)
-            setattr(model.get_submodule(place.at), _side(place), layer)
+            setattr(holder, _side(place), layer)
         done.append(ReplacedPlace(place.name, place.role, place.stride, now, leader))
     return model, DownsamplingReport(tuple(done), obstacles(model, done))
 
@@ -194,12 +195,11 @@ def _prepare(model: nn.Module, places: list[Place], circular: bool, max_kernel: 
                         "are known"
                     )
                 model.set_submodule(name, _convolution(module, name in gone, around))
-        elif holds and holds.side == "instead":
-            model.set_submodule(name, Pooled2d())
         elif isinstance(module, nn.MaxPool2d) and (holds or (circular and _moves(module))):
-            model.set_submodule(name, _maximum(module, circular, max_kernel))
+            made = _maximum(module, circular, max_kernel)
+            model.set_submodule(name, made.train(module.training))
         elif holds:
-            model.set_submodule(name, Pooled2d())
+            model.set_submodule(name, Pooled2d().train(module.training))
 
 
 def _moves(pool: nn.MaxPool2d) -> bool:

@@ -1,6 +1,9 @@
 """Shift invariance against frequency and orientation: bounds, prediction, measurement."""
 
 from dtwpt.invariance.bounds import alpha, beta, gamma
+from dtwpt.invariance.deformation import deformation_constants, predict_deformation
+from dtwpt.invariance.deformation_maps import local_maps, rotation, scaling, shear
+from dtwpt.invariance.deformation_measure import measure_deformation, warp
 from dtwpt.invariance.design_wavelet import optimise_wavelet
 from dtwpt.invariance.gaussian import cmod_shift_closed_form, predict
 from dtwpt.invariance.kernels import analytic_kernels, characterize
@@ -14,9 +17,17 @@ __all__ = [
     "beta",
     "characterize",
     "cmod_shift_closed_form",
+    "deformation_constants",
     "estimate_spectrum",
     "gamma",
+    "local_maps",
     "measure",
+    "measure_deformation",
     "optimise_wavelet",
     "predict",
+    "predict_deformation",
+    "rotation",
+    "scaling",
+    "shear",
+    "warp",
 ]

@@ -1,0 +1,229 @@
+"""Measurement of what deformations change, on images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.fft import irfft2, rfft2
+from scipy.ndimage import map_coordinates
+from scipy.signal import resample
+
+from dtwpt.arrays import is_tensor
+from dtwpt.checks import as_count
+from dtwpt.invariance.deformation import (
+    Responses,
+    blank_deformed,
+    half_plane_frequencies,
+    middles,
+    outputs,
+)
+from dtwpt.invariance.deformation_maps import Displacement, as_maps
+from dtwpt.invariance.filters import Filters, as_filters
+from dtwpt.invariance.measure import grey_images
+
+__all__ = ["measure_deformation", "warp"]
+
+# Pixels at the image's ends over which it fades to its mean, or in which interpolation rings.
+_MARGIN = 16
+# Points a pixel before splines interpolate: they are exact only far below the last frequency.
+_FINER = 3
+
+
+def measure_deformation(
+    images: Any,
+    bank_or_kernels: Any,
+    maps: ArrayLike | Displacement,
+    q: int = 1,
+    *,
+    stride: int | None = None,
+    colour: ArrayLike | None = None,
+) -> np.ndarray:
+    """Measure how much CMod and RMax change when images are deformed.
+
+    Parameters
+    ----------
+    images : iterable, or path of a folder
+        As for :func:`measure`.
+    bank_or_kernels : PacketBank, array_like or torch.Tensor
+        As for :func:`predict_deformation`.
+    maps : array_like of float, shape (2, 2), (2, 3), (n, 2, 2) or (n, 2, 3), or callable
+        Affine maps as for :func:`predict_deformation`: for every output the image is deformed about
+        the filter's place, and all places of the image count. Instead of the image, which would
+        need as many copies as places, the filter is deformed; that is the same thing. A callable
+        displacement, as for :func:`local_maps`: the image is deformed as a whole by :func:`warp`,
+        and all outputs count.
+    q : int, default: 1
+        RMax pools over windows of ``2 q + 1`` samples a side.
+    stride : int, optional
+        Subsampling m of a layer before pooling, 2 by default; ``2**(depth - 1)`` for a bank.
+    colour : array_like of float, shape (in,), optional
+        Weights of a layer's input channels; their mean by default.
+
+    Returns
+    -------
+    structured ndarray, shape (filters,), or (n, filters) of several maps
+        The columns of :func:`predict_deformation`. Each error is a ratio of squared norms, averaged
+        over the images; its standard error is that of this average (NaN of a single image).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, an image is too small for the filters and the maps, or holds
+        NaN or infinity, or no image counts.
+
+    Examples
+    --------
+    >>> import numpy as np, dtwpt
+    >>> from dtwpt.invariance import measure_deformation, rotation
+    >>> noise = np.random.default_rng(0).normal(size=(3, 128, 128))
+    >>> table = measure_deformation(noise, dtwpt.PacketBank(2), [rotation(2), rotation(10)])
+    >>> bool(np.all(table["cmod"][0] < table["cmod"][1]))
+    True
+    """
+    filters = as_filters(bank_or_kernels, stride, colour)
+    reach = as_count(q, "q")
+    middle = middles(bank_or_kernels, filters)
+    whole = maps if callable(maps) else None
+    table_of_maps, single = as_maps(np.eye(2) if whole is not None else maps)
+    ratios = []
+    for number, image in enumerate(_pixels(images)):
+        moved = None if whole is None else warp(image, whole)
+        ratios.append(_changes(image, moved, filters, middle, reach, table_of_maps, number))
+    if not ratios:
+        raise ValueError("images must not be empty")
+    errors = np.array(ratios)
+    count = np.isfinite(errors).sum(0)
+    if not count.all():
+        raise ValueError(
+            "images must answer every filter, but there is none that answers filter "
+            f"{int(np.argmin(count.min((0, 1))))}"
+        )
+    mean = np.nansum(errors, axis=0) / count
+    squares = np.nansum((errors - mean) ** 2, axis=0)
+    several = np.where(count > 1, count, np.nan)
+    stderr = np.sqrt(squares / (several - 1) / several)
+    table = blank_deformed(filters, len(table_of_maps))
+    for index, name in enumerate(("cmod", "rmax")):
+        table[name], table[name + "_stderr"] = mean[:, index], stderr[:, index]
+    return table[0] if single else table
+
+
+def warp(image: ArrayLike, displacement: Displacement) -> NDArray[np.float64]:
+    """Deform an image: the result at t is the image at ``t + displacement(t)``.
+
+    Parameters
+    ----------
+    image : array_like, shape (H, W)
+    displacement : callable
+        From rows and columns, arrays of one shape, to displacements down and right, pixels.
+
+    Returns
+    -------
+    ndarray of float64, shape (H, W)
+        Interpolated by the image's Fourier series (to about 1e-4 of white noise), the image being
+        mirrored at its ends; places beyond them show the mirror image.
+
+    Raises
+    ------
+    ValueError
+        If the image is not two-dimensional.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dtwpt.invariance import warp
+    >>> image = np.random.default_rng(0).normal(size=(40, 40))
+    >>> moved = warp(image, lambda y, x: (0 * y, 0 * x + 2))
+    >>> bool(np.allclose(moved[:, :30], image[:, 2:32], atol=1e-3))
+    True
+    """
+    array = np.asarray(image, dtype=np.float64)
+    if array.ndim != 2:
+        raise ValueError(f"image must have shape (H, W), got {array.shape}")
+    place = np.stack(np.meshgrid(*(np.arange(float(side)) for side in array.shape), indexing="ij"))
+    place += np.stack(np.broadcast_arrays(*displacement(*place), place[0])[:2])
+    fine = array
+    for axis, side in enumerate(array.shape):
+        mirrored = np.concatenate([fine, np.flip(fine, axis)], axis)
+        fine = resample(mirrored, 2 * side * _FINER, axis=axis)
+    return np.asarray(map_coordinates(fine, place * _FINER, order=5, mode="grid-wrap"))
+
+
+def _pixels(images: Any) -> Any:
+    for number, image in enumerate(grey_images(images)):
+        pixels = np.asarray(image.detach().cpu() if is_tensor(image) else image, dtype=np.float64)
+        if not np.isfinite(pixels).all():
+            raise ValueError(f"image {number} holds NaN or infinity")
+        yield pixels
+
+
+def _changes(
+    image: NDArray[np.float64],
+    other: NDArray[np.float64] | None,
+    filters: Filters,
+    middle: tuple[float, float],
+    q: int,
+    maps: NDArray[np.float64],
+    number: int,
+) -> NDArray[np.float64]:
+    """Return the relative squared changes of CMod and RMax: shape (maps, 2, filters).
+
+    At all places at which filters, deformed or not, lie within the image; NaN of a filter that
+    answers nothing. ``other``: what is seen instead of the image after the change.
+    """
+    seen = [_spectrum(each) for each in (image, image if other is None else other)]
+    omega = half_plane_frequencies(*image.shape)
+    steps = filters.stride * np.arange(-q, q + 1)
+    window = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
+    inner = _inner(image.shape, filters, q, maps, number)
+    # Below this, what a filter gives is the rounding of what it should not give.
+    noise = (300 * np.finfo(np.float64).eps) ** 2 * float((image**2).mean())
+    # The middle of an even number of taps lies between two pixels.
+    between = np.array(middle) % 1
+    affine = [(np.eye(2), np.zeros(2)), *((each[:, :2], each[:, 2]) for each in maps)]
+    waves = [
+        np.exp(1j * ((window @ matrix.T + move + between) @ omega.T)) for matrix, move in affine
+    ]
+    every = [Responses(filters, middle, omega @ matrix) for matrix, _ in affine]
+    found = np.full((len(maps), 2, len(filters)), np.nan)
+    for index, responses in enumerate(zip(*every, strict=True)):
+        answers: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        for response, phases in zip(responses, waves, strict=True):
+            spectrum = seen[len(answers) > 0]
+            transfer = outputs(response, phases).reshape(-1, *spectrum.shape)
+            parts = irfft2(transfer * spectrum, image.shape)[(slice(None), *inner)]
+            answers.append((np.hypot(parts[len(window) // 2], parts[-1]), parts[:-1].max(0)))
+        for row, after in zip(found, answers[1:], strict=True):
+            for name, (before, changed) in enumerate(zip(answers[0], after, strict=True)):
+                energy = np.mean(before**2)
+                if energy > noise:
+                    row[name, index] = np.mean((changed - before) ** 2) / energy
+    return found
+
+
+def _spectrum(image: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """Return the Fourier transform of an image that fades to its mean at its ends."""
+    fade = []
+    for side in image.shape:
+        edge = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
+        fade.append(np.sin(np.pi / 2 * np.minimum(edge / _MARGIN, 1)) ** 2)
+    mean = image.mean()
+    return np.asarray(rfft2(mean + (image - mean) * np.outer(*fade)))
+
+
+def _inner(
+    shape: tuple[int, int], filters: Filters, q: int, maps: NDArray[np.float64], number: int
+) -> tuple[slice, slice]:
+    matrices = np.concatenate([np.eye(2)[None], maps[:, :, :2]])
+    half = np.array(filters.size) / 2 + q * filters.stride
+    far = (np.abs(matrices) @ half).max(0) + np.abs(maps[:, :, 2]).max(0)
+    margin = np.ceil(far).astype(int) + _MARGIN
+    if any(side <= 2 * m for side, m in zip(shape, margin, strict=True)):
+        raise ValueError(
+            f"image {number} of {shape[0]} x {shape[1]} pixels is too small: filters, windows and "
+            f"maps need more than {2 * margin[0]} x {2 * margin[1]}"
+        )
+    down, across = (slice(m, side - m) for m, side in zip(margin, shape, strict=True))
+    return down, across

@@ -53,8 +53,9 @@ native:  ## the native engine for a checkout that is not installed, with warning
 
 # Python itself does not free all it has; the sanitizer must be there before it.
 sanitize: $(VENV)/.test  ## the native engine's tests under the sanitizers of memory and behaviour
-	cmake -S dtwpt/engine/native -B build/sanitize -Dsanitize=ON
-	cmake --build build/sanitize
+	command -v cmake > /dev/null || $(INSTALL) cmake
+	PATH="$$PATH:$(CURDIR)/$(BIN)" cmake -S dtwpt/engine/native -B build/sanitize -Dsanitize=ON
+	PATH="$$PATH:$(CURDIR)/$(BIN)" cmake --build build/sanitize
 	DTWPT_NATIVE_LIBRARY=$(CURDIR)/build/sanitize/_kernels.so ASAN_OPTIONS=detect_leaks=0 \
 	LD_PRELOAD=$$($${CXX:-c++} -print-file-name=libasan.so) \
 	$(BIN)/python -m pytest -p no:cacheprovider tests/test_engine.py

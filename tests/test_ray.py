@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,9 +55,10 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(dtwpt.__file__).parents[1])}
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def cluster() -> Iterator[str]:
+    """Begin a cluster, as that takes seconds, for as many tests as can share it."""
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
+    yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 
 
@@ -209,14 +212,14 @@ def test_one_engine_goes_on_where_the_other_stopped(
 
     output = tmp_path / "a.zarr"
     with pytest.raises(_StopError):
-        extract_to_store(folder, output, engine=engines[0], progress=stop)
+        extract_to_store(folder, output, engine=engines[0], workers=1, progress=stop)
     store = load(output)
     assert isinstance(store, FeatureStore)
     assert len(store.files) + len(store.skipped) == 15
     (folder / "01.png").write_bytes((folder / "02.png").read_bytes())  # changed meanwhile
     starts: list[int] = []
     store = extract_to_store(
-        folder, output, engine=engines[1], progress=lambda done, _: starts.append(done)
+        folder, output, engine=engines[1], workers=1, progress=lambda done, _: starts.append(done)
     )
     assert starts[0] in (14, 15)
     check_same(store, extract_to_store(folder, tmp_path / "local.zarr"))
@@ -295,7 +298,42 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             extract_to_store(folder, output, **more)  # type: ignore[arg-type]
     with pytest.raises(ImageError, match=r"00\.bad\.png: not an image"):
-        on_ray(folder / "00.bad.png", tmp_path / "b.zarr", on_error="stop")
+        on_ray(folder / "00.bad.png", tmp_path / "b.zarr", on_error="stop", workers=1)
+
+
+def test_an_address_where_nobody_answers(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("would try for minutes"))
+    output = tmp_path / "a.zarr"
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        for shown in (address, f"ray://{address}"):
+            with pytest.raises(WorkerError, match=f"no cluster of Ray answers at '{shown}'"):
+                on_ray(folder, output, address=shown)
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(WorkerError, match="no cluster of Ray answers"):
+            on_ray(folder, output)
+    with pytest.raises(ValueError, match="address must be auto, local or host:port"):
+        on_ray(folder, output, address="nowhere")
+    assert not output.exists()
+
+
+def test_a_cluster_that_never_lets_one_join(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on = threading.Event()
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: going_on.wait(600))
+    monkeypatch.setattr(ray, "shutdown", lambda: pytest.fail("would wait for it"))
+    monkeypatch.setattr(ray_engine, "_JOIN_SECONDS", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        address = f"127.0.0.1:{deaf.getsockname()[1]}"
+        with pytest.raises(WorkerError, match="did not let this process join in"):
+            on_ray(folder, tmp_path / "a.zarr", address=address)
+    going_on.set()
 
 
 def test_a_worker_that_does_not_see_the_files(
@@ -314,10 +352,10 @@ def test_a_worker_that_does_not_see_the_files(
 # The command ------------------------------------------------------------------------------------
 
 
-def test_the_command(folder: Path, tmp_path: Path) -> None:
+def test_the_command(folder: Path, tmp_path: Path, cluster: str) -> None:
     command = [*COMMAND, "images", "-o", "a.zarr", "--workers", "2", "--report", "report.json"]
     done = subprocess.run(
-        [*command, "--engine", "ray"],
+        [*command, "--engine", "ray", "--address", cluster],
         cwd=tmp_path,
         env=ENVIRONMENT,
         capture_output=True,
@@ -332,19 +370,6 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert done.stdout.startswith("a.zarr: 40 images x 32 features, 1 skipped, ")
     summary = json.loads((tmp_path / "report.json").read_text().splitlines()[-1])["summary"]
     assert (summary["engine"], summary["workers"], summary["finished"]) == ("ray", 2, 41)
-    for more, message in [
-        (["-o", "a.npz", "--engine", "ray"], "--engine is for .zarr outputs"),
-        (["-o", "b.zarr", "--address", "auto"], "--address is for --engine ray"),
-    ]:
-        said = subprocess.run(
-            [*COMMAND, "images", *more],
-            cwd=tmp_path,
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (said.returncode, message in said.stderr) == (2, True)
 
 
 # As the command, but that workers wait for ever at the last image.
@@ -375,11 +400,12 @@ main()
         pytest.param(signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
-def test_the_command_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
+def test_the_command_is_stopped(tmp_path: Path, number: signal.Signals, cluster: str) -> None:
+    ours = number == signal.SIGINT
     (tmp_path / "long").mkdir()
-    np.save(tmp_path / "image.npy", RNG.random((500, 500), dtype=np.float32))
-    for index in range(1000):
-        name = f"{index:04}.{'gated' if index == 999 else 'free'}.npy"
+    np.save(tmp_path / "image.npy", RNG.random((100, 100), dtype=np.float32))
+    for index in range(200):
+        name = f"{index:04}.{'gated' if index == 199 else 'free'}.npy"
         (tmp_path / "long" / name).symlink_to(tmp_path / "image.npy")
     with running(
         [
@@ -394,6 +420,7 @@ def test_the_command_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
             "ray",
             "--workers",
             "2",
+            *([] if ours else ["--address", cluster]),
         ],
         cwd=tmp_path,
         env=ENVIRONMENT,
@@ -413,8 +440,8 @@ def test_the_command_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
     )
     assert process.returncode == 128 + number
     store = load(tmp_path / "a.zarr")
-    assert 0 < len(store.files) < 1000
-    assert len(store.files) + len(store.waiting) == 1000
+    assert 0 < len(store.files) < 200
+    assert len(store.files) + len(store.waiting) == 200
     features = np.asarray(store.features)
     assert (features == features[0]).all()
 
@@ -457,11 +484,11 @@ def test_the_command_when_ray_is_gone(tmp_path: Path, part: str) -> None:
     assert 0 < summary["finished"] < 200
 
 
-def test_the_example(tmp_path: Path) -> None:
+def test_the_example(tmp_path: Path, cluster: str) -> None:
     pytest.importorskip("skimage")
     example = Path(__file__).parent.parent / "examples" / "ray_extract.py"
     done = subprocess.run(
-        [sys.executable, example, "--output", "features"],
+        [sys.executable, example, "--output", "features", "--address", cluster],
         cwd=tmp_path,
         env=ENVIRONMENT,
         capture_output=True,

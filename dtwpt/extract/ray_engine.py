@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import logging
 import os
 import pickle
+import queue
 import secrets
 import socket
+import threading
 import warnings
 from collections import Counter
-from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, wait
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,7 +43,7 @@ try:
 except ImportError as error:
     raise ImportError('engine "ray" needs Ray: pip install "dtwpt[ray]"') from error
 
-__all__ = ["check_ray_device", "stream_on_ray"]
+__all__ = ["check_ray_device", "check_reachable", "stream_on_ray"]
 
 # Images that go to an actor at a time: few, so that little is lost with it; in a job of millions
 # more, as Ray keeps a record of each batch.
@@ -54,6 +57,9 @@ _TRIES = 3
 _MOST_GIVEN_UP = 50
 # Actors that may die while they start, one after the other.
 _FALSE_STARTS = 10
+# Seconds until something answers at the address of a cluster, and until this process has joined it.
+_ANSWER_SECONDS, _JOIN_SECONDS = 10.0, 120.0
+_MOST_PORT = 2**16 - 1
 # Loggers that write to the terminal what goes to Ray's own log files anyway.
 _LOGGERS = ("ray", "ray.data")
 
@@ -95,6 +101,32 @@ def check_ray_device(device: str) -> None:
         raise ValueError(f"device {device!r}: Ray chooses the GPU of each worker, use 'cuda'")
     # This machine need not have a GPU.
     check_device("cpu" if device == "cuda" else device)
+
+
+def check_reachable(address: str | None) -> None:
+    """Raise unless something listens at the address of a cluster: Ray itself tries for minutes.
+
+    Raises
+    ------
+    WorkerError
+        If nothing does.
+    ValueError
+        If it is no address.
+    """
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    if ray.is_initialized() or where in ("local", "auto"):
+        return
+    host, _, port = where.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal() or int(port) > _MOST_PORT:
+        raise ValueError(f"address must be auto, local or host:port of a cluster, got {where!r}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise WorkerError(
+            f"no cluster of Ray answers at {where!r} ({reason}): does it run, and is that the port "
+            "of its head, 6379 by default?"
+        ) from error
 
 
 def stream_on_ray(
@@ -202,15 +234,61 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
         options |= {"address": address}
     # Called by the main thread, ray.init takes over the handler of SIGTERM. The processes that it
     # starts end with the thread that has started them, so that one stays until all is over.
-    with (
-        _for_us_alone() if ours else contextlib.nullcontext(),
-        ThreadPoolExecutor(1, "dtwpt-ray") as keeper,
-    ):
+    keeper = _Keeper()
+    with _for_us_alone() if ours else contextlib.nullcontext():
         try:
-            keeper.submit(_join, options).result()
+            keeper.call(_join, options, seconds=None if ours else _JOIN_SECONDS)
             yield
+        except _TakesTooLongError:
+            raise WorkerError(
+                f"the cluster of Ray {_where(options)!r} did not let this process join in "
+                f"{_JOIN_SECONDS:g} s: is that the port of its head, 6379 by default?"
+            ) from None
         finally:
-            keeper.submit(ray.shutdown).result()
+            if keeper.idle:  # else it is still trying, and nothing stops it
+                keeper.call(ray.shutdown)
+                keeper.leave()
+
+
+class _TakesTooLongError(Exception):
+    """A call did not return in time."""
+
+
+class _Keeper:
+    """A thread that makes calls, and for which nobody has to wait in the end."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = (
+            queue.SimpleQueue()
+        )
+        self.idle = True
+        threading.Thread(target=self._work, name="dtwpt-ray", daemon=True).start()
+
+    def _work(self) -> None:
+        while (task := self._calls.get()) is not None:
+            future, function = task
+            try:
+                result = function()
+            except BaseException as error:
+                self.idle = True
+                future.set_exception(error)
+            else:
+                self.idle = True
+                future.set_result(result)
+
+    def call(self, function: Callable[..., Any], *args: Any, seconds: float | None = None) -> Any:
+        """Return what a call returns; a signal breaks off the waiting alone."""
+        future: Future[Any] = Future()
+        self.idle = False
+        self._calls.put((future, functools.partial(function, *args)))
+        done, _ = wait([future], seconds)
+        if not done:
+            raise _TakesTooLongError
+        return future.result()
+
+    def leave(self) -> None:
+        """End the thread."""
+        self._calls.put(None)
 
 
 @contextlib.contextmanager
@@ -248,14 +326,19 @@ def _read_environment() -> None:
 
 
 def _join(options: dict[str, Any]) -> None:
-    where = options["address"] or os.environ.get("RAY_ADDRESS")
     try:
         with warnings.catch_warnings():
             # On what a coming version of Ray does about GPUs, and the like.
             warnings.simplefilter("ignore")
             ray.init(**options)
     except (OSError, RuntimeError, ValueError, AssertionError) as error:
-        raise WorkerError(f"cannot join the cluster of Ray {where!r}: {_short(error)}") from error
+        raise WorkerError(
+            f"cannot join the cluster of Ray {_where(options)!r}: {_short(error)}"
+        ) from error
+
+
+def _where(options: dict[str, Any]) -> str:
+    return str(options["address"] or os.environ.get("RAY_ADDRESS"))
 
 
 @contextlib.contextmanager

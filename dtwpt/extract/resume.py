@@ -114,7 +114,8 @@ def extract_to_store(
     OSError
         If the store cannot be written.
     WorkerError
-        If worker processes do not start, or actors die at the same images again and again.
+        If worker processes do not start, no cluster answers at the address, or actors die at the
+        same images again and again.
     ImportError
         If zarr or, for its engine, Ray is not installed, or the device needs torch.
 
@@ -204,9 +205,10 @@ def _check(
     if not is_store_name(output):
         raise ValueError(f"a store must be named *.zarr, got {os.fspath(output)!r}")
     if engine == "ray":
-        from dtwpt.extract.ray_engine import check_ray_device
+        from dtwpt.extract.ray_engine import check_ray_device, check_reachable
 
         check_ray_device(device)
+        check_reachable(address)
     elif address is not None:
         raise ValueError(f"address is for engine 'ray', got {address!r} with {engine!r}")
     else:

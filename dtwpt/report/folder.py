@@ -132,8 +132,8 @@ def _find_again(target: str) -> None:
         return
     for entry in os.listdir(folder):
         old = os.path.join(folder, entry)
-        if ours.fullmatch(entry) and _is_report(old) and set(os.listdir(old)) <= set(FILES):
+        if ours.fullmatch(entry) and set(os.listdir(old)) <= set(FILES):
             if os.path.lexists(target):
-                shutil.rmtree(old, ignore_errors=True)
-            else:
+                shutil.rmtree(old, ignore_errors=True)  # or what is left of it
+            elif _is_report(old):
                 os.rename(old, target)

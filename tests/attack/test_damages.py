@@ -71,7 +71,7 @@ def drop(content: bytearray, rng: np.random.Generator) -> None:
 @pytest.mark.filterwarnings("ignore")  # Zarr's remarks on odd metadata
 @pytest.mark.parametrize(
     ("kind", "read"),
-    [("tiles", of_maps), *((kind, of_table) for kind in ("store", "npz", "npy", "parquet"))],
+    [("tiles", of_maps), *((kind, of_table) for kind in ("store", "npz", "npy", "csv", "parquet"))],
 )
 def test_no_damage_is_silent(tmp_path: Path, kind: str, read: Callable[[Path], Contents]) -> None:
     output = make(kind, tmp_path)

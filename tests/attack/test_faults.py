@@ -19,6 +19,7 @@ import pytest
 
 import dtwpt
 from dtwpt.extract import Settings, extract, extract_to_store, load, save, tiles
+from dtwpt.report.folder import MARK, write_report
 from tests.attack.disk import Disk, operations
 
 zarr = pytest.importorskip("zarr", reason="feature stores need zarr, hence Python 3.11")
@@ -33,7 +34,10 @@ pytestmark = [
 
 SETTINGS = Settings(depth=1)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(dtwpt.__file__).parents[1])}
-KINDS = ("npz", "npy", "parquet", "store", "tiles")
+KINDS = ("npz", "npy", "csv", "parquet", "store", "restart", "tiles", "retiles", "report")
+NAMES = {"store": "a.zarr", "restart": "a.zarr", "tiles": "a.zarr", "retiles": "a.zarr"}
+# Outputs that consist of two files: one may be there without the other.
+IN_TWO = ("npy", "csv")
 # One shard holds so many rows: runs write to several, old and new ones.
 CODE = """
 import sys
@@ -52,12 +56,21 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
+def page(images: str) -> dict[str, bytes]:
+    """Return a report that tells images from others."""
+    total = sum(float(np.load(path).sum()) for path in sorted(Path(images).glob("*.npy")))
+    return {"index.html": f"{MARK}{total}".encode(), "filters.csv": str(total).encode() * 1000}
+
+
 def job(kind: str, images: str, output: str) -> None:
     """Do what is interrupted."""
-    if kind == "store":
-        extract_to_store(images, output, SETTINGS)
-    elif kind == "tiles":
-        tiles(os.path.join(images, "large.npy"), output, tile=64, workers=1)
+    if kind in ("store", "restart"):
+        extract_to_store(images, output, SETTINGS, restart=kind == "restart")
+    elif kind in ("tiles", "retiles"):
+        large = os.path.join(images, "large.npy")
+        tiles(large, output, tile=64, workers=1, overwrite=kind == "retiles")
+    elif kind == "report":
+        write_report(output, page(images))
     else:
         save(extract(images, SETTINGS), output)
 
@@ -68,25 +81,32 @@ class Attack:
     def __init__(self, kind: str, tmp_path: Path, faults: Path) -> None:
         self.kind, self._tmp_path, self._faults = kind, tmp_path, faults
         self.images, self.before = tmp_path / "images", tmp_path / "before"
-        self.name = {"store": "a.zarr", "tiles": "a.zarr"}.get(kind, f"a.{kind}")
+        self.name = NAMES.get(kind, f"a.{kind}")
         self.images.mkdir()
         self.before.mkdir()
         rng = np.random.default_rng(0)
-        for number in range(1 if kind == "tiles" else 8):
+        maps = kind in ("tiles", "retiles")
+        for number in range(1 if maps else 8):
             np.save(self.images / f"{number}.npy", rng.random((32, 32)))
-        if kind == "tiles":
-            np.save(self.images / "large.npy", rng.random((300, 4200), dtype=np.float32))
-        else:
+        shape = (300, 4200) if kind == "tiles" else (300, 2100)
+        if maps:
+            np.save(self.images / "large.npy", rng.random(shape, dtype=np.float32))
+        if kind != "tiles":
             job(kind, str(self.images), str(self.before / self.name))
         self.states = [self.truth()]
-        if kind != "tiles":
+        if kind == "retiles":
+            np.save(self.images / "large.npy", rng.random(shape, dtype=np.float32))
+        elif kind != "tiles":
             np.save(self.images / "3.npy", rng.random((32, 32)))
             for number in range(8, 14):
                 np.save(self.images / f"{number}.npy", rng.random((32, 32)))
+        if kind != "tiles":
             self.states.append(self.truth())
 
     def truth(self) -> dict[str, list[float]]:
-        if self.kind == "tiles":
+        if self.kind == "report":
+            return {name: list(content) for name, content in page(str(self.images)).items()}
+        if self.kind in ("tiles", "retiles"):
             maps = dtwpt.cmod2(np.load(self.images / "large.npy"), 2)
             return {"maps": np.asarray(maps, np.float32).ravel().tolist()}
         table = extract(self.images, SETTINGS)
@@ -110,7 +130,9 @@ class Attack:
         """Return what is there; None if it is not, or says that it is damaged."""
         output = folder / self.name
         try:
-            if self.kind == "tiles":
+            if self.kind == "report":
+                return {path.name: list(path.read_bytes()) for path in output.iterdir()}
+            if self.kind in ("tiles", "retiles"):
                 return {"maps": zarr.open_array(output, mode="r")[:].ravel().tolist()}
             table = load(output)
             return dict(zip(table.files, np.asarray(table.features).tolist(), strict=True))
@@ -127,15 +149,24 @@ class Attack:
                 assert values in (old.get(name), new[name])
             # What was done and has not changed is done still.
             assert {name for name in old if old[name] == new[name]} <= set(found)
-        elif self.kind == "tiles":
-            assert found in (None, self.states[0])
+        elif self.kind == "restart":
+            # The old one, or the new one as far as it is; neither for the moment between them.
+            old, new = self.states
+            if found is not None and found != old:
+                assert all(values == new[name] for name, values in found.items())
+        elif self.kind in ("tiles", "retiles", "report"):
+            assert found in (None, *self.states)
         else:
             assert found in self.states or (found is None and may_be_refused)
         if whole:
             assert found == self.states[-1]
-        job(self.kind, str(self.images), str(folder / self.name))
+        job(
+            "store" if self.kind == "restart" else self.kind,
+            str(self.images),
+            str(folder / self.name),
+        )
         assert self.found(folder) == self.states[-1]
-        beside = {self.name, f"{self.name}.json"} if self.kind == "npy" else {self.name}
+        beside = {self.name, f"{self.name}.json"} if self.kind in IN_TWO else {self.name}
         assert {path.name for path in folder.iterdir()} == beside
         assert not list(folder.rglob("*.partial"))
 
@@ -165,7 +196,7 @@ def test_at_every_call(attack: Attack, tmp_path: Path, fault: str) -> None:
         shutil.copytree(attack.before, work)
         code = attack.run(work, at=at, **options)
         ended[code] = ended.get(code, 0) + 1
-        attack.check(work, may_be_refused=attack.kind == "npy")
+        attack.check(work, may_be_refused=attack.kind in IN_TWO)
         shutil.rmtree(work)
     print(f"{attack.kind}, {fault}: {count} calls, exit statuses {ended}")
     assert set(ended) <= ({-9} if fault == "kill" else {0, 1})
@@ -182,6 +213,6 @@ def test_power_cuts(attack: Attack, tmp_path: Path, kept: str) -> None:
         work = tmp_path / f"work{number}"
         disk.cut(work, rng)
         # After the last one it is said to be done.
-        attack.check(work, whole=number == len(found) - 1, may_be_refused=attack.kind == "npy")
+        attack.check(work, whole=number == len(found) - 1, may_be_refused=attack.kind in IN_TWO)
         shutil.rmtree(work)
     print(f"{attack.kind}, {kept}: {len(found)} power cuts")

@@ -67,7 +67,7 @@ READERS: list[tuple[str, Callable[[Path], None], Callable[[Path], Any], type[Exc
     ("b.npy", lambda path: np.save(path, PIXELS), read_image, ImageError),
     ("b.tif", tiff, part_of, ImageError),
     ("c.npy", lambda path: np.save(path, PIXELS), part_of, ImageError),
-    *((f"d.{kind}", table, load, ValueError) for kind in ("npz", "npy", "parquet")),
+    *((f"d.{kind}", table, load, ValueError) for kind in ("npz", "npy", "csv", "parquet")),
     ("e.npy", lambda path: np.save(path, KERNELS), load_kernels, KernelError),
     *((name, torch_file, load_kernels, KernelError) for name in ("e.pt", "e.pth")),
     ("e.safetensors", safetensors, load_kernels, KernelError),

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch.utils.flop_counter import register_flop_formula
 
 from dtwpt.engine.spec import parse
-
-_ops: Any = torch.ops.dtwpt
+from dtwpt.engine.torch_ops import ops as _ops
 
 
 @register_flop_formula([_ops.analyse, _ops.modulus, _ops.rmax])

@@ -24,6 +24,8 @@ try:
 except ImportError as error:
     raise ImportError('dtwpt.metrics needs torch: pip install "dtwpt[torch]"') from error
 
+from dtwpt.metrics.comparison import compare
+from dtwpt.metrics.correct import Fidelity, fidelity, worst_case_accuracy
 from dtwpt.metrics.functional import (
     consistency,
     flip_curve,
@@ -33,6 +35,7 @@ from dtwpt.metrics.functional import (
     shift_kl_divergence,
 )
 from dtwpt.metrics.images import shifted_crops, shifted_images, ten_crops, unshifted_maps
+from dtwpt.metrics.layers import MaxSamplingBias, equivariance_error, max_sampling_bias
 from dtwpt.metrics.outputs import shifted_outputs, ten_crop_probabilities
 from dtwpt.metrics.shifts import random_shifts, shifts_along
 
@@ -41,13 +44,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Consistency",
+    "Fidelity",
     "FlipRate",
+    "MaxSamplingBias",
     "ShiftChange",
     "ShiftKLDivergence",
+    "compare",
     "consistency",
+    "equivariance_error",
+    "fidelity",
     "flip_curve",
     "flip_rate",
     "flip_ratio",
+    "max_sampling_bias",
     "random_shifts",
     "shift_change",
     "shift_kl_divergence",
@@ -58,6 +67,7 @@ __all__ = [
     "ten_crop_probabilities",
     "ten_crops",
     "unshifted_maps",
+    "worst_case_accuracy",
 ]
 
 

@@ -12,6 +12,7 @@ from dtwpt.checks import as_count
 
 __all__ = [
     "as_double",
+    "as_labels",
     "as_reference",
     "consistency",
     "count_agreements",
@@ -118,7 +119,7 @@ def flip_curve(outputs: Tensor) -> Tensor:
     >>> flip_curve(torch.tensor([[3, 1], [3, 2], [3, 2], [0, 1]]))  # four shifts of two images
     tensor([0.5000, 0.7500, 0.5000], dtype=torch.float64)
     """
-    steps = range(1, len(_as_labels(outputs)))
+    steps = range(1, len(as_labels(outputs)))
     return torch.stack([flip_rate(outputs, step=step) for step in steps])
 
 
@@ -319,14 +320,14 @@ class _Double(torch.autograd.Function):
 
 def count_flips(outputs: Any, reference: str, step: Any = 1) -> tuple[Tensor, int]:
     """Return how many predictions change at each pair of shifts, (pairs,) int64, of how many."""
-    labels = _as_labels(outputs)
+    labels = as_labels(outputs)
     before, after = _pairs(labels, reference, step)
     return (before != after).flatten(1).sum(1), labels[0].numel()
 
 
 def count_agreements(outputs: Any) -> tuple[Tensor, int]:
     """Return how many pairs of shifts of an image agree, an int64, and how many there are."""
-    labels = _as_labels(outputs)
+    labels = as_labels(outputs)
     shifts = len(labels)
     agreeing = [(labels[later:] == labels[later - 1]).sum() for later in range(1, shifts)]
     return torch.stack(agreeing).sum(), labels[0].numel() * shifts * (shifts - 1) // 2
@@ -372,7 +373,7 @@ def as_reference(reference: Any) -> str:
     return str(reference)
 
 
-def _as_labels(outputs: Any) -> Tensor:
+def as_labels(outputs: Any) -> Tensor:
     """Return the predicted classes, (S, N) or (S, N, H, W) integers."""
     if isinstance(outputs, Tensor) and not (
         outputs.is_floating_point() or outputs.is_complex() or outputs.dtype == torch.bool

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dtwpt.metrics.images import iterate, ten_crops
 
-__all__ = ["shifted_outputs", "ten_crop_probabilities"]
+__all__ = ["evaluation", "shifted_outputs", "ten_crop_probabilities"]
 
 
 def shifted_outputs(
@@ -67,7 +67,7 @@ def shifted_outputs(
     """
     if not callable(model):
         raise TypeError(f"model must be callable, got {type(model).__name__}")
-    with _evaluation(model), torch.no_grad():
+    with evaluation(model), torch.no_grad():
         return torch.stack(
             [_output(model(x), len(x)) for x in iterate(images, size, shifts, by, scale)]
         )
@@ -113,7 +113,7 @@ def ten_crop_probabilities(
     """
     if not callable(model):
         raise TypeError(f"model must be callable, got {type(model).__name__}")
-    with _evaluation(model), torch.no_grad():
+    with evaluation(model), torch.no_grad():
         crops = ten_crops(images, size)
         logits = torch.stack([_output(model(crop), len(crop)) for crop in crops])
     if logits.ndim != 3 or not logits.is_floating_point():
@@ -142,7 +142,7 @@ def _output(output: Any, count: int) -> Tensor:
 
 
 @contextmanager
-def _evaluation(model: Any) -> Iterator[None]:
+def evaluation(model: Any) -> Iterator[None]:
     """Put a module into evaluation mode, and afterwards each of its parts back into its own."""
     if not isinstance(model, nn.Module):
         yield

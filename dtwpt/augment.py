@@ -291,8 +291,9 @@ def _equalize(image: Tensor) -> Tensor:
 
 
 def _posterize(image: Tensor) -> Tensor:
-    kept = 2 ** (4 - int(_magnitude(4)))
-    return (image * 255).clamp(0, 255).div(256 // kept).floor() * (256 // kept) / 255
+    kept: int = 2 ** (4 - int(_magnitude(4)))
+    levels = (image * 255).clamp(0, 255).div(256 // kept).floor()
+    return levels * (256 // kept) / 255
 
 
 def _solarize(image: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ from dtwpt.invariance.deformation_measure import measure_deformation, warp
 from dtwpt.invariance.design_wavelet import optimise_wavelet
 from dtwpt.invariance.gaussian import cmod_shift_closed_form, predict
 from dtwpt.invariance.kernels import analytic_kernels, characterize
+from dtwpt.invariance.margin import dc_margin
 from dtwpt.invariance.measure import measure
+from dtwpt.invariance.shift import estimate_shift
 from dtwpt.invariance.spectrum import Spectrum, estimate_spectrum
 
 __all__ = [
@@ -17,7 +19,9 @@ __all__ = [
     "beta",
     "characterize",
     "cmod_shift_closed_form",
+    "dc_margin",
     "deformation_constants",
+    "estimate_shift",
     "estimate_spectrum",
     "gamma",
     "local_maps",

@@ -13,6 +13,7 @@ if find_spec("torch") is None:
 
 from dtwpt.nn.antialias import antialias_stem, restore_stem
 from dtwpt.nn.antialiased import AntialiasedStem, ShiftAverage
+from dtwpt.nn.circular import CircularConv2d
 from dtwpt.nn.downsampling import replace_downsampling
 from dtwpt.nn.downsampling_cost import DownsamplingCost, downsampling_cost
 from dtwpt.nn.downsampling_report import DownsamplingReport, ReplacedPlace
@@ -51,6 +52,7 @@ __all__ = [
     "BlurPool2d",
     "CMod1d",
     "CMod2d",
+    "CircularConv2d",
     "ColourMix",
     "DTCWPT1d",
     "DTCWPT2d",

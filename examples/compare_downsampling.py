@@ -39,7 +39,6 @@ from torch.nn import functional
 from torchvision import models
 from train_classifier import patches_of_photographs, turned
 
-from dtwpt import nn as dnn
 from dtwpt.augment import recombine
 from dtwpt.metrics import (
     compare,
@@ -48,19 +47,27 @@ from dtwpt.metrics import (
     shifted_crops,
     shifted_outputs,
 )
-from dtwpt.nn import replace_downsampling, replace_stem
+from dtwpt.nn import (
+    MixedPolyphasePool2d,
+    anneal,
+    replace_downsampling,
+    replace_stem,
+    tips_loss,
+)
 from dtwpt.nn.downsampling_pools import POOLS
 from dtwpt.scenes import compose
 
 SIZE, REACH = 32, 2
 PADDINGS = ("circular", "zero")
 KINDS = {"crop": "crop", "roll": "roll", "fill": "zero", "half": "fourier"}
-# As it is; every pooling that the library knows; and one that any library has.
-METHODS = ("none", *(name for name in POOLS if name != "average"), "average", "coconv")
+# The network as it is, every pooling that the library knows, and another control.
+METHODS = ("none", *POOLS, "coconv")
 STEMS = ("own", "cmod")
 TEXTURES = ("brick", "grass", "gravel")
 # Where digits are pasted: rows and columns from the middle, pixels.
 GRID = range(-6, 7)
+# Weight of the losses of TIPS, as published.
+ALPHA = 0.35
 
 
 # Networks -----------------------------------------------------------------------------------------
@@ -101,9 +108,7 @@ class CoConv(nn.Module):
 
 def make_circular(model: nn.Module) -> nn.Module:
     for name, module in list(model.named_modules()):
-        if hasattr(module, "make_circular"):
-            module.make_circular()
-        elif isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d):
             module.padding_mode = "circular"
         elif isinstance(module, nn.MaxPool2d) and module.padding:
             padding: Any = module.padding
@@ -120,21 +125,20 @@ def network(method: str, stem: str, classes: int, padding: str = "circular") -> 
             if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
                 model.set_submodule(name, CoConv(module))
     elif method != "none":
-        pool: Any = (lambda channels: nn.AvgPool2d(2)) if method == "average" else method
-        first = "full" if stem == "own" else "keep"
-        wrapped = padding if stem == "own" and padding == "circular" else "keep"
-        model, _ = replace_downsampling(model, pool, stem=first, padding=wrapped)
+        first = "full" if stem == "own" else "cmod"
+        how = "circular" if padding == "circular" else "keep"
+        return replace_downsampling(model, method, stem=first, padding=how)[0]
     if stem == "cmod":
         mode = "periodic" if padding == "circular" else "zero"
         model = replace_stem(model, "cmod", mode=mode)
-    if padding == "circular" and (stem == "cmod" or method in ("none", "coconv")):
-        make_circular(model)
-    return model
+    return make_circular(model) if padding == "circular" else model
 
 
-def own_loss(model: nn.Module) -> Tensor | float:
-    """Return what a method adds to the loss."""
-    loss: Tensor | float = dnn.tips_loss(model) if hasattr(dnn, "tips_loss") else 0.0
+def loss_of(model: nn.Module, outputs: Tensor, labels: Tensor, done: float) -> Tensor:
+    """Return the loss of a batch, after the share of the epochs that are done."""
+    loss = functional.cross_entropy(outputs, labels)
+    if any(isinstance(module, MixedPolyphasePool2d) for module in model.modules()):
+        loss = (1 - ALPHA) * loss + tips_loss(model, ALPHA, undo=done >= 0.4)
     return loss
 
 
@@ -257,7 +261,8 @@ def train(model: nn.Module, given: Data, options: Namespace, seed: int, mixed: b
         optimiser, 0.1, steps, pct_start=0.2, cycle_momentum=False
     )
     began = time.perf_counter()
-    for _ in range(options.epochs):
+    for epoch in range(options.epochs):
+        anneal(model, 0.1 ** (epoch / options.epochs))  # of learned polyphase poolings
         order: Any = torch.randperm(count)[: count - count % options.batch]
         for chosen in order.split(options.batch):
             x, y = given.train[chosen], given.train_labels[chosen].to(options.device)
@@ -269,7 +274,7 @@ def train(model: nn.Module, given: Data, options: Namespace, seed: int, mixed: b
             if mixed:
                 # In addition, as in the article: phases and labels of one, amplitudes of another.
                 x, y = torch.cat([x, recombine(x, x.roll(1, 0))]), y.repeat(2)
-            loss: Any = functional.cross_entropy(model(x), y) + own_loss(model)
+            loss: Any = loss_of(model, model(x), y, epoch / options.epochs)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dtwpt.packets import PacketBank
 from dtwpt.transform import dtcwpt2
-from dtwpt.wavelets import Wavelet
+from dtwpt.wavelets import AnyWavelet
 
 __all__ = ["estimate_shift"]
 
@@ -23,7 +23,7 @@ _PEAKS = 8
 
 
 def estimate_shift(
-    a: ArrayLike, b: ArrayLike, *, wavelet: str | Wavelet = "qshift_b"
+    a: ArrayLike, b: ArrayLike, *, wavelet: AnyWavelet = "qshift_b"
 ) -> NDArray[np.float64]:
     r"""Estimate by how much an image is shifted, to a fraction of a pixel.
 
@@ -122,7 +122,7 @@ def _refined(
     b: NDArray[np.float64],
     shift: NDArray[np.float64],
     inner: NDArray[np.bool_],
-    wavelet: str | Wavelet,
+    wavelet: AnyWavelet,
 ) -> NDArray[np.float64]:
     """Return a better estimate of the shift."""
     # Images that still overlap enough to be transformed.
@@ -155,10 +155,10 @@ def _overlap(x: NDArray[np.float64], move: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _coefficients(
-    x: NDArray[np.float64], inner: NDArray[np.bool_], wavelet: str | Wavelet
+    x: NDArray[np.float64], inner: NDArray[np.bool_], wavelet: AnyWavelet
 ) -> NDArray[np.complex128]:
     c = dtcwpt2(x - x.mean(), _DEPTH, wavelet, stride=1)
-    kept: NDArray[np.complex128] = c.reshape(-1, *c.shape[-2:])[inner]
+    kept: NDArray[Any] = c.reshape(-1, *c.shape[-2:])[inner]
     return kept
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import dtwpt
 
 names = dtwpt.wavelets()
-fig, axes = plt.subplots(2, 3, figsize=(9.0, 4.0), layout="constrained")
+rows = -(-len(names) // 3)
+fig, axes = plt.subplots(rows, 3, figsize=(9.0, 2.0 * rows), layout="constrained")
 omega = np.linspace(-np.pi, np.pi, 241)
-for ax, name in zip(axes.flat, names, strict=True):
+for ax, name in zip(axes.flat, names, strict=False):
     filters = dtwpt.PacketBank(2, name).filters
     energy = np.abs(filters @ np.exp(-1j * np.outer(np.arange(filters.shape[1]), omega))) ** 2
     energy /= energy.max(axis=1, keepdims=True)

@@ -4,7 +4,8 @@ import numpy as np
 import dtwpt
 
 names = dtwpt.wavelets()
-fig, axes = plt.subplots(2, len(names), figsize=(9.6, 3.6), sharey="row", layout="constrained")
+size = (1.25 * len(names), 3.4)
+fig, axes = plt.subplots(2, len(names), figsize=size, sharey="row", layout="constrained")
 omega = np.linspace(-np.pi, np.pi, 1025)
 for (top, bottom), name in zip(axes.T, names, strict=True):
     packet = dtwpt.PacketBank(2, name).filters[1]
@@ -12,7 +13,7 @@ for (top, bottom), name in zip(axes.T, names, strict=True):
     centre = np.sum(n * np.abs(packet) ** 2) / np.sum(np.abs(packet) ** 2)
     top.plot(n - centre, packet.real, linewidth=1, label="real")
     top.plot(n - centre, packet.imag, linewidth=1, label="imaginary")
-    top.set_title(name)
+    top.set_title(name, fontsize=8)
     top.set_xlim(-20, 20)
     spectrum = np.abs(np.exp(-1j * np.outer(omega, n)) @ packet) ** 2
     bottom.plot(omega, spectrum / spectrum.max(), linewidth=1)

@@ -56,9 +56,9 @@ def invariance(
     """Draw shift errors against the filters' orientation or frequency.
 
     One panel for each error, all with one vertical scale, so that CMod and RMax compare at a
-    glance. Every filter is a point with its standard error; curves go through the means of filters
-    that lie close together, one curve for each band of frequencies (against orientation) or for
-    each range of angles from the shift (against frequency).
+    glance. Every filter is a point with its standard error. Curves are means over near filters,
+    weighted by a Gaussian of 15 degrees or pi/8 rad/pixel: one curve for each band of frequencies
+    (against orientation) or for each range of angles from the shift (against frequency).
 
     Parameters
     ----------
@@ -378,13 +378,13 @@ def _draw_group(
         rows[against], rows[name], yerr=error_bars(rows, name), fmt=marker, markersize=4.5,
         color=colour, markeredgewidth=0, elinewidth=0.9, label=label, zorder=3,
     )  # fmt: skip
-    cell = np.round(rows[against] / width)
-    centres = [
-        (rows[against][cell == value].mean(), np.nanmean(rows[name][cell == value]))
-        for value in np.unique(cell)
-        if np.isfinite(rows[name][cell == value]).any()
-    ]
-    ax.plot(*np.transpose(centres), color=colour, linewidth=1.1, alpha=0.75, zorder=2)
+    # A mean over near filters, not a line from one to the next, which may be unlike.
+    known = rows[np.isfinite(rows[name])]
+    if len(known) > 2:
+        places = np.linspace(known[against].min(), known[against].max(), 91)
+        weights = np.exp(-0.5 * ((places[:, None] - known[against]) / width) ** 2)
+        means = weights @ known[name] / weights.sum(axis=1)
+        ax.plot(places, means, color=colour, linewidth=1.1, alpha=0.75, zorder=2)
 
 
 def _mark_orientations(ax: Axes, direction: float) -> None:

@@ -44,8 +44,8 @@ def maps(
 
     Each map lies where its filter lies in the frequency plane: the low-pass at the top, in the
     middle; the farther from there, the finer the detail that the map answers to. The filter is
-    in the map's corner. Of banks deeper than 3, only one map in every square of
-    ``2**(depth - 2)`` cells a side is drawn.
+    in the map's corner, but not at depth 3; frames tell the sign. Of banks deeper than 3, only
+    one map in every square of ``2**(depth - 2)`` cells a side is drawn.
 
     Parameters
     ----------
@@ -113,12 +113,14 @@ def maps(
     if not room.wide:
         room.fit(fig)
         return fig
+    seen = "drawn in its corner," if _is_roomy(bank, step) else "of its frequency,"
+    where = f"image has the waves {seen}"
     note.text(
         0.5,
         0.82,
         f"Each map is the {_MEANINGS[operator]} of\n"
         "one filter's output: bright where the\n"
-        "image has the waves drawn in its corner,\n"
+        f"{where}\n"
         "coarse near 0, fine towards π.\n"
         "Each has its own scale.",
         fontsize=8,
@@ -277,6 +279,7 @@ def _draw_maps(
     side = step * width
     waves = atom_waves(bank, 40)
     icon = 0.28 * side
+    roomy = _is_roomy(bank, step)
     shape = values.shape[-2:]
     for atom in chosen:
         left, top = cell_corner(atom, step, width)
@@ -292,21 +295,29 @@ def _draw_maps(
             extent=(corner[0], corner[0] + right, corner[1] + down, corner[1]),
             interpolation="antialiased",
         )
-        ax.imshow(
-            atom_picture(waves, atom),
-            cmap="gray",
-            vmin=-1,
-            vmax=1,
-            extent=(corner[0], corner[0] + icon, corner[1] + icon, corner[1]),
-            interpolation="bilinear",
-            zorder=3,
-        )
         colour = COLOURS[0 if atom["sign"] > 0 else 1] if gabor_like(atom) else "0.75"
+        frame = (right, down)
+        if roomy:
+            frame = (icon, icon)
+            ax.imshow(
+                atom_picture(waves, atom),
+                cmap="gray",
+                vmin=-1,
+                vmax=1,
+                extent=(corner[0], corner[0] + icon, corner[1] + icon, corner[1]),
+                interpolation="bilinear",
+                zorder=3,
+            )
         ax.add_patch(
-            Rectangle(corner, icon, icon, fill=False, edgecolor=colour, linewidth=0.9, zorder=4)
+            Rectangle(corner, *frame, fill=False, edgecolor=colour, linewidth=0.9, zorder=4)
         )
     label_axes(ax, half=True, room=room)
     ax.set_anchor("N")
+
+
+def _is_roomy(bank: PacketBank, step: int) -> bool:
+    """Tell whether the filter can be seen in the corner of its map."""
+    return 2**bank.depth // step <= 4
 
 
 def _draw_atom(ax: Axes, bank: PacketBank, atom: np.void) -> None:

@@ -13,7 +13,7 @@ from dtwpt.checks import as_count
 from dtwpt.invariance import gamma
 from dtwpt.invariance.kernels import as_kernels
 from dtwpt.packets import PacketBank
-from dtwpt.plot.canvas import COLOURS, GREY, as_axes, as_bank, blank, finish
+from dtwpt.plot.canvas import COLOURS, GREY, as_axes, as_bank, as_figure, blank, finish
 from dtwpt.plot.plane import beyond, draw_guides, label_axes
 from dtwpt.plot.tables import as_table, error_bars
 
@@ -224,6 +224,9 @@ def kernels(
             f"{frames.shape}"
         )
     wide = as_count(columns, "columns")
+    if ax is None:
+        across, down = min(wide, count), -(-count // wide)
+        ax = as_figure(None, (0.65 * across, 0.75 * down)).add_axes((0.0, 0.0, 1.0, 1.0))
     ax = as_axes(ax)
     for index, (tile, name, frame) in enumerate(zip(tiles, labels, frames, strict=True)):
         row, column = divmod(index, wide)
@@ -298,7 +301,7 @@ def gain(
     x_bars, y_bars = error_bars(rows, "rmax_shift"), error_bars(rows, "cmod_shift")
     right = 1.06 * float(np.nanmax(x + x_bars)) or 1.0
     top = max(1.06 * float(np.nanmax(y + y_bars)), 0.55 * right)
-    for part, name in ((1.0, "1"), (0.5, "1/2"), (0.25, "1/4"), (0.125, "1/8")):
+    for part, name in ((1.0, "as much"), (0.5, "half"), (0.25, "1/4"), (0.125, "1/8")):
         ax.plot(
             [0, right], [0, part * right], color=GREY, linewidth=1.0 if part == 1 else 0.6,
             linestyle=(0, (4, 2)), zorder=1,

@@ -71,6 +71,8 @@ class TiffLayout(NamedTuple):
         """
         photometric = _photometric(page)
         axes, shape = page.axes, page.shape
+        if page.planarconfig not in (1, 2):
+            raise UnusableError(f"TIFF of planar configuration {page.planarconfig} is unknown")
         if 0 in shape or not page.tags:
             raise UnusableError(f"has no pixels, shape {shape}")
         if page.dtype is None:
@@ -173,10 +175,21 @@ def _check_data(page: Any, file_bytes: int) -> None:
         raise UnusableError("lacks pieces: those that are missing have no value")
     if max(map(sum, zip(offsets, counts, strict=True))) > file_bytes:
         raise UnusableError("the file is truncated")
+    if page.compression == 1:
+        _check_plain(page, pieces, sum(counts))
     needed = math.prod(page.shape) * page.bitspersample // 8
     if needed > sum(counts) * _MOST_RATIO.get(page.compression, _ANY_RATIO):
         height, width = page.imagelength, page.imagewidth
         raise UnusableError(f"has too little data for the {height}x{width} pixels it states")
+
+
+def _check_plain(page: Any, pieces: int, there: int) -> None:
+    """Refuse what is not compressed by its header, but not by its size or its predictor either."""
+    length, width, *samples = page.chunks
+    bits = math.prod((width, *samples)) * page.bitspersample
+    most = pieces * min(length, max(page.imagelength, page.tilelength)) * -(-bits // 8)
+    if there > most or page.predictor != 1:
+        raise UnusableError("is not compressed by its header, but by its data")
 
 
 def _palette(page: Any) -> NDArray[np.uint8]:

@@ -1,5 +1,7 @@
 """Mutated files for every reader of strangers' files: an answer or the documented error, in time.
 
+What is read of a picture is what Pillow, as another decoder, reads, where it reads anything.
+
 Each reader is given the same few files, which ``DTWPT_FUZZ_SEED`` chooses; with
 ``DTWPT_FUZZ_SECONDS``, as many as it reads in that time.
 """
@@ -8,17 +10,28 @@ from __future__ import annotations
 
 import os
 import signal
+import tarfile
 import time
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps, features
 
-from dtwpt.extract import FeatureTable, ImageError, Settings, iter_tiles, load, read_image, save
+from dtwpt.extract import (
+    FeatureTable,
+    ImageError,
+    Settings,
+    find_images,
+    iter_tiles,
+    load,
+    read_image,
+    save,
+)
 from dtwpt.report import KernelError, load_kernels
 
 SECONDS = float(os.environ.get("DTWPT_FUZZ_SECONDS", "0"))
@@ -28,6 +41,8 @@ SEED = int(os.environ.get("DTWPT_FUZZ_SEED", "0"))
 LIMIT = 60
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+PICTURES = ["png", "jpg", "bmp", "webp", "gif", "tif"]
+PICTURES += ["jp2"] if features.check("jpg_2000") else []
 KERNELS = np.random.default_rng(0).normal(size=(4, 3, 5, 5)).astype(np.float32)
 
 
@@ -35,10 +50,63 @@ def picture(path: Path) -> None:
     Image.fromarray(PIXELS).save(path)
 
 
-def tiff(path: Path) -> None:
-    import tifffile
+def tiff(**options: Any) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        import tifffile
 
-    tifffile.imwrite(path, PIXELS[..., 0], tile=(16, 16), compression="zlib")
+        if "compression" in options and options["compression"] != "zlib":
+            pytest.importorskip("imagecodecs")
+        tifffile.imwrite(path, PIXELS, photometric="rgb", **options)
+
+    return write
+
+
+def dicom(path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    data = pydicom.Dataset()
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    data.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    data.Rows, data.Columns, data.SamplesPerPixel = 40, 50, 3
+    data.PhotometricInterpretation, data.PlanarConfiguration = "RGB", 0
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 8, 8, 7, 0
+    data.PixelData = PIXELS.tobytes()
+    pydicom.dcmwrite(path, data, enforce_file_format=True)
+
+
+def archive(path: Path) -> None:
+    content = path.with_suffix(".png")
+    picture(content)
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as made:
+            made.write(content, "a.png")
+    else:
+        with tarfile.open(path, "w:gz") as made_:
+            made_.add(content, "a.png")
+
+
+def member_of(path: Path) -> None:
+    try:
+        files = find_images(path)
+    except OSError as error:  # it cannot be read, or there is nothing left in it
+        raise ImageError(str(path), str(error)) from error
+    for file in files:
+        read_image(file)
+
+
+def as_pillow(path: Path) -> None:
+    pixels = read_image(path, "channels")
+    try:
+        with Image.open(path) as image:
+            if image.format == "TIFF" and 262 not in getattr(image, "tag_v2", ()):
+                return  # which Pillow inverts
+            expected = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))[..., :3] / 255
+    except Exception:  # whatever a decoder thinks of
+        return
+    # JPEG in TIFF has another decoder.
+    tolerance = 0.02 if path.name == "jpeg.tif" else 1e-6
+    np.testing.assert_allclose(pixels, np.moveaxis(expected, -1, 0), rtol=0, atol=tolerance)
 
 
 def table(path: Path) -> None:
@@ -62,11 +130,17 @@ def part_of(path: Path) -> None:
 
 
 READERS: list[tuple[str, Callable[[Path], None], Callable[[Path], Any], type[Exception]]] = [
-    *((f"a.{kind}", picture, read_image, ImageError) for kind in ("png", "jpg", "bmp", "webp")),
-    ("a.tif", picture, read_image, ImageError),
+    *((f"a.{kind}", picture, as_pillow, ImageError) for kind in PICTURES),
+    ("plain.tif", tiff(), as_pillow, ImageError),
+    ("tiled.tif", tiff(tile=(16, 16), compression="zlib"), as_pillow, ImageError),
+    ("apart.tif", tiff(tile=(16, 16), compression="zstd"), as_pillow, ImageError),
+    ("lzw.tif", tiff(compression="lzw", predictor=True), as_pillow, ImageError),
+    ("jpeg.tif", tiff(compression="jpeg", tile=(16, 16)), as_pillow, ImageError),
+    ("a.dcm", dicom, read_image, ImageError),
     ("b.npy", lambda path: np.save(path, PIXELS), read_image, ImageError),
-    ("b.tif", tiff, part_of, ImageError),
+    ("b.tif", tiff(tile=(16, 16), compression="zlib"), part_of, ImageError),
     ("c.npy", lambda path: np.save(path, PIXELS), part_of, ImageError),
+    *((f"c.{kind}", archive, member_of, ImageError) for kind in ("zip", "tgz")),
     *((f"d.{kind}", table, load, ValueError) for kind in ("npz", "npy", "csv", "parquet")),
     ("e.npy", lambda path: np.save(path, KERNELS), load_kernels, KernelError),
     *((name, torch_file, load_kernels, KernelError) for name in ("e.pt", "e.pth")),

@@ -589,7 +589,7 @@ def test_a_store_is_gone_on_with(
 ) -> None:
     pytest.importorskip("zarr")
     many(tmp_path)
-    command = ["extract", "long", "-o", "a.zarr", "--workers", str(workers)]
+    command = ["extract", "long", "-o", "a.zarr", "--workers", str(workers), "--progress", "none"]
     with running(
         [*GATED, *command, "--report", "report.json"],
         cwd=tmp_path,

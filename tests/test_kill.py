@@ -21,7 +21,8 @@ from tests.gated import GATED, running, wait_until
 zarr = pytest.importorskip("zarr", reason="feature stores need zarr, hence Python 3.11")
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(dtwpt.__file__).parents[1])}
-COUNT = 2000
+COMMAND = [sys.executable, "-m", "dtwpt.cli", "extract", "--progress", "none"]
+COUNT = 600
 
 # Loads the store all the time, and says so when what it sees is not a part of the truth.
 READER = """
@@ -54,7 +55,7 @@ while True:
 @pytest.mark.parametrize(
     "kills",
     [
-        8,
+        5,
         # About a second each, and the jobs in between: minutes.
         pytest.param(50, marks=pytest.mark.slow),
     ],
@@ -68,7 +69,7 @@ def test_killed_at_random_moments(tmp_path: Path, kills: int) -> None:
     np.save(tmp_path / "files.npy", np.array(table.files))
     (tmp_path / "reader.py").write_text(READER)
     output = tmp_path / "00.zarr"
-    command = [sys.executable, "-m", "dtwpt.cli", "extract", str(folder), "-o"]
+    command = [*COMMAND, str(folder), "-o"]
     names = ("*.zarr", "truth.npy", "files.npy", "loads")
     reader = subprocess.Popen(
         [sys.executable, "reader.py", *names],

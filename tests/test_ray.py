@@ -57,9 +57,15 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(dtwpt.__file__).parents[1])}
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """Begin a cluster, as that takes seconds, for as many tests as can share it."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield ray.get_runtime_context().gcs_address
-    ray.shutdown()
+    with ray_engine._for_us_alone():  # with a token, in the environment of those who join it
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield ray.get_runtime_context().gcs_address
+        ray.shutdown()
+
+
+def joining() -> dict[str, str]:
+    """Return the environment of commands that join the cluster."""
+    return {**ENVIRONMENT, **{name: os.environ[name] for name in os.environ if "RAY_AUTH" in name}}
 
 
 @pytest.fixture
@@ -354,10 +360,11 @@ def test_a_worker_that_does_not_see_the_files(
 
 def test_the_command(folder: Path, tmp_path: Path, cluster: str) -> None:
     command = [*COMMAND, "images", "-o", "a.zarr", "--workers", "2", "--report", "report.json"]
+    command += ["--progress", "none"]
     done = subprocess.run(
         [*command, "--engine", "ray", "--address", cluster],
         cwd=tmp_path,
-        env=ENVIRONMENT,
+        env=joining(),
         capture_output=True,
         text=True,
         check=False,
@@ -420,10 +427,11 @@ def test_the_command_is_stopped(tmp_path: Path, number: signal.Signals, cluster:
             "ray",
             "--workers",
             "2",
+            *("--progress", "none"),
             *([] if ours else ["--address", cluster]),
         ],
         cwd=tmp_path,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT if ours else joining(),
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
@@ -464,6 +472,7 @@ def test_the_command_when_ray_is_gone(tmp_path: Path, part: str) -> None:
         [
             *(sys.executable, "-c", NEVER_DONE, "extract", "long", "-o", "a.zarr"),
             *("--engine", "ray", "--workers", "2", "--report", "report.json"),
+            *("--progress", "none"),
         ],
         cwd=tmp_path,
         env=ENVIRONMENT,
@@ -490,7 +499,7 @@ def test_the_example(tmp_path: Path, cluster: str) -> None:
     done = subprocess.run(
         [sys.executable, example, "--output", "features", "--address", cluster],
         cwd=tmp_path,
-        env=ENVIRONMENT,
+        env=joining(),
         capture_output=True,
         text=True,
         check=False,

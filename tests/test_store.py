@@ -46,6 +46,7 @@ from dtwpt.extract import (
     load,
     load_settings,
     save,
+    tiles,
 )
 
 zarr = pytest.importorskip("zarr", reason="feature stores need zarr, hence Python 3.11")
@@ -971,6 +972,71 @@ def test_what_is_read_is_never_written(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(FileNotFoundError, match=r"^no images in folder 'empty'"):
         extract_to_store("empty", "e.zarr")
     assert not os.path.exists("e.zarr")
+
+
+def test_links_and_other_spellings_are_the_same_output(
+    folder: Path, tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("disk")
+    os.mkdir("elsewhere")
+    os.symlink("disk/real.zarr", "a.zarr")  # which is not there yet
+    os.symlink("../disk", "elsewhere/link")
+    first = extract_to_store(folder, "a.zarr")
+    decoded.clear()
+    for name in ("disk/real.zarr/", "./disk//real.zarr", "elsewhere/link/../disk/real.zarr"):
+        store = extract_to_store(folder, name)
+        assert (decoded, store.files) == ([], first.files)
+        np.testing.assert_array_equal(store.features[:], first.features[:])
+    extract_to_store(folder, "a.zarr", Settings(depth=1), restart=True)
+    assert load("disk/real.zarr").settings.depth == 1
+    assert sorted(os.listdir()) == ["a.zarr", "disk", "elsewhere", "images"]
+    assert os.listdir("disk") == ["real.zarr"]
+    np.save("large.npy", RNG.random((64, 80)))
+    os.symlink("../disk/maps.zarr", "elsewhere/m.zarr")
+    for name in ("elsewhere/m.zarr", "disk/maps.zarr", "elsewhere/link/maps.zarr"):
+        assert tiles("large.npy", name).shape == (2, 4, 4, 16, 20)
+    assert sorted(os.listdir("disk")) == ["maps.zarr", "real.zarr"]
+
+
+@pytest.mark.skipif(shutil.which("cp") is None, reason="copies as a user does")
+def test_a_copy_of_a_store_while_a_run_fills_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filling, "_SHARD_BYTES", 4 * 32 * 8)
+    files = find_images(folder)
+    truth = dict(zip(files, expected(files), strict=True))
+    output = tmp_path / "a.zarr"
+    outcomes = {"right": 0, "refused": 0}
+    copies: list[Path] = []
+
+    def look(copy: Path) -> None:
+        try:
+            store = load(copy)
+            rows = store.features[:]
+        except (OSError, ValueError):
+            outcomes["refused"] += 1
+            return
+        assert all((truth[name] == row).all() for name, row in zip(store.files, rows, strict=True))
+        outcomes["right"] += 1
+
+    with StoreWriter(output, Settings()) as writer:
+        writer.plan(files)
+        for task in writer.waiting():
+            writer.add(task.row, features_of(task.path, Settings()), Stamp())
+            writer._begin_commit()  # in a thread of its own
+            if task.row % 4 == 0:
+                copies.append(tmp_path / f"copy{task.row}.zarr")
+                subprocess.run(["cp", "-r", output, copies[-1]], check=False, capture_output=True)
+    for copy in copies:
+        look(copy)
+    assert outcomes["right"] > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StoreWarning)  # of rows that are done again
+        store = extract_to_store(folder, copies[-1], check="hash")
+    assert store.files == sorted(files)
+    look(copies[-1])
+    assert sum(outcomes.values()) == len(copies) + 1
 
 
 # Several processes ------------------------------------------------------------------------------

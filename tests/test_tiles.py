@@ -746,3 +746,22 @@ def test_the_command_refuses(
     with pytest.raises((ValueError, OSError, click.UsageError), match=message):
         run("extract", *options, "--tile", "64")
     assert sorted(os.listdir()) == ["a.npy", "b.npy"]
+
+
+def test_attributes_of_maps_that_were_changed_are_noticed(tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    image, output = tmp_path / "a.npy", tmp_path / "a.zarr"
+    np.save(image, np.random.default_rng(0).random((64, 80)))
+    for stage in ("complete", "unfinished"):
+        tiles(image, output)
+        if stage == "unfinished":
+            (output / "tiles-done").touch()
+            output.rename(tmp_path / "a.zarr.partial")
+        metadata = next(tmp_path.glob("a.zarr*")) / "zarr.json"
+        good = metadata.read_text()
+        metadata.write_text(good.replace('"stride": 4', '"stride": 8'))
+        with pytest.raises(ValueError, match="is damaged: its attributes have been changed"):
+            tiles(image, output)
+        # Those of other people do no harm.
+        metadata.write_text(good.replace('"stride": 4', '"stride": 4, "theirs": 1'))
+        tiles(image, output)

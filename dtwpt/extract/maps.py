@@ -36,6 +36,8 @@ _AXES = ("channel", "sign", "vertical_packet", "horizontal_packet", "row", "colu
 # In the folder of unfinished maps: the tiles that are on the disk, with the CRC-32 of their files.
 # It is locked by who writes.
 _DONE = "tiles-done"
+# What the attributes say of maps, beside their own checksum.
+_ATTRIBUTES = ("settings", "source", "size", "stride", "tile", "made_by")
 # Of complete maps, by row: those sums.
 _SUMS = "checksums"
 _SUM = re.compile(r"[0-9a-f]{8}")
@@ -297,10 +299,12 @@ def _is_whole(target: str, partial: str, tiling: Tiling, check: str) -> bool:
 def _complete(partial: str, sums: dict[str, str]) -> None:
     """Write the checksums into complete maps."""
     from dtwpt.extract.chunks import DurableStore
+    from dtwpt.extract.store import with_sum
 
     zarr = import_zarr()
     array = zarr.open_array(DurableStore(partial), mode="r+")
-    array.update_attributes({_SUMS: list(sums.values())})
+    ours = {name: array.attrs[name] for name in _ATTRIBUTES}
+    array.update_attributes(with_sum({**ours, _SUMS: list(sums.values())}))
 
 
 def _attributes(tiling: Tiling, source: Source) -> dict[str, Any]:
@@ -327,8 +331,17 @@ def _attributes_of(path: str) -> dict[str, Any] | None:
         attributes = dict(zarr.open_array(path, mode="r").attrs)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    ours = {"settings", "source", "size", "stride", "tile", "made_by"} <= set(attributes)
-    return attributes if ours else None
+    if not set(_ATTRIBUTES) <= set(attributes):
+        return None
+    from dtwpt.extract.store import check_sum
+
+    try:
+        check_sum(attributes, (*_ATTRIBUTES, _SUMS))
+    except ValueError as error:
+        raise ValueError(
+            f"{path!r} is damaged: {error}: remove it, or put back zarr.json"
+        ) from error
+    return attributes
 
 
 @contextlib.contextmanager
@@ -373,6 +386,8 @@ def _goes_on(partial: str, source: Source, attributes: dict[str, Any], overwrite
 
 
 def _create(partial: str, tiling: Tiling, attributes: dict[str, Any]) -> None:
+    from dtwpt.extract.store import with_sum
+
     zarr = import_zarr()
     shard = tiling.tile_shape
     new = _beside(partial)  # so that it has its name only with all that says what it is
@@ -387,7 +402,7 @@ def _create(partial: str, tiling: Tiling, attributes: dict[str, Any]) -> None:
         compressors=[zarr.codecs.Crc32cCodec()],
         fill_value=float("nan"),  # what is missing is no value
         dimension_names=_AXES[-len(shard) :],
-        attributes=attributes,
+        attributes=with_sum(attributes),
     )
     _sync(os.path.join(new, "zarr.json"))
     _sync(new)

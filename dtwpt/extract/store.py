@@ -33,6 +33,7 @@ __all__ = [
     "StoredFeatures",
     "StoredLayout",
     "beside",
+    "check_sum",
     "damaged",
     "names_damage",
     "names_sqlite",
@@ -125,7 +126,7 @@ def read_header(path: str) -> Header:
             tuple(dict(other) for other in attributes.get("continued_by", ())),
             version,
         )
-        _check_sum(attributes, header.attributes())
+        check_sum(attributes, header.attributes())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _garbled(path, "zarr.json", error) from error
     return header
@@ -140,7 +141,7 @@ def _sum(attributes: dict[str, Any]) -> str:
     return f"{zlib.crc32(json.dumps(attributes, sort_keys=True).encode()):08x}"
 
 
-def _check_sum(found: Mapping[str, Any], names: Iterable[str]) -> None:
+def check_sum(found: Mapping[str, Any], names: Iterable[str]) -> None:
     """Raise a ValueError if attributes of these names are not what was written down."""
     ours = {name: found[name] for name in names if name in found}  # beside other people's
     if _SUM in found and found[_SUM] != _sum(ours):  # the first stores had none
@@ -527,7 +528,7 @@ class StoredLayout(NamedTuple):
         part = f"{FEATURES}/zarr.json"
         try:
             height, width = (int(side) for side in array.attrs["size"])
-            _check_sum(array.attrs, ["size"])
+            check_sum(array.attrs, ["size"])
             layout = cls((height, width), int(array.shape[1]))
             if layout.length != settings.count(layout.size):
                 raise ValueError(f"{layout.length} features, which the settings do not give")

@@ -79,7 +79,7 @@ class AdaptiveBlurPool2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the blurred and subsampled maps."""
         check_maps(x, self.channels)
-        step, (height, width) = self.stride, x.shape[2:]
+        step = self.stride
         reach = (self.kernel // 2,) * 2
         with full_dtype(x):
             full = padded(x.to(self.conv.weight.dtype), reach, reach, self.mode)
@@ -88,15 +88,10 @@ class AdaptiveBlurPool2d(nn.Module):
             else:
                 logits = self.norm(functional.conv2d(full, self.conv.weight, stride=step))
             weights = torch.unflatten(logits, 1, (self.groups, self.kernel**2)).softmax(2)
-            grouped = torch.unflatten(full, 1, (self.groups, -1))
-            taps = [
-                grouped[..., row : row + height : step, column : column + width : step]
-                for row in range(self.kernel)
-                for column in range(self.kernel)
-            ]
-            out: Tensor = taps[0] * weights[:, :, 0, None]
-            for number in range(1, len(taps)):
-                out = out + taps[number] * weights[:, :, number, None]
+            windows = functional.unfold(full, self.kernel, stride=step)
+            sizes = self.groups, self.channels // self.groups, self.kernel**2
+            grouped = windows.reshape(-1, *sizes, *logits.shape[2:])
+            out: Tensor = (grouped * weights[:, :, None]).sum(3)
         return out.flatten(1, 2).to(x.dtype)
 
     def extra_repr(self) -> str:

@@ -41,6 +41,12 @@ def padded(x: Tensor, before: tuple[int, int], after: tuple[int, int], mode: str
         reach = max(*before, *after) + more
         if all(side >= reach for side in x.shape[-2:]):
             return functional.pad(x, sides, mode=name)
+    if mode == "symmetric" and all(side >= max(*before, *after) for side in x.shape[-2:]):
+        for axis, first, last in ((-2, before[0], after[0]), (-1, before[1], after[1])):
+            side = x.shape[axis]
+            head, tail = x.narrow(axis, 0, first), x.narrow(axis, side - last, last)
+            x = torch.cat([head.flip(axis), x, tail.flip(axis)], axis)
+        return x
     for axis, first, last in ((-2, before[0], after[0]), (-1, before[1], after[1])):
         side = x.shape[axis]
         positions = torch.arange(-first, side + last, device=x.device)

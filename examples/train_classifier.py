@@ -266,7 +266,7 @@ def network(stem: str, task: Task, options: argparse.Namespace) -> nn.Module:
     if options.start == "ica":
         for module in model.get_submodule("conv1").modules():
             if isinstance(module, nn.Conv2d):
-                independent_components(module, task)
+                independent_components(module, task, 5_000 if options.quick else 20_000)
     return model
 
 
@@ -289,7 +289,7 @@ def likeness(model: nn.Module) -> float | None:
     return float(characterize(kernels.sum(1).numpy())["gabor_likeness"].min())
 
 
-def independent_components(conv: nn.Conv2d, task: Task, count: int = 20_000) -> None:
+def independent_components(conv: nn.Conv2d, task: Task, count: int) -> None:
     """Let a convolution begin with the independent components of small training patches.
 
     What natural images are sparse combinations of: waves under an envelope, most of them (Bell and

@@ -17,6 +17,7 @@ from dtwpt.nn.circular import CircularConv2d
 from dtwpt.nn.downsampling import replace_downsampling
 from dtwpt.nn.downsampling_cost import DownsamplingCost, downsampling_cost
 from dtwpt.nn.downsampling_report import DownsamplingReport, ReplacedPlace
+from dtwpt.nn.learned import LearnedFilters
 from dtwpt.nn.mixing import ColourMix, PacketMixing
 from dtwpt.nn.modules import (
     CMod1d,
@@ -61,6 +62,7 @@ __all__ = [
     "EnergyNorm2d",
     "IDTCWPT1d",
     "IDTCWPT2d",
+    "LearnedFilters",
     "LearnedPolyphasePool2d",
     "MaxBlurPool2d",
     "MixedPolyphasePool2d",

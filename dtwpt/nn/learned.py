@@ -55,7 +55,7 @@ class LearnedFilters(nn.Module):
     Examples
     --------
     >>> from dtwpt import PacketBank
-    >>> from dtwpt.nn.learned import LearnedFilters
+    >>> from dtwpt.nn import LearnedFilters
     >>> filters = LearnedFilters(PacketBank(2, "qshift_a"))
     >>> filters.turns.shape, filters().shape
     (torch.Size([2, 4]), torch.Size([8, 30]))

@@ -91,7 +91,7 @@ class WaveletStem(nn.Module):
         As in :class:`EnergyNorm2d`.
     learn_filters : bool, default: False
         Learn the packets' filters as well, from those of ``wavelet`` on: they stay orthonormal
-        (:class:`~dtwpt.nn.learned.LearnedFilters`), but need not stay Gabor-like. Computed by plain
+        (:class:`LearnedFilters`), but need not stay Gabor-like. Computed by plain
         convolutions, which is slower.
 
     Attributes

@@ -75,7 +75,8 @@ def replace_stem(
         "paper": the twin layers of ResNets and of AlexNet exactly as their authors have them [1]_:
         packets and groups, filters, zero padding, a learned colour mix, and a learned scale of each
         channel. "dtwpt": the defaults of :class:`WaveletStem` (filters qshift_b, mirrored borders,
-        luma). Either way each channel of a ResNet is a single packet.
+        luma), more stable where they were measured. Either way each channel of a ResNet is a
+        single packet.
     free_channels : int, optional
         Ordinary channels. Default: 40 of 64, or as near to that share as can be.
     packets : {"gabor", "all"} or iterable of int, optional

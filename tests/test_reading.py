@@ -9,12 +9,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, features
 
 from dtwpt import cmod2
 from dtwpt.extract import ImageError, Limits, iter_tiles, read_image
@@ -509,3 +510,114 @@ def test_what_is_given_instead_of_a_path(tmp_path: Path) -> None:
         read_image(b"a.png")
     with pytest.raises(TypeError, match="an image must be a path, bytes, a binary file"):
         read_image(7)
+
+
+# Codecs that need not be there -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(13, 17), (16, 24), (40, 60), (30, 300)])
+def test_jpeg_xl(size: tuple[int, int]) -> None:
+    imagecodecs = pytest.importorskip("imagecodecs")
+    image = RNG.integers(0, 2**16, (*size, 3), dtype=np.uint16)
+    for array in (image, image[..., 0], (image >> 8).astype(np.uint8)):
+        content = imagecodecs.jpegxl_encode(array, lossless=True)
+        np.testing.assert_array_equal(read_image(content), read_image(np.array(array)))
+        count = size[0] * size[1]
+        with pytest.raises(ImageError, match=f"{size[0]}x{size[1]} pixels are more than"):
+            read_image(content, limits=Limits(max_pixels=count - 1))
+
+
+@pytest.mark.parametrize("suffix", ["heif", "avif"])
+def test_heif_and_avif(suffix: str) -> None:
+    buffer = io.BytesIO()
+    if suffix == "heif":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    elif not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    turned = Image.Exif()
+    turned[274] = 6
+    Image.fromarray(RGB).save(buffer, suffix, exif=turned, quality=100)
+    with Image.open(buffer) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    np.testing.assert_array_equal(read_image(buffer.getvalue()), read_image(expected))
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME2", "MONOCHROME1", "rescaled", "signed", "RGB"])
+def test_dicom(tmp_path: Path, kind: str) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    data = pydicom.Dataset()
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    data.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    frames = np.stack([DEEP, DEEP[::-1]]) >> 4
+    stored: NDArray[Any] = np.stack([RGB, RGB[::-1]]) if kind == "RGB" else frames
+    bits = 8 if kind == "RGB" else 12
+    expected = [frame / (2**bits - 1) for frame in stored]
+    if kind == "signed":
+        stored = (frames.astype(np.int32) - 2048).astype(np.int16)
+        expected = list(stored)
+    elif kind == "rescaled":
+        data.RescaleSlope, data.RescaleIntercept = "2", "-1024"
+        expected = [2.0 * frame - 1024 for frame in frames]
+    elif kind == "MONOCHROME1":
+        expected = [1 - frame for frame in expected]
+    elif kind == "RGB":
+        expected = [frame @ [0.299, 0.587, 0.114] for frame in expected]
+        data.PlanarConfiguration = 0
+    data.Rows, data.Columns, data.NumberOfFrames = 13, 17, 2
+    data.SamplesPerPixel = 3 if kind == "RGB" else 1
+    named = kind in ("RGB", "MONOCHROME1")
+    data.PhotometricInterpretation = kind if named else "MONOCHROME2"
+    data.BitsAllocated, data.BitsStored, data.HighBit = (8 if kind == "RGB" else 16), bits, bits - 1
+    data.PixelRepresentation = int(kind == "signed")
+    data.PixelData = stored.tobytes()
+    pydicom.dcmwrite(tmp_path / "a", data, enforce_file_format=True)
+    for page in (None, 0, 1):
+        pixels = read_image(tmp_path / "a", page=page)
+        np.testing.assert_allclose(pixels, expected[page or 0], rtol=1e-6, atol=1e-6)
+    with pytest.raises(ImageError, match="has no page 2"):
+        read_image(tmp_path / "a", page=2)
+    with pytest.raises(ImageError, match="--max-pixels"):
+        read_image(tmp_path / "a", limits=Limits(max_pixels=220))
+
+
+@pytest.mark.parametrize("package", ["imagecodecs", "pydicom", "pillow_heif"])
+def test_a_missing_codec_is_named(package: str) -> None:
+    content = {
+        "imagecodecs": b"\xff\x0a" + bytes(200),
+        "pydicom": bytes(128) + b"DICM" + bytes(99),
+        "pillow_heif": b"\0\0\0\x18ftypheic" + bytes(99),
+    }[package]
+    named = package.replace("_", "-")
+    with (
+        mock.patch.dict("sys.modules", {package: None}),
+        pytest.raises(ImageError, match=rf"the package {named}.*pip install \"dtwpt\[codecs\]\""),
+    ):
+        read_image(content)
+
+
+# Nothing that happens to a file meanwhile ends the process ----------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "tif", "png", "npy", "jpg"])
+def test_files_are_not_mapped_into_memory(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "npy":
+        np.save(path, GREY)
+    else:
+        Image.fromarray(GREY).save(path)
+    with mock.patch("mmap.mmap", side_effect=AssertionError("mapped")):
+        read_image(path)
+        if suffix in ("npy", "tif"):
+            list(iter_tiles(path))
+
+
+def test_half_a_megabyte_that_would_take_gigabytes(tmp_path: Path) -> None:
+    side = 13_377
+    header = raw_images.chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    body = raw_images.chunk(b"IDAT", bytes(550_000)) + raw_images.chunk(b"IEND", b"")
+    content = b"\x89PNG\r\n\x1a\n" + header + body
+    assert len(content) < 600_000
+    with pytest.raises(ImageError, match=r"needs about \d+ MiB, more than the limit of 1536 MiB"):
+        read_image(content)

@@ -34,7 +34,7 @@ PICTURES = {
 }
 _CODECS = {
     "AVIF": "Pillow 11.3 or later",
-    "HEIF": "the package pillow-heif",
+    "HEIF": 'the package pillow-heif (pip install "dtwpt[codecs]")',
     "JPEG XL": 'the package imagecodecs (pip install "dtwpt[codecs]")',
 }
 # Bytes of a pixel in Pillow's memory, and in the array that is made of it.
@@ -156,9 +156,33 @@ def _read_jpeg_xl(
     if not available:
         raise UnusableError(f"JPEG XL needs {_CODECS['JPEG XL']}")
     choice.only_page("JPEG XL")
-    array = np.asarray(jpegxl_decode(content, index=0))
-    limits.check_pixels(*array.shape[:2])
-    return array, None
+    height, width = _size_of_jpeg_xl(content)
+    limits.check_pixels(height, width)
+    # The codec works in floats, of up to four samples.
+    limits.check_memory(len(content) + 32 * height * width)
+    return np.asarray(jpegxl_decode(content, index=0)), None
+
+
+def _size_of_jpeg_xl(content: bytes) -> tuple[int, int]:
+    """Return height and width as the codestream states them (ISO/IEC 18181-1, SizeHeader)."""
+    start = content.find(b"\xff\x0a")  # in a container, after the name of its box
+    bits = int.from_bytes(content[start + 2 : start + 14], "little")
+
+    def take(count: int) -> int:
+        nonlocal bits
+        value, bits = bits & ((1 << count) - 1), bits >> count
+        return value
+
+    def side(small: int) -> int:
+        return 8 * (take(5) + 1) if small else take((9, 13, 18, 30)[take(2)]) + 1
+
+    small = take(1)
+    height = side(small)
+    ratio = take(3)
+    if not ratio:
+        return height, side(small)
+    over, under = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
+    return height, height * over // under
 
 
 # Pillow's setting ---------------------------------------------------------------------------------

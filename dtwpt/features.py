@@ -168,6 +168,12 @@ def packet_feature_names(
         Operator, sign, vertical and horizontal packet, frequency (rad/pixel) and orientation
         (degrees), then the place (row, column) if there are several.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit. Leading axes of the images are no part of the size: their
+        features have the same names.
+
     Examples
     --------
     >>> from dtwpt.features import packet_feature_names
@@ -176,6 +182,8 @@ def packet_feature_names(
     >>> packet_feature_names((32, 32), pool=4)[-1]
     'cmod_neg_v3_h3_3.888rad_135.0deg_y3_x3'
     """
+    if len(size) != 2:
+        raise ValueError(f"size must be (height, width) of the images alone, got {tuple(size)}")
     _operator(operator)
     grid = _grid(pool)
     step = 2 ** as_depth(depth)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from dtwpt.wavelets import AnyWavelet
 
 __all__ = ["PacketFeatures"]
 
+# What integers of these dtypes are divided by.
+_FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0}
 # Numbers of images transformed at a time; it bounds the memory, and no feature depends on it.
 _BATCH = 2**22
 
@@ -57,6 +60,10 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Shape of one image, (H, W) or (H, W, C).
     n_features_in_ : int
         Numbers in one image.
+    scale_ : float or None
+        What integers are divided by in ``transform``: 255 or 65535 if ``fit`` saw uint8 or uint16,
+        1 if it saw other integers or values above 1; None, each dtype's own range, if it saw
+        values up to 1.
 
     See Also
     --------
@@ -64,8 +71,12 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     Notes
     -----
-    Input of shape (n, H, W), (n, H, W, C) or (n, H * W * C). uint8 and uint16 are scaled to 0..1;
-    float32 stays float32, float64 stays float64. NaN and infinity are refused.
+    Input of shape (n, H, W), (n, H, W, C) or (n, H * W * C). float32 stays float32, float64 stays
+    float64. NaN and infinity are refused.
+
+    uint8 and uint16 are scaled to 0..1. Pixels that were saved as text or sent as a list have lost
+    their dtype, so ``transform`` scales all integers as ``fit`` did, and warns of values that are
+    too large for that.
 
     Examples
     --------
@@ -123,6 +134,7 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         else:
             self.image_shape_ = self._flattened_shape()
         self._images(X)
+        self.scale_ = _scale_of(X)
         self.n_features_in_ = math.prod(self.image_shape_)
         # One blank image shows whether depth, wavelet, operator, pool and mode go together.
         self._features(np.zeros((1, *self.image_shape_), np.float32))
@@ -148,6 +160,7 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         images = self._images(self._check(X, reset=False))
+        self._warn_of_scale(images)
         size = max(1, _BATCH // math.prod(self.image_shape_))
         batches = [self._features(images[batch]) for batch in gen_batches(len(images), size)]
         return np.concatenate(batches)
@@ -210,7 +223,24 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             )
         return X.reshape(-1, *self.image_shape_)
 
+    def _warn_of_scale(self, images: NDArray[Any]) -> None:
+        """Warn of values that are in other units than those that were seen in fit."""
+        scale = self.scale_
+        if scale is None or scale == 1 or not images.size:
+            return
+        largest = 1.0 if images.dtype.kind == "f" else scale
+        if images.max() > largest:
+            warnings.warn(
+                f"X holds {images.dtype} values up to {images.max():g}, but fit saw integers that "
+                f"were divided by {scale:g}: bring X to that scale",
+                UserWarning,
+                stacklevel=3,
+            )
+
     def _features(self, images: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        own = _FULL_SCALE.get(images.dtype.name, 1.0)
+        if images.dtype.kind in "biu" and self.scale_ not in (None, own):
+            images = images.astype(np.float32) / np.float32(self.scale_)
         if self.colour not in COLOURS:
             raise ValueError(f"unknown colour {self.colour!r}; known colours: {', '.join(COLOURS)}")
         features = packet_features(
@@ -226,3 +256,10 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         tags.requires_fit = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _scale_of(images: NDArray[Any]) -> float | None:
+    """Return what integers must be divided by to be in the units of these images."""
+    if images.dtype.kind in "iu":
+        return _FULL_SCALE.get(images.dtype.name, 1.0)
+    return None if not images.size or np.abs(images).max() <= 1 else 1.0

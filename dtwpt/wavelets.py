@@ -296,6 +296,8 @@ class Wavelet:
         Returns
         -------
         Wavelet
+            With the nearest taps that are orthonormal to rounding: inverses are exact then, also
+            of taps that were printed with ten digits.
 
         Raises
         ------
@@ -325,6 +327,10 @@ class Wavelet:
         wavelet = cls.__new__(cls)
         wavelet._set(str(name), pairs, highs)
         wavelet._check()
+        if not any(np.array_equal(pairs[0], taps) for taps in _LOW_A.values()):
+            exact = [_orthonormal(*pair) for pair in zip(wavelet.low, wavelet.high, strict=True)]
+            lows, exact_highs = (np.stack(rows) for rows in zip(*exact, strict=True))
+            wavelet._set(str(name), lows, None if highs is None else exact_highs)
         return wavelet
 
     @staticmethod
@@ -458,6 +464,33 @@ def _shift_products(x: NDArray[np.float64], y: NDArray[np.float64], *, unit: boo
     if unit:
         products[products.size // 2] -= 1.0
     return float(np.abs(products).max())
+
+
+def _orthonormal(
+    low: NDArray[np.float64], high: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the nearest orthonormal pair, by Newton steps; the same if it is one to rounding."""
+    pairs = ((0, 0, True), (1, 1, True), (0, 1, False))
+    taps = np.stack([low, high])
+    length = taps.shape[1]
+    for _ in range(5):
+        misses, slopes = [], []
+        for one, other, unit in pairs:
+            for lag in range(0 if one == other else 2 - length, length, 2):
+                slope = np.zeros((2, length))
+                moved = np.zeros((2, length))  # the other's taps at n + lag, the one's at n - lag
+                to, origin = slice(max(0, -lag), length - max(0, lag)), max(0, lag)
+                moved[0, to] = taps[other, origin : origin + length - abs(lag)]
+                moved[1, origin : origin + length - abs(lag)] = taps[one, to]
+                misses.append(taps[one] @ moved[0] - (unit and lag == 0))
+                slope[one] += moved[0]
+                slope[other] += moved[1]
+                slopes.append(slope.ravel())
+        if np.abs(misses).max() < 1e-14:
+            break
+        step = np.linalg.lstsq(np.array(slopes), np.array(misses), rcond=1e-9)[0]
+        taps = taps - step.reshape(2, length)
+    return taps[0], taps[1]
 
 
 def _half_sample_misfit(

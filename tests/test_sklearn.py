@@ -90,6 +90,22 @@ def test_scaling_of_integer_images_matches_the_transforms() -> None:
     np.testing.assert_allclose(PacketFeatures().fit_transform(x), scaled, rtol=1e-6)
 
 
+def test_scale_is_that_of_fit() -> None:
+    """Pixels that have lost their dtype are the same pixels; what cannot be is warned of."""
+    x = rng.integers(0, 256, (6, 64), dtype=np.uint8)
+    transformer = PacketFeatures(depth=1, image_shape=(8, 8)).fit(x)
+    expected = transformer.transform(x)
+    for same in (x.tolist(), x.astype(int), x.astype(np.uint16)):
+        np.testing.assert_allclose(transformer.transform(same), expected, rtol=1e-6)
+    np.testing.assert_allclose(transformer.transform(x / 255), expected, rtol=1e-4)
+    for other in (x.astype(float), x.astype(int) * 256):
+        with pytest.warns(UserWarning, match=r"but fit saw integers that were divided by 255"):
+            transformer.transform(other)
+    numbers = PacketFeatures(depth=1, image_shape=(8, 8)).fit(x.astype(float))
+    assert numbers.scale_ == 1
+    np.testing.assert_allclose(numbers.transform(x), 255 * expected, rtol=1e-4)
+
+
 def test_features_do_not_depend_on_company() -> None:
     x = rng.random((131, 20, 36)).astype(np.float32)
     for pool in ("mean", 2):

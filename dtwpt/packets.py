@@ -31,6 +31,7 @@ ATOM_DTYPE = np.dtype(
         ("offset_x", np.float64),
         ("boundary", np.bool_),
         ("lowpass", np.bool_),
+        ("gabor", np.bool_),
     ]
 )
 
@@ -82,7 +83,7 @@ class PacketBank:
     >>> bank.filters.shape
     (4, 42)
     >>> atoms = bank.atoms()
-    >>> gabor = atoms[~(atoms["lowpass"] | atoms["boundary"])]
+    >>> gabor = atoms[atoms["gabor"]]
     >>> len(atoms), len(gabor)
     (32, 16)
     """
@@ -180,7 +181,8 @@ class PacketBank:
               middle of its L taps, pixels. The atom of coefficient ``n`` is centred on pixel
               ``stride * n + (stride - 1) / 2 + offset``;
             - ``boundary``: touches the last band (around pi) along an axis;
-            - ``lowpass``: the first packet along both axes, which carries the mean.
+            - ``lowpass``: the first packet along both axes, which carries the mean;
+            - ``gabor``: Gabor-like, neither ``boundary`` nor ``lowpass``.
 
         Examples
         --------
@@ -290,6 +292,7 @@ def _atoms(depth: int, wavelet: Wavelet) -> np.ndarray:
     table["offset_y"], table["offset_x"] = offset[row], offset[col]
     table["boundary"] = (row == count - 1) | (col == count - 1)
     table["lowpass"] = (row == 0) & (col == 0)
+    table["gabor"] = ~(table["boundary"] | table["lowpass"])
     table.setflags(write=False)
     return table
 

@@ -109,7 +109,7 @@ def test_packets_on_images(photos: list[str]) -> None:
     for name in ("sign", "row", "col", "theta_y", "theta_x", "bandwidth", "boundary"):
         np.testing.assert_array_equal(table[name], np.tile(atoms[name], 2))
     np.testing.assert_array_equal(table["shift_y"], np.repeat([0, -1], 32))
-    assert analysis.gabor.sum() == table["gabor_like"][:32].sum() == 16
+    assert analysis.gabor.sum() == table["gabor"][:32].sum() == 16
     np.testing.assert_array_equal(
         np.unique(analysis.curve_predicted["filter"]), np.flatnonzero(analysis.gabor)
     )

@@ -5,22 +5,30 @@ from dtwpt.invariance.deformation import deformation_constants, predict_deformat
 from dtwpt.invariance.deformation_maps import local_maps, rotation, scaling, shear
 from dtwpt.invariance.deformation_measure import measure_deformation, warp
 from dtwpt.invariance.design_wavelet import optimise_wavelet
+from dtwpt.invariance.envelope import rmax_cmod_bound
 from dtwpt.invariance.gaussian import cmod_shift_closed_form, predict
 from dtwpt.invariance.kernels import analytic_kernels, characterize
+from dtwpt.invariance.layer import Layer, as_layer
 from dtwpt.invariance.margin import dc_margin
 from dtwpt.invariance.measure import measure
+from dtwpt.invariance.moments import Moments, estimate_moments
 from dtwpt.invariance.shift import estimate_shift
-from dtwpt.invariance.spectrum import Spectrum, estimate_spectrum
+from dtwpt.invariance.spectrum import ColourSpectrum, Spectrum, estimate_spectrum
 
 __all__ = [
+    "ColourSpectrum",
+    "Layer",
+    "Moments",
     "Spectrum",
     "alpha",
     "analytic_kernels",
+    "as_layer",
     "beta",
     "characterize",
     "cmod_shift_closed_form",
     "dc_margin",
     "deformation_constants",
+    "estimate_moments",
     "estimate_shift",
     "estimate_spectrum",
     "gamma",
@@ -30,6 +38,7 @@ __all__ = [
     "optimise_wavelet",
     "predict",
     "predict_deformation",
+    "rmax_cmod_bound",
     "rotation",
     "scaling",
     "shear",

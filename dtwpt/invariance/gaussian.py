@@ -7,17 +7,19 @@ relative errors are expectations over a few Gaussian variables.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import hyp2f1
 
-from dtwpt.checks import as_count
-from dtwpt.invariance.filters import as_filters, as_shifts, blank_table
-from dtwpt.invariance.output import output_bandwidths
-from dtwpt.invariance.sampling import mean_square_ratio, normal_points
-from dtwpt.invariance.spectrum import Spectrum, as_spectrum
+from dtwpt.invariance.envelope import gaussian_bound
+from dtwpt.invariance.fields import Field, fields
+from dtwpt.invariance.filters import Filters, as_filters, as_shifts, blank_table
+from dtwpt.invariance.moments import Moments
+from dtwpt.invariance.sampling import SCRAMBLINGS, normal_points
+from dtwpt.invariance.spectrum import as_spectrum
 
 __all__ = ["cmod_shift_closed_form", "predict"]
 
@@ -56,43 +58,62 @@ def cmod_shift_closed_form(correlation: ArrayLike) -> NDArray[np.float64]:
 def predict(
     bank_or_kernels: Any,
     shift: ArrayLike = (0, 1),
-    q: int = 1,
+    q: int | None = None,
     spectrum: Any = "white",
     *,
-    stride: int | None = None,
-    colour: ArrayLike | None = None,
+    stride: float | None = None,
+    colour: Any = None,
+    moments: Moments | None = None,
 ) -> np.ndarray:
-    """Predict the relative squared errors of RMax and CMod for a Gaussian field.
+    r"""Predict the relative squared errors of RMax and CMod for a Gaussian field.
 
     Parameters
     ----------
-    bank_or_kernels : PacketBank, array_like or torch.Tensor
-        Packets, or a first layer's kernels of shape (out, in, h, w) or (n, h, w); see
-        :func:`characterize`.
+    bank_or_kernels : PacketBank, array_like, torch.Tensor, Layer or torch.nn.Module
+        Packets; a first layer's kernels of shape (out, in, h, w) or (n, h, w), see
+        :func:`characterize`; or a :class:`Layer`, or a network that begins with one
+        (:func:`as_layer`), with bias, ReLU, any pooling, and all channels of the images.
     shift : array_like of float, shape (2,) or (n, 2), default: (0, 1)
         Shifts (down, right), pixels; they need not be whole.
     q : int, default: 1
         RMax pools over windows of ``2 q + 1`` samples a side.
-    spectrum : {"white", "pink"}, array_like (H, W), Spectrum, or iterable of images
-        Power of the field on the grid of ``numpy.fft.fft2``; of images, their spectra and means
-        (see :func:`estimate_spectrum`), every image being given the same weight for every filter.
-    stride : int, optional
-        Subsampling m of a layer before pooling, 2 by default; ``2**(depth - 1)`` for a bank.
-    colour : array_like of float, shape (in,), optional
-        Weights of a layer's input channels; their mean by default.
+    spectrum : {"white", "pink"}, array_like (H, W), Spectrum, or images
+        Power of the field on the grid of ``numpy.fft.fft2``; of images, in any form that
+        :func:`measure` takes, their spectra and means (see :func:`estimate_spectrum`), every image
+        being given the same weight for every filter.
+    stride : float, optional
+        Subsampling m before pooling, not necessarily whole; ``2**(depth - 1)`` for a bank and 2
+        for kernels by default. CMod has the stride 2 m.
+    colour : array_like of float, shape (in,), or "full", optional
+        Weights of a layer's input channels; their mean by default, and for a :class:`Layer` "full":
+        the channels see those of the images.
+    moments : Moments, optional
+        Of photographs, from :func:`estimate_moments` for the same filters: corrects the errors of
+        RMax for what is not Gaussian in them.
 
     Returns
     -------
     structured ndarray, shape (filters,), or (n, filters) of several shifts
-        Columns ``filter``, ``theta_y``, ``theta_x``, ``frequency``, ``orientation``, ``shift_y``,
-        ``shift_x``; ``bandwidth``, of the filter's output (twice the root mean square distance of
-        its frequencies from theta along the axis where that is larger: the one for which
-        :func:`alpha` is a bound); and, each with its standard error in ``*_stderr``,
+        Columns ``filter``, ``theta_y``, ``theta_x``, ``frequency``, ``orientation``, ``gabor`` (see
+        :func:`characterize`), ``shift_y``, ``shift_x``; ``bandwidth``, of the filter's output
+        (twice the root mean square distance of its frequencies from theta along the axis where
+        that is larger: the one with which :func:`alpha` bounds the expected change); and, each
+        with its standard error in ``*_stderr``,
 
         - ``rmax_cmod``: E (RMax - CMod)^2 / E CMod^2;
         - ``cmod_shift``: E (CMod' - CMod)^2 / E CMod^2, CMod' of the shifted field; in closed form,
           with standard error 0, where the pseudo-covariance is negligible;
-        - ``rmax_shift``: E (RMax' - RMax)^2 / E RMax^2.
+        - ``rmax_shift``: E (RMax' - RMax)^2 / E RMax^2;
+        - ``rmax_shift_by_cmod``: E (RMax' - RMax)^2 / E CMod^2, which the papers' bounds are about;
+        - ``rmax_cmod_bound``: a bound on ``rmax_cmod`` (see :func:`rmax_cmod_bound`); its standard
+          error is that of a quadrature. NaN where the pooling is more than a maximum;
+        - ``cmod_shift_bound``: min E |exp(i phi) Z' - Z|^2 / E CMod^2 over phases phi, a bound
+          on ``cmod_shift``;
+        - ``pseudo_covariance``: |E Z^2| / E |Z|^2, which is 0 where the phase is uniform, as
+          gamma supposes.
+
+        Of a layer, RMax stands for its output and CMod for its twin, see :class:`Layer`. Where it
+        gives nothing, errors are NaN.
 
     Raises
     ------
@@ -113,141 +134,237 @@ def predict(
     >>> bool(table["cmod_shift"].mean() < table["rmax_shift"].mean() / 2)
     True
     """
-    filters = as_filters(bank_or_kernels, stride, colour)
+    filters = as_filters(bank_or_kernels, stride, colour, q)
     shifts, single = as_shifts(shift)
-    reach = as_count(q, "q")
-    furthest = int(np.ceil(np.abs(shifts).max())) + 2 * reach * filters.stride
+    places = [_Places(filters, move) for move in shifts]
+    reach = int(np.ceil(max(each.reach for each in places)))
     height, width = filters.size
-    field = as_spectrum(spectrum, (height + furthest, width + furthest))
+    field = as_spectrum(spectrum, (height + reach, width + reach), reach, filters.channels)
+    if moments is not None:
+        _check_moments(moments, filters, reach)
     table = blank_table(filters, shifts)
-    squared = output_bandwidths(filters, field.with_mean()) ** 2
-    table["bandwidth"] = np.sqrt(np.nanmean(squared, axis=0))
-    side = filters.stride * np.arange(-reach, reach + 1)
-    window = np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2)
-    normal = normal_points(2 * len(window) + 2)
+    normal: NDArray[np.float64] | None = None
     for index, kernel in enumerate(filters):
-        covariance = _Covariance(kernel, field)
-        for row, move in zip(table[:, index], shifts, strict=True):
-            _fill(row, covariance, window, move, normal)
+        kinds = fields(field, kernel, alone=filters.bias is not None)
+        description = filters.table[index]
+        squared = [
+            kind.bandwidth(description["theta_y"], description["theta_x"]) ** 2 for kind in kinds
+        ]
+        table["bandwidth"][:, index] = np.sqrt(np.nanmean(squared))
+        for row, where in zip(table[:, index], places, strict=True):
+            joints = [where.joint(kind) for kind in kinds]
+            if normal is None:
+                normal = normal_points(2 * len(joints[0][0]), len(joints))
+                normal = normal.reshape(len(normal), SCRAMBLINGS, -1)
+            _fill(row, filters, index, where, joints, kinds, normal, moments)
     return table[0] if single else table
 
 
-class _Covariance:
-    """Covariances of a filter's real and imaginary output between two places of the field."""
+class _Places:
+    """Where outputs count for one shift: both windows, and the middle of both.
 
-    def __init__(self, kernel: NDArray[np.complex128], field: Spectrum) -> None:
-        size = field.power.shape[1:]
-        real, imaginary = (_response(part, size) for part in (kernel.real, kernel.imag))
-        # |W|^2 at the frequencies; that of kernel.real + i kernel.imag as a complex sequence.
-        field = field.balanced(np.abs(real - 1j * imaginary) ** 2)
-        power = field.power[0] / field.power[0].size
-        # The output is the inner product with W, so its imaginary part has Im W negated.
-        self.spectra = np.stack(
-            [
-                power * np.abs(real) ** 2,
-                power * np.abs(imaginary) ** 2,
-                -power * real * imaginary.conj(),
-            ]
-        )
-        self.omega = tuple(2 * np.pi * np.fft.fftfreq(side) for side in size)
-        self.mean = field.mean[0] * kernel.conj().sum()
-
-    def __call__(self, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return E of real-real, imaginary-imaginary, real-imaginary products at displacements.
-
-        For every y with every x: shape (3, y, x). The first factor stands at the displacement from
-        the second.
-        """
-        down = np.exp(1j * np.outer(y, self.omega[0]))
-        across = np.exp(1j * np.outer(self.omega[1], x))
-        return np.asarray((down @ self.spectra @ across).real)
-
-
-def _response(kernel: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.complex128]:
-    """Frequency response of the correlation with a kernel, also one larger than the grid."""
-    folded = np.zeros(size)
-    rows, columns = (np.arange(taps) % side for taps, side in zip(kernel.shape, size, strict=True))
-    np.add.at(folded, (rows[:, None], columns), kernel)
-    return np.fft.fft2(folded).conj()
-
-
-def _joint_covariance(
-    covariance: _Covariance, window: NDArray[np.int64], move: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Covariance of the real parts in a window and its shifted copy, and both imaginary parts.
-
-    The order is: real parts at the window's points p, at p - u, imaginary parts at 0 and -u, for
-    the output of the shifted field at p is that of the field at p - u.
+    The joint covariance is that of the real parts at the points p of a window, at p - u, in the
+    middles 0 and -u, and of the imaginary parts in both middles: for the output of the shifted
+    field at p is that of the field at p - u.
     """
-    points = len(window)
-    steps = np.unique(window[:, 0])
-    # All displacements within a window lie on a grid, which the shift moves as a whole.
-    grid = np.unique(steps[:, None] - steps)
-    middle = len(grid) // 2
-    signs = np.array([[0], [1], [-1]])
-    everywhere = covariance(*((grid + signs * step).ravel() for step in move))
-    blocks = everywhere.reshape(3, 3, len(grid), 3, len(grid))
-    at_rest, ahead, behind = (blocks[:, sign, :, sign] for sign in range(3))
-    spacing = 1 if len(steps) == 1 else int(steps[1] - steps[0])
-    index = (window[:, None, :] - window[None, :, :]) // spacing + middle
-    between = index[..., 0], index[..., 1]
-    centre = window // spacing + middle
-    to_centre = centre[:, 0], centre[:, 1]
 
-    joint = np.empty((2 * points + 2,) * 2)
-    first, second, im_first, im_second = (
-        slice(0, points),
-        slice(points, 2 * points),
-        2 * points,
-        2 * points + 1,
+    def __init__(self, filters: Filters, move: NDArray[np.float64]) -> None:
+        side = filters.side
+        self.points = side**2
+        step = filters.stride * (np.arange(side) - (side - 1) / 2)
+        window = np.stack(np.meshgrid(step, step, indexing="ij"), axis=-1).reshape(-1, 2)
+        middle = np.zeros((1, 2))
+        places = np.concatenate([window, window - move, middle, middle - move])
+        away = np.round(places[:, None] - places[None], 9)
+        self.reach = float(np.abs(away).max())
+        self.down, at_y = np.unique(away[..., 0], return_inverse=True)
+        self.across, at_x = np.unique(away[..., 1], return_inverse=True)
+        self.between = at_y.reshape(away.shape[:2]), at_x.reshape(away.shape[:2])
+        self._size: tuple[int, int] | None = None
+
+    def covariances(self, field: Field) -> NDArray[np.float64]:
+        """Return real-real, imaginary-imaginary, real-imaginary products at all displacements."""
+        if self._size != field.size:
+            self._size = field.size
+            rows, columns = (2 * np.pi * np.fft.fftfreq(side) for side in field.size)
+            self._rows = np.exp(1j * np.outer(self.down, rows))
+            half = np.abs(columns[: len(columns) // 2 + 1])
+            self._columns = np.exp(1j * np.outer(half, self.across))
+        return np.asarray((self._rows @ field.spectra @ self._columns).real)
+
+    def joint(self, field: Field) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the joint covariance of real and imaginary parts, and the outputs' |K|^2."""
+        values = self.covariances(field)
+        # The displacements are symmetric, so the opposite one stands at the other end.
+        both = values[0] + values[1] + 1j * (values[2][::-1, ::-1] - values[2])
+        squared = np.abs(both[self.between]) ** 2
+        reals, imaginary, mixed = (part[self.between] for part in values)
+        n = len(reals)
+        joint = np.empty((n + 2, n + 2))
+        joint[:n, :n] = reals
+        joint[:n, n:] = mixed[:, n - 2 :]
+        joint[n:, :n] = joint[:n, n:].T
+        joint[n:, n:] = imaginary[n - 2 :, n - 2 :]
+        return joint, squared
+
+
+def _check_moments(moments: Moments, filters: Filters, reach: int) -> None:
+    if not isinstance(moments, Moments):
+        raise TypeError(f"moments must come from estimate_moments, got {type(moments).__name__}")
+    if len(moments.lags) != len(filters):
+        raise ValueError(f"moments are of {len(moments.lags)} filters, not of {len(filters)}")
+    if moments.reach < reach:
+        raise ValueError(
+            f"moments reach over {moments.reach} pixels, but window and shift need {reach}: give "
+            "estimate_moments that reach"
+        )
+
+
+def _factor(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Matrix that gives independent variables a covariance."""
+    values, vectors = np.linalg.eigh(covariance)
+    # The best coordinates of quasi-random points come first, so the largest variances do.
+    return np.asarray((vectors * np.sqrt(np.maximum(values, 0)))[:, ::-1])
+
+
+@dataclass
+class _Sampled:
+    """Mean squares of each scrambling."""
+
+    rmax_cmod: NDArray[np.float64]
+    cmod_shift: NDArray[np.float64]
+    rmax_shift: NDArray[np.float64]
+    rmax: NDArray[np.float64]
+    cmod: NDArray[np.float64]
+
+
+def _sampled(
+    filters: Filters, offset: float, samples: NDArray[np.float64], mean: complex
+) -> _Sampled:
+    points = filters.side**2
+    samples[: 2 * points + 2] += mean.real
+    samples[2 * points + 2 :] += mean.imag
+    rmax = filters.pooled(samples[:points], offset)
+    rmax_after = filters.pooled(samples[points : 2 * points], offset)
+    modulus, modulus_after = np.hypot(samples[2 * points :][:2], samples[2 * points + 2 :])
+    cmod = filters.activated(modulus, offset)
+    cmod_after = filters.activated(modulus_after, offset)
+    return _Sampled(
+        *(
+            np.square(values).mean(-1)
+            for values in (rmax - cmod, cmod_after - cmod, rmax_after - rmax, rmax, cmod)
+        )
     )
-    joint[first, first] = joint[second, second] = at_rest[0][between]
-    joint[first, second] = ahead[0][between]
-    joint[second, first] = joint[first, second].T
-    joint[first, im_first] = joint[im_first, first] = at_rest[2][to_centre]
-    joint[second, im_second] = joint[im_second, second] = at_rest[2][to_centre]
-    joint[first, im_second] = joint[im_second, first] = ahead[2][to_centre]
-    joint[second, im_first] = joint[im_first, second] = behind[2][to_centre]
-    joint[im_first, im_first] = joint[im_second, im_second] = at_rest[1][middle, middle]
-    joint[im_first, im_second] = joint[im_second, im_first] = ahead[1][middle, middle]
-    return joint
 
 
 def _fill(
     row: np.void,
-    covariance: _Covariance,
-    window: NDArray[np.int64],
-    move: NDArray[np.float64],
+    filters: Filters,
+    index: int,
+    places: _Places,
+    joints: list[tuple[NDArray[np.float64], NDArray[np.float64]]],
+    kinds: list[Field],
     normal: NDArray[np.float64],
+    moments: Moments | None,
 ) -> None:
     """Compute the errors of one filter for one shift."""
-    points = len(window)
-    joint = _joint_covariance(covariance, window, move)
-    values, vectors = np.linalg.eigh(joint)
-    # The best coordinates of quasi-random points come first, so the largest variances do.
-    factor = (vectors * np.sqrt(np.maximum(values, 0)))[:, ::-1]
-    samples = factor @ normal
-    samples[: 2 * points] += covariance.mean.real
-    samples[2 * points :] += covariance.mean.imag
-    before, after = samples[:points], samples[points : 2 * points]
-    rmax, rmax_after = before.max(0), after.max(0)
-    cmod = np.hypot(before[points // 2], samples[-2])
-    cmod_after = np.hypot(after[points // 2], samples[-1])
-    for name, one, other, scale in (
-        ("rmax_cmod", rmax, cmod, cmod),
-        ("cmod_shift", cmod_after, cmod, cmod),
-        ("rmax_shift", rmax_after, rmax, rmax),
-    ):
-        row[name], row[name + "_stderr"] = mean_square_ratio(one - other, scale)
-    correlation = _circular_correlation(joint, points, covariance.mean)
-    if correlation is not None:
-        row["cmod_shift"] = cmod_shift_closed_form(correlation)
-        row["cmod_shift_stderr"] = 0.0
+    offset = filters.offset(index)
+    ratios: dict[str, list[NDArray[np.float64]]] = {}
+    block = normal.shape[2] // len(joints)
+    for number, ((joint, squared), kind) in enumerate(zip(joints, kinds, strict=True)):
+        own = normal[:, :, number * block : (number + 1) * block]
+        shape = (len(joint), SCRAMBLINGS, block)
+        points = own[: len(joint)].reshape(len(joint), -1)
+        samples = (_factor(joint) @ points).reshape(shape)
+        found = corrected = _sampled(filters, offset, samples, kind.mean)
+        if moments is not None:
+            samples = _heavy(joint, squared, places, moments, index, own).reshape(shape)
+            corrected = _sampled(filters, offset, samples, kind.mean)
+        bound, bound_error = _bounds(filters, places, joint, kind.mean)
+        spread, coherent, pseudo = _second_moments(joint, kind.mean)
+        plain = filters.bias is None
+        cmod = np.full(SCRAMBLINGS, spread) if plain else found.cmod
+        closed = _circular_correlation(joint, kind.mean) if plain else None
+        each = {
+            "rmax_cmod": (corrected.rmax_cmod, corrected.cmod),
+            "cmod_shift": (found.cmod_shift, found.cmod),
+            "rmax_shift": (corrected.rmax_shift, corrected.rmax),
+            "rmax_shift_by_cmod": (corrected.rmax_shift, corrected.cmod),
+            "rmax_cmod_bound": (np.full(SCRAMBLINGS, bound), cmod),
+            "cmod_shift_bound": (np.full(SCRAMBLINGS, coherent), cmod),
+            "pseudo_covariance": (np.full(SCRAMBLINGS, pseudo), np.full(SCRAMBLINGS, spread)),
+        }
+        if closed is not None:
+            change = np.full(SCRAMBLINGS, cmod_shift_closed_form(closed))
+            each["cmod_shift"] = change, np.ones(SCRAMBLINGS)
+        for name, (error, energy) in each.items():
+            # A layer that gives nothing has no relative error.
+            ratio = np.divide(
+                error, energy, out=np.full(SCRAMBLINGS, np.nan), where=energy > 1e-12 * spread
+            )
+            # Mean error over mean energy, and the scatter of the scramblings about it.
+            ratio += error.mean() / max(energy.mean(), 1e-300) - ratio.mean()
+            ratios.setdefault(name, []).append(ratio)
+    for name, values in ratios.items():
+        table = np.stack(values)
+        table = table[np.isfinite(table).all(1)]
+        if not len(table):
+            continue
+        average = table.mean(0)
+        row[name] = average.mean()
+        row[name + "_stderr"] = average.std(ddof=1) / np.sqrt(SCRAMBLINGS)
+    if np.isfinite(row["rmax_cmod_bound"]) and filters.bias is None:
+        row["rmax_cmod_bound_stderr"] = bound_error / spread
 
 
-def _circular_correlation(joint: NDArray[np.float64], points: int, mean: complex) -> complex | None:
+def _heavy(
+    joint: NDArray[np.float64],
+    squared: NDArray[np.float64],
+    places: _Places,
+    moments: Moments,
+    index: int,
+    normal: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Sample outputs whose amplitudes vary as on photographs, with the same covariance."""
+    n = len(joint) - 2
+    correlation = squared / max(squared[0, 0], 1e-300)
+    down, across = places.down[places.between[0]], places.across[places.between[1]]
+    covariance, factor = moments.log_amplitudes(index, down, across, np.minimum(correlation, 1))
+    at = np.concatenate([np.arange(n), [n - 2, n - 1]])
+    carrier = _factor(joint * factor[np.ix_(at, at)])
+    amplitude = _factor(covariance) @ normal[len(joint) : len(joint) + n].reshape(n, -1)
+    samples = carrier @ normal[: len(joint)].reshape(len(joint), -1)
+    return np.asarray(samples * np.exp(amplitude[at]))
+
+
+def _bounds(
+    filters: Filters, places: _Places, joint: NDArray[np.float64], mean: complex
+) -> tuple[float, float]:
+    """Return the bound on E (RMax - CMod)^2 before bias and ReLU, which only bring them closer."""
+    if len(filters.blur) > 1:
+        return float("nan"), float("nan")
+    middle = len(joint) - np.array([4, 2])
+    window = slice(0, places.points)
+    return gaussian_bound(
+        np.diag(joint)[window], joint[window][:, middle], joint[np.ix_(middle, middle)], mean
+    )
+
+
+def _second_moments(joint: NDArray[np.float64], mean: complex) -> tuple[float, float, float]:
+    """Return E |Z|^2, min E |exp(i phi) Z' - Z|^2 and |E Z^2|."""
+    re, re_after, im, im_after = range(len(joint) - 4, len(joint))
+    spread = joint[re, re] + joint[im, im] + abs(mean) ** 2
+    together = (
+        joint[re, re_after] + joint[im, im_after]
+        + 1j * (joint[im, re_after] - joint[re, im_after]) + abs(mean) ** 2
+    )  # fmt: skip
+    pseudo = joint[re, re] - joint[im, im] + 2j * joint[re, im] + mean**2
+    return float(spread), float(max(2 * spread - 2 * abs(together), 0)), float(abs(pseudo))
+
+
+def _circular_correlation(joint: NDArray[np.float64], mean: complex) -> complex | None:
     """Correlation of the outputs in the middle of both windows; None if they are not circular."""
-    re, re_after, im, im_after = points // 2, points + points // 2, 2 * points, 2 * points + 1
+    re, re_after, im, im_after = range(len(joint) - 4, len(joint))
     variance = joint[re, re] + joint[im, im]
     pseudo = [
         joint[re, re] - joint[im, im] + 2j * joint[re, im],

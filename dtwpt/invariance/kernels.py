@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from dtwpt.arrays import is_tensor
-from dtwpt.checks import as_count
+from dtwpt.arrays import dtype_name, is_tensor, refuse_masked
+from dtwpt.invariance.layer import as_stride
 from dtwpt.packets import OCCUPIED, PacketBank
 
 __all__ = [
     "CHARACTERISTICS",
+    "DC_MOST",
+    "LIKENESS_LEAST",
+    "ONE_SIDED_LEAST",
     "analytic_kernels",
     "as_kernels",
     "characterize",
@@ -32,58 +35,86 @@ CHARACTERISTICS = np.dtype(
         ("bandwidth", np.float64),
         ("gabor_likeness", np.float64),
         ("dc_share", np.float64),
+        ("analyticity", np.float64),
+        ("gabor", np.bool_),
     ]
 )
+
+#: A filter is Gabor-like if at least this share of its energy lies in one square window of side
+#: pi / m, its squared response to a constant is at most this share of that to the wave it answers
+#: most, and at least this share of its energy (of a real kernel's extension all) faces theta.
+LIKENESS_LEAST, DC_MOST, ONE_SIDED_LEAST = 0.6, 0.1, 0.9
 
 # Points of the frequency plane, along an axis, on which small kernels are looked at.
 _GRID = 256
 
 
-def as_kernels(kernels: Any, colour: ArrayLike | None = None) -> NDArray[Any]:
-    """Return kernels as float64 or complex128 of shape (n, h, w).
+def as_kernels(kernels: Any, colour: Any = None) -> NDArray[Any]:
+    """Return kernels as float64 or complex128 of shape (n, h, w), with "full" (n, in, h, w).
 
     Parameters
     ----------
     kernels : array_like or torch.Tensor, shape (out, in, h, w), (n, h, w) or (h, w)
         Several input channels are reduced to one.
-    colour : array_like of float, shape (in,), optional
+    colour : array_like of float, shape (in,), or "full", optional
         Weights of the input channels: the colour along which images vary. Default: the mean over
-        channels, which is how a layer answers a grey image, but for a factor.
+        channels, which is how a layer answers a grey image, but for a factor. "full": the channels
+        are kept apart; complex kernels of several channels are then refused.
 
     Raises
     ------
     TypeError, ValueError
-        If the shape or the dtype does not fit, a value is not finite, or a kernel is zero.
+        If the shape or the dtype does not fit, a value is not finite, or a kernel is zero, also
+        where its channels cancel to rounding.
     """
+    refuse_masked(kernels, "kernels")
+    digits = float(np.finfo(np.float64).eps)
     if is_tensor(kernels):
-        kernels = kernels.detach().cpu().resolve_conj().numpy()
-    array = np.asarray(kernels)
+        kernels = kernels.detach().cpu().resolve_conj()
+        if dtype_name(kernels) == "bfloat16":  # NumPy has none
+            kernels, digits = kernels.float(), 2.0**-7
+        kernels = kernels.numpy()
+    array: NDArray[Any] = np.asarray(kernels)
     if array.dtype.kind not in "fciub":
         raise TypeError(f"kernels must be real or complex numbers, got {array.dtype}")
+    if array.dtype.kind in "fc":
+        digits = max(digits, float(np.finfo(array.dtype).eps))
     array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
     if array.ndim == 2:
         array = array[None]
     if array.ndim not in (3, 4) or 0 in array.shape:
         raise ValueError(f"kernels must have shape (out, in, h, w) or (n, h, w), got {array.shape}")
-    if array.ndim == 4:
-        channels = array.shape[1]
-        weights = np.full(channels, 1 / channels) if colour is None else np.asarray(colour, float)
-        if weights.shape != (channels,) or not np.isfinite(weights).all():
-            raise ValueError(f"colour must be {channels} finite weights, got {colour!r}")
-        array = np.tensordot(array, weights, (1, 0))
-    elif colour is not None:
-        raise ValueError("colour is for kernels of shape (out, in, h, w)")
     if not np.isfinite(array).all():
         raise ValueError("kernels must be finite, got NaN or infinity")
-    blank = np.flatnonzero(np.abs(array).max((1, 2)) == 0)
+    array, terms = _reduced(array, colour)
+    # What is left where channels cancel is their rounding.
+    largest = np.abs(array).max(tuple(range(1, array.ndim)))
+    blank = np.flatnonzero(largest <= 4 * digits * terms)
     if blank.size:
         raise ValueError(f"kernels of zero norm have no frequency: {blank.tolist()}")
     return array
 
 
-def characterize(
-    kernels: Any, stride: int | None = None, colour: ArrayLike | None = None
-) -> np.ndarray:
+def _reduced(array: NDArray[Any], colour: Any) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Reduce channels as ``colour`` says; return the largest summand of each kernel, too."""
+    terms = np.abs(array).max(tuple(range(1, array.ndim)))
+    if isinstance(colour, str):
+        if colour != "full" or (array.ndim == 4 and np.iscomplexobj(array)):
+            raise ValueError(f'colour must be weights, or "full" for real kernels, got {colour!r}')
+        return (array[:, None] if array.ndim == 3 else array), terms
+    if array.ndim == 3:
+        if colour is not None:
+            raise ValueError("colour is for kernels of shape (out, in, h, w)")
+        return array, terms
+    channels = array.shape[1]
+    weights = np.full(channels, 1 / channels) if colour is None else np.asarray(colour, float)
+    if weights.shape != (channels,) or not np.isfinite(weights).all():
+        raise ValueError(f"colour must be {channels} finite weights, got {colour!r}")
+    terms = np.abs(array * weights[:, None, None]).max((1, 2, 3))
+    return np.tensordot(array, weights, (1, 0)), terms
+
+
+def characterize(kernels: Any, stride: float | None = None, colour: Any = None) -> np.ndarray:
     r"""Tell frequency, orientation, bandwidth and Gabor-likeness of convolution kernels.
 
     Parameters
@@ -91,11 +122,12 @@ def characterize(
     kernels : PacketBank, array_like or torch.Tensor
         A packet bank (its atoms), or kernels of shape (out, in, h, w), (n, h, w) or (h, w), real or
         complex, as they lie in the image: ``torch.nn.Conv2d.weight``, say.
-    stride : int, optional
+    stride : float, optional
         Subsampling m after the kernel; it sets the window of Gabor-likeness. Default: 2, and
         ``2**(depth - 1)`` for a bank.
-    colour : array_like of float, shape (in,), optional
-        Weights of the input channels; their mean by default.
+    colour : array_like of float, shape (in,), or "full", optional
+        Weights of the input channels; their mean by default. "full": energies are summed over the
+        channels.
 
     Returns
     -------
@@ -112,7 +144,13 @@ def characterize(
         - ``gabor_likeness``: largest share of the analytic kernel's energy in a square window of
           side :math:`\pi/m` of the frequency plane;
         - ``dc_share``: squared response to a constant image over that of the best image of the
-          kernel's size.
+          kernel's size;
+        - ``analyticity``: share of energy at frequencies that face theta; 1 for real kernels, which
+          are extended so that it is;
+        - ``gabor``: Gabor-like, that is ``gabor_likeness`` of at least 0.6, ``analyticity`` of at
+          least 0.9, and a squared response to a constant of at most a tenth of that to the wave
+          which the kernel answers most. Of packets, these are all but the low-pass one and those
+          at :math:`\pi`.
 
     Raises
     ------
@@ -139,14 +177,14 @@ def characterize(
     else:
         array = as_kernels(kernels, colour)
         count, each = len(array), iter(array)
-    m = as_count(2 if stride is None else stride, "stride")
+    m = as_stride(2 if stride is None else stride)
     table = np.empty(count, CHARACTERISTICS)
     for index, kernel in enumerate(each):
         table[index] = _characteristics(kernel, m)
     return table
 
 
-def analytic_kernels(kernels: Any, colour: ArrayLike | None = None) -> NDArray[np.complex128]:
+def analytic_kernels(kernels: Any, colour: Any = None) -> NDArray[np.complex128]:
     r"""Extend real kernels to analytic ones, :math:`W = V + i H(V)`.
 
     H is the Hilbert transform across the half-plane of frequencies that the kernel's
@@ -156,12 +194,13 @@ def analytic_kernels(kernels: Any, colour: ArrayLike | None = None) -> NDArray[n
     ----------
     kernels : array_like or torch.Tensor, shape (out, in, h, w), (n, h, w) or (h, w)
         Real kernels V. Complex ones are returned as they are.
-    colour : array_like of float, shape (in,), optional
-        Weights of the input channels; their mean by default.
+    colour : array_like of float, shape (in,), or "full", optional
+        Weights of the input channels; their mean by default. "full": one half-plane for all
+        channels of a kernel.
 
     Returns
     -------
-    ndarray of complex128, shape (n, 4 h, 4 w)
+    ndarray of complex128, shape (n, 4 h, 4 w), with "full" (n, in, 4 h, 4 w)
         The real part is V, at rows and columns ``(3 h) // 2`` and ``(3 w) // 2`` on; the imaginary
         part reaches further, as Hilbert transforms do. Of complex kernels: (n, h, w).
 
@@ -181,10 +220,10 @@ def analytic_kernels(kernels: Any, colour: ArrayLike | None = None) -> NDArray[n
     array = as_kernels(kernels, colour)
     if np.iscomplexobj(array):
         return array
-    _, height, width = array.shape
+    height, width = array.shape[-2:]
     top, left = 3 * height // 2, 3 * width // 2
-    padded = np.zeros((len(array), 4 * height, 4 * width))
-    padded[:, top : top + height, left : left + width] = array
+    padded = np.zeros((*array.shape[:-2], 4 * height, 4 * width))
+    padded[..., top : top + height, left : left + width] = array
     omega_y, omega_x = frequencies(4 * height)[:, None], frequencies(4 * width)[None, :]
     extended = np.empty(padded.shape, np.complex128)
     for index, kernel in enumerate(padded):
@@ -204,9 +243,10 @@ def frequencies(n: int) -> NDArray[np.float64]:
 
 
 def _energy(kernel: NDArray[Any]) -> NDArray[np.float64]:
-    """Energy spectrum on a grid fine enough to tell frequencies apart."""
-    size = max(_GRID, 2 ** int(np.ceil(np.log2(2 * max(kernel.shape)))))
-    return np.asarray(np.abs(np.fft.fft2(kernel, (size, size))) ** 2, dtype=np.float64)
+    """Energy spectrum, summed over channels, on a grid fine enough to tell frequencies apart."""
+    size = max(_GRID, 2 ** int(np.ceil(np.log2(2 * max(kernel.shape[-2:])))))
+    energy = np.asarray(np.abs(np.fft.fft2(kernel, (size, size))) ** 2, dtype=np.float64)
+    return energy if energy.ndim == 2 else energy.sum(0)
 
 
 def half_plane(
@@ -219,7 +259,7 @@ def half_plane(
     return np.asarray((facing + 1 - opposite) / 2)
 
 
-def _window(energy: NDArray[np.float64], m: int) -> tuple[float, float, float]:
+def _window(energy: NDArray[np.float64], m: float) -> tuple[float, float, float]:
     """Centre and share of the square of side pi / m that holds the most energy."""
     size = len(energy)
     side = max(1, round(size / (2 * m)))
@@ -232,7 +272,7 @@ def _window(energy: NDArray[np.float64], m: int) -> tuple[float, float, float]:
     return (at_y - half) * step, (at_x - half) * step, min(float(share), 1.0)
 
 
-def _direction(kernel: NDArray[Any], m: int) -> tuple[float, float]:
+def _direction(kernel: NDArray[Any], m: float) -> tuple[float, float]:
     """Frequency, wrapped to [-pi, pi), around which most of the energy lies."""
     centre_y, centre_x, _ = _window(_energy(kernel), m)
     return _wrapped(centre_y), _wrapped(centre_x)
@@ -242,7 +282,7 @@ def _wrapped(angle: Any) -> Any:
     return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
-def _characteristics(kernel: NDArray[Any], m: int) -> tuple[float, ...]:
+def _characteristics(kernel: NDArray[Any], m: float) -> tuple[float, ...]:
     energy = _energy(kernel)
     omega = frequencies(len(energy))
     real = not np.iscomplexobj(kernel)
@@ -255,6 +295,12 @@ def _characteristics(kernel: NDArray[Any], m: int) -> tuple[float, ...]:
     if real and (theta_y, theta_x) < (0, 0):
         theta_y, theta_x = -theta_y, -theta_x
         energy = whole - energy
+    constant = np.square(np.abs(kernel.sum((-2, -1)))).sum()
+    dc_share = float(constant / (kernel.shape[-2] * kernel.shape[-1]))
+    dc_share /= float(np.sum(np.abs(kernel) ** 2))
+    facing = half_plane(theta_y, theta_x, omega[:, None], omega[None, :])
+    to_constant = float(whole[0, 0] / whole.max())
+    analyticity = 1.0 if real else float(np.sum(energy * facing) / energy.sum())
     return (
         theta_y,
         theta_x,
@@ -262,7 +308,9 @@ def _characteristics(kernel: NDArray[Any], m: int) -> tuple[float, ...]:
         float(np.degrees(np.arctan2(theta_y, theta_x)) % 180),
         _occupied_bandwidth(energy, omega, theta_y, theta_x),
         share,
-        float(np.abs(kernel.sum()) ** 2 / (kernel.size * np.sum(np.abs(kernel) ** 2))),
+        dc_share,
+        analyticity,
+        share >= LIKENESS_LEAST and to_constant <= DC_MOST and analyticity >= ONE_SIDED_LEAST,
     )
 
 
@@ -277,7 +325,7 @@ def _occupied_bandwidth(
 
 
 def _centre_of_energy(
-    energy: NDArray[np.float64], omega: NDArray[np.float64], m: int
+    energy: NDArray[np.float64], omega: NDArray[np.float64], m: float
 ) -> tuple[float, float, float]:
     """Frequency about which the best window's energy is balanced, and the window's share."""
     centre_y, centre_x, share = _window(energy, m)

@@ -12,7 +12,7 @@ from dtwpt.invariance.filters import Filters
 __all__ = ["output_bandwidths"]
 
 
-def output_bandwidths(filters: Filters, power: NDArray[np.float64]) -> NDArray[np.float64]:
+def output_bandwidths(filters: Filters, power: NDArray[Any]) -> NDArray[np.float64]:
     r"""Return twice the root mean square distance of each output's frequencies from theta.
 
     Along the axis where it is larger: :math:`\kappa = 2\max(\sigma_y, \sigma_x)`, with
@@ -25,7 +25,8 @@ def output_bandwidths(filters: Filters, power: NDArray[np.float64]) -> NDArray[n
     ----------
     filters : Filters
     power : ndarray, shape (kinds, H, W)
-        Power S of each kind of field on the grid of ``numpy.fft.fft2``.
+        Power S of each kind of field on the grid of ``numpy.fft.fft2``. For filters with channels
+        the Fourier transforms of images, shape (kinds, channels, H, W).
 
     Returns
     -------
@@ -34,11 +35,15 @@ def output_bandwidths(filters: Filters, power: NDArray[np.float64]) -> NDArray[n
     """
     if filters.bank is not None:
         return _of_packets(filters, power)
-    size = power.shape[1:]
+    size = power.shape[-2:]
     omega_y, omega_x = (2 * np.pi * np.fft.fftfreq(side) for side in size)
     out = np.empty((len(power), len(filters)))
     for index, (row, kernel) in enumerate(zip(filters.table, filters, strict=True)):
-        energy = power * np.abs(np.fft.fft2(kernel, size)) ** 2
+        response = np.fft.fft2(kernel, size).conj()
+        if response.ndim == 3:  # of images with channels
+            energy = np.abs((power * response).sum(1)) ** 2
+        else:
+            energy = power * np.abs(response) ** 2
         along_y = energy.sum(2) @ _squared_distance(omega_y, row["theta_y"])
         along_x = energy.sum(1) @ _squared_distance(omega_x, row["theta_x"])
         out[:, index] = _bandwidth(np.maximum(along_y, along_x), energy.sum((1, 2)))

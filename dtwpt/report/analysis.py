@@ -12,25 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtwpt.invariance import characterize, estimate_spectrum, gamma, measure, predict
-from dtwpt.invariance.filters import ERRORS
+from dtwpt.invariance.filters import BOUNDS, ERRORS
 from dtwpt.packets import PacketBank
 from dtwpt.report.images import Crops
 
 __all__ = [
-    "DC_MOST",
-    "LIKENESS_LEAST",
     "Analysis",
     "analyse_layer",
     "analyse_packets",
     "least_size",
 ]
 
-#: A kernel is called Gabor-like if at least this share of its energy lies in one square window of
-#: side pi / m, and its response to a constant is at most this share of its largest.
-LIKENESS_LEAST, DC_MOST = 0.5, 0.1
-
-# Below this share of the largest kernel's norm, a kernel answers grey images with nothing but
-# rounding.
+# Below this share of its norm, what a kernel answers to grey images is rounding.
 _BLANK = 1e-6
 # Lengths of the curves' shifts, in pixels.
 _LENGTHS = (0, 0.5, 1, 1.5, 2, 3, 4, 6, 8)
@@ -107,14 +100,13 @@ class Analysis:
             out[name] = np.tile(self.description[name], shifts)
         if self.grey_share is not None:
             out["grey_share"] = np.tile(self.grey_share, shifts)
-        out["gabor_like"] = np.tile(self.gabor, shifts)
         out["gamma"] = np.tile(self.gamma, shifts)
         for name in ("shift_y", "shift_x"):
             out[name] = self.predicted[name].reshape(-1)
         for which, table in (("predicted", self.predicted), ("measured", self.measured)):
             if table is not None:
                 out[f"{which}_bandwidth"] = table["bandwidth"].reshape(-1)
-                for error in ERRORS:
+                for error in ERRORS + BOUNDS:
                     for end in ("", "_stderr"):
                         out[f"{which}_{error}{end}"] = table[error + end].reshape(-1)
         return out
@@ -158,7 +150,7 @@ def analyse_packets(
     Analysis
     """
     atoms = bank.atoms()
-    gabor = np.asarray(~(atoms["boundary"] | atoms["lowpass"]))
+    gabor = np.asarray(atoms["gabor"])
     every = slice(None) if not gabor.any() else gabor
     tables = _tables(bank, None, bank, None, every, shifts, q, spectrum, crops, progress)
     return Analysis(
@@ -202,14 +194,12 @@ def analyse_layer(
     values = values[:, None] if values.ndim == 3 else values
     energy = np.square(values).sum(axis=(1, 2, 3))
     grey = values.shape[1] * np.square(values.mean(axis=1)).sum(axis=(1, 2))
-    answers = grey > _BLANK**2 * energy.max()
+    answers = (grey > _BLANK**2 * energy) & (energy > 0)
     if not answers.any():
         raise ValueError("no kernel answers grey images")
     numbers, values = np.flatnonzero(answers), values[answers]
     description = characterize(values, stride)
-    gabor = np.asarray(
-        (description["gabor_likeness"] >= LIKENESS_LEAST) & (description["dc_share"] <= DC_MOST)
-    )
+    gabor = np.asarray(description["gabor"])
     some = values[gabor] if gabor.any() else values
     tables = _tables(
         values, stride, some, stride, slice(None), shifts, q, spectrum, crops, progress
@@ -254,8 +244,12 @@ def _tables(
     progress: Callable[[], None] | None,
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray | None]:
     """Return the tables of the filters and the curves of some, predicted and measured."""
-    field: Any = spectrum if crops is None else estimate_spectrum(crops.images)
     curve = _shifts_of_lengths(shifts[0])
+    field: Any = spectrum
+    if crops is not None:
+        m = 2 ** (filters.depth - 1) if isinstance(filters, PacketBank) else stride or 2
+        furthest = int(np.ceil(np.abs([*shifts, *curve]).max()))
+        field = estimate_spectrum(crops.images, reach=furthest + 2 * q * m)
     predicted = predict(filters, list(shifts), q, field, stride=stride)
     curve_predicted = predict(some, curve, q, field, stride=some_stride)[:, columns]
     if crops is None:

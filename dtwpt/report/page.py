@@ -9,7 +9,8 @@ from html import escape
 import numpy as np
 
 import dtwpt
-from dtwpt.report.analysis import DC_MOST, LIKENESS_LEAST, Analysis
+from dtwpt.invariance.kernels import DC_MOST, LIKENESS_LEAST
+from dtwpt.report.analysis import Analysis
 from dtwpt.report.folder import MARK
 from dtwpt.report.pictures import Picture
 
@@ -101,6 +102,7 @@ def page(
 <h2>What the numbers are</h2>
 <p>Changes are ratios of squared norms: how much an operator's output differs between the picture
 and the picture moved, over the output's own energy; 0 is perfect stability.
+The table also has RMax's change over CMod's energy, which the bounds of the theory are about.
 RMax is the filter's real output at stride m, max-pooled with stride 2; CMod is
 the modulus of the complex output at stride 2 m. Predictions are those for a Gaussian field of the
 power spectrum above. {escape(_likeness(analysis))}</p>
@@ -194,7 +196,7 @@ def _likeness(analysis: Analysis) -> str:
     return (
         f"A kernel is called Gabor-like if at least {LIKENESS_LEAST:.0%} of its energy lies in one "
         f"square window of side \u03c0/m of the frequency plane, and its squared response to a "
-        f"constant is at most {DC_MOST:.0%} of the largest it can have to an image of its size. "
+        f"constant is at most {DC_MOST:.0%} of that to the wave which it answers most. "
         "Kernels of several input channels are averaged over these, as grey images see them."
     )
 

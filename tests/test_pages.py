@@ -8,7 +8,20 @@ from typing import Any
 
 import pytest
 
-DOCS = Path(__file__).parent.parent / "docs"
+import dtwpt
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/coming-from.rst", "docs/serving.rst"])
+def test_names_are_there(path: str) -> None:
+    names = set(re.findall(r"\bdtwpt((?:\.[A-Za-z_]\w*)+)", (ROOT / path).read_text("utf-8")))
+    assert len(names) > 3 or "serving" in path
+    for name in names:
+        found: Any = dtwpt
+        for part in name.split(".")[1:]:
+            found = getattr(found, part)
 
 
 # torch's own remark on itself, while it exports.

@@ -17,6 +17,7 @@ def svg(latex, display):
     """Return the formula as an <svg> whose lengths are in em of the surrounding text."""
     source = " ".join(latex.split())
     source = re.sub(r"\\text\{", r"\\mathrm{", source)
+    source = re.sub(r"\\sqrt (\w)", r"\\sqrt{\1}", source)
     prop = FontProperties(family="serif", math_fontfamily="stix", size=SIZE)
     text = rf"${source}$"
     width, height, depth, *_ = MathTextParser("path").parse(text, 72, prop)

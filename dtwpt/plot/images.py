@@ -317,7 +317,7 @@ def _draw_maps(
 
 def _is_roomy(bank: PacketBank, step: int) -> bool:
     """Tell whether the filter can be seen in the corner of its map."""
-    return 2**bank.depth // step <= 4
+    return bool(2**bank.depth <= 4 * step)
 
 
 def _draw_atom(ax: Axes, bank: PacketBank, atom: np.void) -> None:

@@ -15,12 +15,14 @@ from dtwpt.wavelets import Wavelet, wavelets
 if _TYPE_CHECKING:
     from types import ModuleType as _ModuleType
 
+    from dtwpt import augment as augment
     from dtwpt import extract as extract
     from dtwpt import features as features
     from dtwpt import invariance as invariance
     from dtwpt import metrics as metrics
     from dtwpt import nn as nn
     from dtwpt import plot as plot
+    from dtwpt import scenes as scenes
     from dtwpt import sklearn as sklearn
     from dtwpt import typing as typing
 
@@ -41,7 +43,10 @@ __all__ = [
     "wavelets",
 ]
 
-_SUBMODULES = ["extract", "features", "invariance", "metrics", "nn", "plot", "sklearn", "typing"]
+_SUBMODULES = [
+    *("augment", "extract", "features", "invariance", "metrics", "nn", "plot"),
+    *("scenes", "sklearn", "typing"),
+]
 
 
 def __getattr__(name: str) -> "_ModuleType":

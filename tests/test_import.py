@@ -61,6 +61,7 @@ def test_submodules_are_there_after_import_and_come_when_used() -> None:
     before, names = run(code)
     assert not before
     modules = {"extract", "features", "invariance", "metrics", "nn", "plot", "sklearn", "typing"}
+    modules |= {"augment", "scenes"}
     assert set(names) == {*dtwpt.__all__, *modules}
     for name in modules:
         assert getattr(dtwpt, name).__name__ == f"dtwpt.{name}"

@@ -64,8 +64,9 @@ def cluster() -> Iterator[str]:
 
 
 def joining() -> dict[str, str]:
-    """Return the environment of commands that join the cluster."""
-    return {**ENVIRONMENT, **{name: os.environ[name] for name in os.environ if "RAY_AUTH" in name}}
+    """Return the environment of commands that join the cluster: its token, and loopback alone."""
+    names = [name for name in os.environ if name.startswith(("RAY_AUTH", "RAY_ENABLE"))]
+    return {**ENVIRONMENT, **{name: os.environ[name] for name in names}}
 
 
 @pytest.fixture
@@ -379,10 +380,11 @@ def test_the_command(folder: Path, tmp_path: Path, cluster: str) -> None:
     assert (summary["engine"], summary["workers"], summary["finished"]) == ("ray", 2, 41)
 
 
-# As the command, but that workers wait for ever at the last image.
+# As the command, but that workers wait at the last image until it is let go.
 NEVER_DONE = """
 import signal
 import time
+from os.path import exists
 from dtwpt.cli import main
 from dtwpt.extract import ray_engine
 
@@ -390,8 +392,8 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a job in the background ig
 
 class Worker(ray_engine._Worker):
     def _outcomes(self, tasks):
-        while any("gated" in task.path for task in tasks):
-            time.sleep(1)
+        while any("gated" in task.path and not exists(task.path + ".open") for task in tasks):
+            time.sleep(0.1)
         return super()._outcomes(tasks)
 
 ray_engine._Worker = Worker
@@ -491,6 +493,55 @@ def test_the_command_when_ray_is_gone(tmp_path: Path, part: str) -> None:
     summary = json.loads((tmp_path / "report.json").read_text().splitlines()[-1])["summary"]
     assert (summary["status"], summary["images"]) == ("failed", 200)
     assert 0 < summary["finished"] < 200
+
+
+@pytest.mark.slow  # two more machines to begin, and one of them to be found dead: a minute
+def test_a_cluster_of_two_machines(tmp_path: Path) -> None:
+    (tmp_path / "long").mkdir()
+    np.save(tmp_path / "image.npy", RNG.random((100, 100), dtype=np.float32))
+    for index in range(200):
+        name = f"{index:04}.{'gated' if index == 199 else 'free'}.npy"
+        (tmp_path / "long" / name).symlink_to(tmp_path / "image.npy")
+    with socket.create_server(("", 0)) as probe:
+        address = f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+    # Each has processes and an object store of its own, as on two machines.
+    start = [Path(sys.executable).with_name("ray"), "start", "--block", "--num-cpus=1"]
+    start += ["--object-store-memory=100000000"]
+    head = [*start, "--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false"]
+    quiet: dict[str, Any] = {"env": ENVIRONMENT, "stdout": subprocess.DEVNULL}
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(running(head, **quiet, stderr=subprocess.DEVNULL))
+        wait_until(lambda: answers(address), first)
+        second = stack.enter_context(
+            running([*start, f"--address={address}"], **quiet, stderr=subprocess.DEVNULL)
+        )
+        command = [sys.executable, "-c", NEVER_DONE, "extract", "long", "-o", "a.zarr"]
+        command += ["--engine", "ray", "--address", address, "--workers", "2"]
+        driver = stack.enter_context(
+            running([*command, "--progress", "none"], **quiet, cwd=tmp_path, stderr=subprocess.PIPE)
+        )
+        actors = "ray::MapWorker"
+        wait_until(
+            lambda: (
+                all(children(node.pid, actors) for node in (first, second))
+                and has_features(tmp_path / "a.zarr")
+            ),
+            driver,
+        )
+        os.killpg(second.pid, signal.SIGKILL)  # a machine is gone
+        (tmp_path / "long" / "0199.gated.npy.open").touch()
+        _, said = driver.communicate(timeout=600)
+        assert (driver.returncode, said) == (0, b"")
+    check_same(load(tmp_path / "a.zarr"), extract_to_store(tmp_path / "long", tmp_path / "b.zarr"))
+
+
+def answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_the_example(tmp_path: Path, cluster: str) -> None:

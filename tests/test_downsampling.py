@@ -196,6 +196,7 @@ def test_training_commutes_with_rolling_the_batch() -> None:
         assert torch.allclose(a, b, rtol=1e-7, atol=1e-7 * float(a.abs().max()))
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 def test_copies_and_one_graph() -> None:
     model, _ = replace_downsampling(lively(small), "lps", padding="circular")
     x = torch.randn(2, 3, 32, 32)
@@ -209,7 +210,9 @@ def test_copies_and_one_graph() -> None:
         block: Any = model.layer2[0]
         compiled: Any = torch.compile(block, backend="aot_eager", fullgraph=True, dynamic=False)
         maps = torch.randn(2, 64, 8, 8)
-        assert torch.allclose(compiled(maps), block(maps), atol=1e-6)
+        exported = torch.export.export(block, (maps,)).module()
+        for run in (compiled, exported):
+            assert torch.allclose(run(maps), block(maps), atol=1e-6)
         last = model(x.contiguous(memory_format=torch.channels_last))
         assert torch.allclose(last, y, atol=1e-4)
 

@@ -69,7 +69,7 @@ class MixedPolyphasePool2d(nn.Module):
         self.how = how
         self.conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
         self.scale = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
-        #: Of the last forward in training: mean of 1 - |weights|, and error of psi as shifted maps.
+        # Of the last forward in training: mean of 1 - |weights|, and error of psi as shifted maps.
         self.losses: tuple[Tensor, Tensor] | None = None
 
     def weights(self, x: Tensor) -> tuple[Tensor, Tensor]:

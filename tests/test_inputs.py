@@ -235,9 +235,13 @@ def test_folders_that_link_to_each_other_are_read_once(tmp_path: Path) -> None:
     (tmp_path / "in" / "f7" / "out").symlink_to(outside / "f3")
     found = find_images(tmp_path / "in")
     assert len(found) == len({os.path.realpath(file) for file in found}) == 18
-    assert sorted(file for file in found if "out" not in file) == [
-        str(tmp_path / "in" / f"f{number}" / "a.npy") for number in range(9)
-    ]
+    inner = [str(tmp_path / "in" / f"f{number}" / "a.npy") for number in range(9)]
+    assert sorted(file for file in found if "out" not in file) == inner
+    for pattern in ("in/**/*.npy", "in/**/**/a*", "**/in/**"):
+        assert sorted(find_images(tmp_path / pattern)) == sorted(found), pattern
+    some = find_images(tmp_path / "in/**/f[12]/*.npy")
+    assert [file for file in some if "out" not in file] == inner[1:3]
+    assert len(some) == 4
 
 
 def test_a_folder_that_cannot_be_read_is_named(folder: Path) -> None:

@@ -175,7 +175,7 @@ def _expand(path: str, left_out: Counter[str]) -> Iterator[str]:
     elif glob.has_magic(path):
         files = (
             file
-            for match in sorted(glob.glob(path, recursive=True))
+            for match in _matches(path)
             for file in (
                 _folder(match, left_out) if os.path.isdir(match) else _file(match, left_out)
             )
@@ -246,6 +246,34 @@ def _url(url: str, left_out: Counter[str]) -> Iterator[str]:
 
 def _folder(top: str, left_out: Counter[str]) -> Iterator[str]:
     """Yield the images in a folder and below, sorted by name, each folder once."""
+    for path, kind in _walk(top):
+        if kind in ("file", "unreadable"):
+            yield path
+        elif kind == "left out":
+            _count(path, left_out)
+
+
+def _matches(pattern: str) -> list[str]:
+    """Return what matches a pattern, sorted; below ``**``, each folder is looked into once."""
+    head, found, tail = re.sub(r"(/\*\*)+(?=/|$)", "/**", f"/{pattern}").partition("/**")
+    if not found or tail[:1] not in ("", "/"):
+        return sorted(glob.glob(pattern))
+    top, tail = head[1:], tail[1:]
+    matches = set()
+    for base in _matches(top) if glob.has_magic(top) else [top]:
+        if not tail:  # all that is in it
+            matches.update([base or os.curdir] if os.path.isdir(base or os.curdir) else [])
+            continue
+        for folder, kind in _walk(base or os.curdir):
+            if kind == "folder":
+                place = folder if base else os.path.relpath(folder)
+                place = "" if place == os.curdir else glob.escape(place)
+                matches.update(_matches(os.path.join(place, tail)))
+    return sorted(matches)
+
+
+def _walk(top: str) -> Iterator[tuple[str, str]]:
+    """Yield what is in a folder and below, sorted by name, each folder once, and its kind."""
     root = os.path.join(os.path.realpath(top), "")
     seen: set[tuple[int, int]] = set()
     # Not by recursion, as folders may lie deeper in each other than calls may. Names that are still
@@ -256,22 +284,25 @@ def _folder(top: str, left_out: Counter[str]) -> Iterator[str]:
             waiting.pop()
             continue
         path, kind = waiting[-1].pop()
-        if kind == "file":
-            yield path
-        elif kind == "left out":
-            _count(os.path.basename(path), left_out)
-        elif kind == "folder" or not _is_below(path, root):
-            try:
-                status = os.stat(path)
-                here = (status.st_dev, status.st_ino)
-                entries = [] if here in seen else _entries(path)
-            except FileNotFoundError:  # removed meanwhile
+        if kind == "link" and _is_below(path, root):
+            continue
+        if kind not in ("folder", "link"):
+            yield path, kind
+            continue
+        try:
+            status = os.stat(path)
+            here = (status.st_dev, status.st_ino)
+            if here in seen:
                 continue
-            except OSError:
-                yield path  # reading it says why
-                continue
-            seen.add(here)
-            waiting.append(entries)
+            entries = _entries(path)
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        except OSError:
+            yield path, "unreadable"  # reading it says why
+            continue
+        seen.add(here)
+        waiting.append(entries)
+        yield path, "folder"
 
 
 def _entries(path: str) -> list[tuple[str, str]]:

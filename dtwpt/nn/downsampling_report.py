@@ -113,7 +113,9 @@ def _trouble(module: nn.Module) -> str | None:
     if isinstance(module, nn.Conv2d) and module.kernel_size not in single:
         around = isinstance(module, PooledConv2d) and module.around is not None
         if not around and module.padding_mode != "circular":
-            return "is padded with zeros" if any(module.padding) else "is not padded"
+            return (
+                f"is padded with {module.padding_mode}" if any(module.padding) else "is not padded"
+            )
     if isinstance(module, (PooledMax2d, nn.MaxPool2d)) and module.kernel_size not in single:
         return None if getattr(module, "circular", False) else "is not padded circularly"
     pooling = isinstance(module, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d))

@@ -288,11 +288,11 @@ def train(model: nn.Module, given: Data, options: Namespace, seed: int, mixed: b
 # Parts --------------------------------------------------------------------------------------------
 
 
-def exactness(method: str, stem: str, padding: str, options: Namespace) -> dict[str, float]:
+def exactness(method: str, stem: str, padding: str, count: int = 22) -> dict[str, float]:
     """Change of logits in relation to how they differ between images, both root mean squares."""
     torch.manual_seed(0)
     model = network(method, stem, 10, padding).double().eval()
-    given = photographs(0, Namespace(train=11, test=66))
+    given = photographs(0, Namespace(train=11, test=count))
     images = given.test.double()
     middle = shifted_crops(images, SIZE, [0])[0]
     rows = {}
@@ -371,7 +371,7 @@ def jobs(options: Namespace) -> Iterator[Job]:
         for method, stem in (*alone, *single):
             yield (
                 f"a/{padding}/{method}/{stem}",
-                partial(exactness, method, stem, padding, options),
+                partial(exactness, method, stem, padding),
             )
     both = tuple(options.datasets)
     yield from trainings("b", both, [*alone, *single], options)

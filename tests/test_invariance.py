@@ -18,12 +18,14 @@ import dtwpt
 from dtwpt.features import packet_feature_names
 from dtwpt.invariance import (
     Layer,
+    Moments,
     alpha,
     analytic_kernels,
     as_layer,
     beta,
     characterize,
     cmod_shift_closed_form,
+    estimate_moments,
     estimate_spectrum,
     gamma,
     measure,
@@ -477,6 +479,48 @@ def test_blank_images_do_not_count() -> None:
         np.testing.assert_allclose(table[name], without[name])
     with pytest.raises(ValueError, match="none that answers filter 0"):
         measure(zero, bank)
+
+
+# Moments ----------------------------------------------------------------------------------------
+
+
+def test_moments_tell_the_log_amplitudes_of_a_mixture() -> None:
+    """Outputs exp(g) G of known covariances: fourth moments by simulation give them back."""
+    rng = np.random.default_rng(0)
+    variance, covariance, carrier = 0.2, 0.12, 0.6
+    a, b = rng.normal(size=(2, 2_000_000))
+    g = np.sqrt(variance) * a
+    other = covariance / variance * g + np.sqrt(variance - covariance**2 / variance) * b
+    x, y = (rng.normal(size=(2, 2, 2_000_000)) / np.sqrt(2)).transpose(0, 2, 1) @ np.array([1, 1j])
+    z, w = np.exp(g) * x, np.exp(other) * (carrier * x + np.sqrt(1 - carrier**2) * y)
+    energy = np.mean(np.abs(z) ** 2)
+    r = abs(np.mean(z * w.conj())) / energy
+    assert r == pytest.approx(np.exp(covariance - variance) * carrier, rel=0.02)
+    lags = np.full((1, 3, 3), np.mean(np.abs(z) ** 2 * np.abs(w) ** 2) / energy**2)
+    lags[0, 1, 1] = np.mean(np.abs(z) ** 4) / energy**2
+    found, factor = Moments(lags, 1).log_amplitudes(0, [0, 1], [0, 0], np.array([1, r**2]))
+    np.testing.assert_allclose(found, [variance, covariance], rtol=0.1)
+    np.testing.assert_allclose(factor, [1, carrier / r], rtol=0.05)
+
+
+def test_moments_correct_photographs_they_were_not_taken_from() -> None:
+    bank = dtwpt.PacketBank(2)
+    gabor = bank.atoms()["gabor"]
+    photographs = list(crops(257, 16))  # the first eight are of other photographs than the last
+    moments = estimate_moments(photographs[:7], bank)
+    judged = photographs[9:]
+    measured, plain = measure(judged, bank), predict(bank, spectrum=judged)
+    corrected = predict(bank, spectrum=judged, moments=moments)
+    for name in ("rmax_cmod", "rmax_shift"):
+        before, after = (
+            measured[name][gabor].mean() / table[name][gabor].mean() for table in (plain, corrected)
+        )
+        assert before > 1.15
+        assert abs(after - 1) < 0.12, name
+        assert np.all(corrected[name + "_stderr"] > 0)
+    np.testing.assert_array_equal(corrected["cmod_shift"], plain["cmod_shift"])
+    with pytest.raises(ValueError, match="moments are of 32 filters, not of 128"):
+        predict(dtwpt.PacketBank(3), moments=moments)
 
 
 # Kernels ----------------------------------------------------------------------------------------

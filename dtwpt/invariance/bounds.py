@@ -14,7 +14,10 @@ def alpha(bandwidth: ArrayLike, shift: ArrayLike) -> NDArray[np.float64]:
     r"""Bound on how far CMod moves under a shift: :math:`\alpha(\kappa u) = \kappa |u|_1 / 2`.
 
     Of a filter whose energy lies within a square of side :math:`\kappa`, the relative change
-    :math:`\|CMod(T_u x) - CMod(x)\| / \|CMod(x)\|` is at most this.
+    :math:`\|CMod(T_u x) - CMod(x)\| / \|CMod(x)\|` is at most this: in expectation over a
+    stationary field, or with norms over all places of a periodic image. On CMod's own grid of
+    step 2 m it can fail for a single image unless :math:`\kappa \leq \pi/m` holds *all* of the
+    energy. The column ``cmod_shift_bound`` of :func:`measure` holds for every image.
 
     Parameters
     ----------
@@ -50,6 +53,9 @@ def alpha(bandwidth: ArrayLike, shift: ArrayLike) -> NDArray[np.float64]:
 def beta(bandwidth: ArrayLike, stride: int, q: int = 1) -> NDArray[np.float64]:
     r"""Bound the envelope's change within a pooling window: :math:`\beta_q = q m \kappa`.
 
+    To first order in :math:`m \kappa`, in expectation over a stationary field.
+    :func:`rmax_cmod_bound` is tighter, and supposes no small :math:`m \kappa`.
+
     Parameters
     ----------
     bandwidth : array_like of float
@@ -80,6 +86,9 @@ def beta(bandwidth: ArrayLike, stride: int, q: int = 1) -> NDArray[np.float64]:
 
 def gamma(theta: ArrayLike, stride: int, q: int = 1) -> NDArray[np.float64]:
     r"""How far the best sample of a pooling window stays below a wave's peak.
+
+    Of a filter, it supposes a phase that is uniform and independent of the modulus, which the
+    column ``pseudo_covariance`` of :func:`predict` tells.
 
     A wave :math:`\cos(\Theta - \langle\omega, p\rangle)` with :math:`\Theta` uniform is sampled at
     the points p of :math:`\{-q..q\}^2`, :math:`\omega = m\theta`. This is the root mean square of

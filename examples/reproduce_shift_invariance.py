@@ -84,16 +84,17 @@ def correlation(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def kurtosis(image: Image, depth: int) -> NDArray[np.float64]:
+def kurtosis(image: Image, bank: dtwpt.PacketBank) -> NDArray[np.float64]:
     """Fourth moment of each packet's modulus over its squared second."""
-    squared = dtwpt.cmod2(image, depth).reshape(2 * 4**depth, -1) ** 2
+    maps = dtwpt.cmod2(image, bank.depth, bank.wavelet)
+    squared = maps.reshape(2 * 4**bank.depth, -1) ** 2
     return np.asarray(np.mean(squared**2, axis=1) / np.mean(squared, axis=1) ** 2)
 
 
 def mean_table(tables: list[np.ndarray]) -> np.ndarray:
     """Average over images: what measure() returns for all of them at once."""
     out = tables[0].copy()
-    for name in ERRORS:
+    for name in (*ERRORS, "rmax_shift_by_cmod"):
         out[name] = np.mean([table[name] for table in tables], axis=0)
     out["bandwidth"] = np.sqrt(np.mean([table["bandwidth"] ** 2 for table in tables], axis=0))
     return out
@@ -114,37 +115,50 @@ class Report:
 class Experiment:
     """All tables of one depth."""
 
-    def __init__(self, depth: int, photographs: list[tuple[str, Image]]) -> None:
-        self.depth, self.stride = depth, 2 ** (depth - 1)
-        self.bank = bank = dtwpt.PacketBank(depth)
+    def __init__(
+        self,
+        depth: int,
+        photographs: list[tuple[str, Image]],
+        wavelet: str = "qshift_b",
+        shift: tuple[int, int] = SHIFT,
+    ) -> None:
+        self.depth, self.stride, self.shift = depth, 2 ** (depth - 1), shift
+        self.bank = bank = dtwpt.PacketBank(depth, wavelet)
         self.atoms = bank.atoms()
         self.oriented = ~(self.atoms["boundary"] | self.atoms["lowpass"])
         self.names = np.array([name for name, _ in photographs])
         images = [image for _, image in photographs]
         rng = np.random.default_rng(0)
         twins = [gaussian_twin(image, rng) for image in images]
-        self.each = [measure([image], bank, SHIFT) for image in images]
-        self.each_twin = [measure([twin], bank, SHIFT) for twin in twins]
-        self.kurtosis = [kurtosis(image, depth)[self.oriented].mean() for image in images]
+        self.each = [measure([image], bank, shift) for image in images]
+        self.each_twin = [measure([twin], bank, shift) for twin in twins]
+        self.kurtosis = [kurtosis(image, bank)[self.oriented].mean() for image in images]
         self.measured, self.twins = mean_table(self.each), mean_table(self.each_twin)
-        self.predicted = predict(bank, SHIFT, spectrum=images)
+        self.predicted = predict(bank, shift, spectrum=images)
         # Images one by one: slow at depth 3.
-        alone = [predict(bank, SHIFT, spectrum=[image]) for image in images[::FEW] if depth == 2]
+        alone = [predict(bank, shift, spectrum=[image]) for image in images[::FEW] if depth == 2]
         self.alone = mean_table(alone) if alone else None
         noise = (rng.normal(size=(SIZE, SIZE)) for _ in images)
-        self.noise, self.white = measure(noise, bank, SHIFT), predict(bank, SHIFT)
+        self.noise, self.white = measure(noise, bank, shift), predict(bank, shift)
         theta = np.stack([self.atoms["theta_y"], self.atoms["theta_x"]], axis=-1)
         self.gamma = gamma(theta, self.stride)
 
     def bound_ratios(self, table: np.ndarray) -> dict[str, NDArray[np.float64]]:
-        """Square roots of the errors over their bounds, of the oriented packets."""
-        a, b = alpha(table["bandwidth"], SHIFT), beta(table["bandwidth"], self.stride)
+        """Square roots of the errors over their bounds, of the oriented packets.
+
+        RMax's own error is on CMod's scale here, as the bound is.
+        """
+        a, b = alpha(table["bandwidth"], self.shift), beta(table["bandwidth"], self.stride)
         bounds = {
             "rmax_cmod": self.gamma + b,
             "cmod_shift": a,
             "rmax_shift": 2 * (self.gamma + b) + a,
         }
-        return {name: (np.sqrt(table[name]) / bounds[name])[self.oriented] for name in ERRORS}
+        columns = {name: name for name in ERRORS} | {"rmax_shift": "rmax_shift_by_cmod"}
+        return {
+            name: (np.sqrt(table[column]) / bounds[name])[self.oriented]
+            for name, column in columns.items()
+        }
 
 
 def report_prediction(report: Report, run: Experiment) -> None:
@@ -222,7 +236,7 @@ def report_bounds(report: Report, run: Experiment) -> None:
     exceeding: dict[str, list[str]] = {"output": [], "occupied": []}
     for photograph, table in zip(run.names, run.each, strict=True):
         for kind, kappa in (("output", table["bandwidth"]), ("occupied", run.atoms["bandwidth"])):
-            ratio = (np.sqrt(table["cmod_shift"]) / alpha(kappa, SHIFT))[inner].max()
+            ratio = (np.sqrt(table["cmod_shift"]) / alpha(kappa, run.shift))[inner].max()
             worst[kind] = max(worst[kind], ratio)
             exceeding[kind] += [str(photograph)] * bool(ratio > 1)
     report("Single crops, CMod shifted over alpha, worst packet not at pi:")
@@ -257,7 +271,7 @@ def report_sparseness(report: Report, run: Experiment, few: int) -> None:
     report("(kurtosis E |Z|^4 / (E |Z|^2)^2, mean over packets and crops; of a Gaussian field, 2)")
     report("White noise with few pixels that are not zero, over its prediction:")
     for density in (1, 0.1, 0.01, 0.001):
-        table = measure((impulses(density, rng) for _ in range(few)), run.bank, SHIFT)
+        table = measure((impulses(density, rng) for _ in range(few)), run.bank, run.shift)
         row = f"1 pixel in {round(1 / density):<9}{few:7}"
         for name in ERRORS:
             row += f"{table[name][oriented].mean() / run.white[name][oriented].mean():20.2f}"
@@ -387,7 +401,22 @@ def main() -> None:
     parser.add_argument(
         "--depths", type=int, nargs="+", default=DEPTHS, metavar="J", help="depths (default: 2 3)"
     )
+    parser.add_argument(
+        "--wavelet",
+        choices=dtwpt.wavelets(),
+        default="qshift_b",
+        help="qshift_a is the one that the authors took (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--shift",
+        type=int,
+        nargs=2,
+        default=SHIFT,
+        metavar=("DOWN", "RIGHT"),
+        help="pixels (default: 0 1)",
+    )
     options = parser.parse_args()
+    shift = (options.shift[0], options.shift[1])
     if options.crops < 2:
         parser.error("--crops must be at least 2")
     started = time.perf_counter()
@@ -396,17 +425,17 @@ def main() -> None:
     photographs = list(crops(options.crops))
     images = [image for _, image in photographs]
     report = Report()
+    down, right = shift
+    how = "one pixel to the right" if shift == SHIFT else f"({down}, {right}) pixels (down, right)"
     report(f"{len(images)} crops of {SIZE} x {SIZE} pixels of {len(PHOTOGRAPHS)} photographs,")
-    report(
-        "moved by one pixel to the right; wavelet qshift_b. r: Pearson correlation over packets."
-    )
+    report(f"moved by {how}; wavelet {options.wavelet}. r: Pearson correlation over packets.")
     runs, curves = [], {}
     for depth in options.depths:
         report()
         report(f"Depth {depth}")
         report("-------")
         report()
-        run = Experiment(depth, photographs)
+        run = Experiment(depth, photographs, options.wavelet, shift)
         runs.append(run)
         report_prediction(report, run)
         report_gamma(report, run)

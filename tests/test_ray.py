@@ -508,14 +508,15 @@ def test_a_cluster_of_two_machines(tmp_path: Path) -> None:
     start = [Path(sys.executable).with_name("ray"), "start", "--block", "--num-cpus=1"]
     start += ["--object-store-memory=100000000"]
     head = [*start, "--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false"]
-    quiet: dict[str, Any] = {"env": ENVIRONMENT, "stdout": subprocess.DEVNULL}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+    quiet: dict[str, Any] = {"env": {**ENVIRONMENT, **token}, "stdout": subprocess.DEVNULL}
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(running(head, **quiet, stderr=subprocess.DEVNULL))
         wait_until(lambda: answers(address), first)
         second = stack.enter_context(
             running([*start, f"--address={address}"], **quiet, stderr=subprocess.DEVNULL)
         )
-        command = [sys.executable, "-c", NEVER_DONE, "extract", "long", "-o", "a.zarr"]
+        command = [sys.executable, "-c", NEVER_DONE, "extract", tmp_path / "long", "-o", "a.zarr"]
         command += ["--engine", "ray", "--address", address, "--workers", "2"]
         driver = stack.enter_context(
             running([*command, "--progress", "none"], **quiet, cwd=tmp_path, stderr=subprocess.PIPE)
@@ -532,7 +533,9 @@ def test_a_cluster_of_two_machines(tmp_path: Path) -> None:
         (tmp_path / "long" / "0199.gated.npy.open").touch()
         _, said = driver.communicate(timeout=600)
         assert (driver.returncode, said) == (0, b"")
-    check_same(load(tmp_path / "a.zarr"), extract_to_store(tmp_path / "long", tmp_path / "b.zarr"))
+    store = load(tmp_path / "a.zarr")
+    assert isinstance(store, FeatureStore)
+    check_same(store, extract_to_store(tmp_path / "long", tmp_path / "b.zarr"))
 
 
 def answers(address: str) -> bool:

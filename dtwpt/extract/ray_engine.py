@@ -12,6 +12,7 @@ import queue
 import secrets
 import socket
 import threading
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -332,8 +333,10 @@ def _join(options: dict[str, Any]) -> None:
             warnings.simplefilter("ignore")
             ray.init(**options)
     except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        told = "".join(traceback.format_exception(error))
+        hint = "; it asks for a token, see RAY_AUTH_TOKEN" if "AuthToken" in told else ""
         raise WorkerError(
-            f"cannot join the cluster of Ray {_where(options)!r}: {_short(error)}"
+            f"cannot join the cluster of Ray {_where(options)!r}: {_short(error)}{hint}"
         ) from error
 
 

@@ -4,6 +4,7 @@ from dtwpt.invariance.bounds import alpha, beta, gamma
 from dtwpt.invariance.deformation import deformation_constants, predict_deformation
 from dtwpt.invariance.deformation_maps import local_maps, rotation, scaling, shear
 from dtwpt.invariance.deformation_measure import measure_deformation, warp
+from dtwpt.invariance.design import Design, design
 from dtwpt.invariance.design_wavelet import optimise_wavelet
 from dtwpt.invariance.envelope import rmax_cmod_bound
 from dtwpt.invariance.gaussian import cmod_shift_closed_form, predict
@@ -17,6 +18,7 @@ from dtwpt.invariance.spectrum import ColourSpectrum, Spectrum, estimate_spectru
 
 __all__ = [
     "ColourSpectrum",
+    "Design",
     "Layer",
     "Moments",
     "Spectrum",
@@ -28,6 +30,7 @@ __all__ = [
     "cmod_shift_closed_form",
     "dc_margin",
     "deformation_constants",
+    "design",
     "estimate_moments",
     "estimate_shift",
     "estimate_spectrum",

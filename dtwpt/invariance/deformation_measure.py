@@ -21,7 +21,7 @@ from dtwpt.invariance.deformation import (
 )
 from dtwpt.invariance.deformation_maps import Displacement, as_maps
 from dtwpt.invariance.filters import Filters, as_filters
-from dtwpt.invariance.measure import grey_images
+from dtwpt.invariance.images import grey_images
 
 __all__ = ["measure_deformation", "warp"]
 

@@ -15,12 +15,16 @@ except ModuleNotFoundError as error:
     raise ImportError('dtwpt.plot needs matplotlib: pip install "dtwpt[plot]"') from None
 
 from dtwpt.plot.atoms import filters
+from dtwpt.plot.deformation import deformation
+from dtwpt.plot.design import design
 from dtwpt.plot.errors import invariance, prediction, shift_curve
 from dtwpt.plot.images import maps, shift_change
 from dtwpt.plot.layer import frequency_points, gain, gamma_map, kernels
 from dtwpt.plot.plane import frequency_plane
 
 __all__ = [
+    "deformation",
+    "design",
     "filters",
     "frequency_plane",
     "frequency_points",

@@ -146,7 +146,7 @@ def design(
     Examples
     --------
     >>> from dtwpt.invariance import design
-    >>> found = design(stride=2, depth=2, budget=8)
+    >>> found = design(stride=2, depth=2, budget=12)
     >>> error = found.table["error"]
     >>> bool(error[found.chosen].mean() < error[found.usual].mean())
     True
@@ -230,7 +230,7 @@ def energy_captured(kernels: NDArray[np.complex128], spectrum: Any, stride: int)
 def frame_bounds(kernels: NDArray[np.complex128], stride: int) -> tuple[float, float]:
     r"""Return the frame bounds of filters of unit norm and their conjugates, at a stride.
 
-    The smallest and the largest :math:`\\sum |Z|^2 / \\sum x^2` of any image, from the eigenvalues
+    The smallest and the largest :math:`\sum |Z|^2 / \sum x^2` of any image, from the eigenvalues
     of the frequencies that the stride makes alike. The lower one is 0 if some image is not seen.
 
     Parameters

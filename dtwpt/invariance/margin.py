@@ -32,7 +32,7 @@ def dc_margin(a: ArrayLike, b: ArrayLike) -> float:
     A linear function that separates all shifts of some images also does so when it is averaged over
     the shifts, which leaves the mean alone. So with d pixels and
 
-    .. math:: f(x) = \frac{1}{\sqrt d} \sum_p x_p
+    .. math:: f(x) = \frac{1}{\sqrt{d}} \sum_p x_p
 
     the classes can be separated if and only if all f of the one are below all f of the other,
     and the margin is the gap between them. It is theorem 1 of V. Singla, S. Ge, R. Basri,

@@ -178,9 +178,9 @@ class PacketMixing(nn.Module):
         with full_dtype(z):
             for weight, run in zip(self._weights(), self._runs, strict=True):
                 count, size = len(run), len(run[0].packets)
-                own = torch.unflatten(z[:, :, before : before + count * size], 2, (count, size))
                 # Group by group, all colours of one side by side.
-                own = own.transpose(1, 2).flatten(1, 3)
+                groups = torch.split(z[:, :, before : before + count * size], size, 2)
+                own = torch.cat([_side_by_side(group) for group in groups], 1)
                 kernels = weight.to(z.dtype).flatten(0, 1)[:, :, None, None]
                 parts.append(functional.conv2d(own, kernels, groups=count))
                 before += count * size
@@ -273,6 +273,14 @@ class PacketMixing(nn.Module):
             f"{len(run)} x ({len(run[0].packets)} -> {run[0].channels})" for run in self._runs
         )
         return f"groups: {shares}" + (", rank1" if self.rank1 else "")
+
+
+def _side_by_side(z: Tensor) -> Tensor:
+    """Return (N, C, K, H', W') as (N, C K, H', W')."""
+    # To flatten an axis of one, exporters have to know that maps have more than one row.
+    if z.shape[1] == 1:
+        return z[:, 0]
+    return z[:, :, 0] if z.shape[2] == 1 else z.flatten(1, 2)
 
 
 def _as_weights(colour: Any, in_channels: int) -> tuple[float, ...]:

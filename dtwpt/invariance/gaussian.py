@@ -107,9 +107,9 @@ def predict(
         - ``rmax_shift_by_cmod``: E (RMax' - RMax)^2 / E CMod^2, which the papers' bounds are about;
         - ``rmax_cmod_bound``: a bound on ``rmax_cmod`` (see :func:`rmax_cmod_bound`); its standard
           error is that of a quadrature. NaN where the pooling is more than a maximum;
-        - ``cmod_shift_bound``: min E |exp(i phi) Z' - Z|^2 / E CMod^2 over phases phi, a bound
+        - ``cmod_shift_bound``: ``min E |exp(i phi) Z' - Z|^2 / E CMod^2`` over phases phi, a bound
           on ``cmod_shift``;
-        - ``pseudo_covariance``: |E Z^2| / E |Z|^2, which is 0 where the phase is uniform, as
+        - ``pseudo_covariance``: ``|E Z^2| / E |Z|^2``, which is 0 where the phase is uniform, as
           gamma supposes.
 
         Of a layer, RMax stands for its output and CMod for its twin, see :class:`Layer`. Where it

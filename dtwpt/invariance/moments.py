@@ -26,8 +26,8 @@ class Moments:
     Parameters
     ----------
     lags : ndarray, shape (filters, 2 k + 1, 2 k + 1)
-        E |Z(x)|^2 |Z(x + d)|^2 / (E |Z|^2)^2 at the displacements ``spacing * (-k..k)`` along both
-        axes. A circular Gaussian field has 1 + |r(d)|^2.
+        ``E |Z(x)|^2 |Z(x + d)|^2 / (E |Z|^2)^2`` at the displacements ``spacing * (-k..k)`` along
+        both axes. A circular Gaussian field has ``1 + |r(d)|^2``.
     spacing : int
         Pixels.
     """
@@ -45,9 +45,9 @@ class Moments:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Covariance of a filter's log-amplitudes, and what correlations are without them.
 
-        The output is modelled as exp(g) G, G circular Gaussian and g Gaussian and independent of
-        it, so that E |Z|^2 |Z'|^2 / (E |Z|^2)^2 = exp(4 c) (1 + |r_G|^2), with c the covariance of
-        g and r = exp(c - c_0) r_G.
+        The output is modelled as ``exp(g) G``, G circular Gaussian and g Gaussian and independent
+        of it, so that ``E |Z|^2 |Z'|^2 / (E |Z|^2)^2 = exp(4 c) (1 + |r_G|^2)``, with c the
+        covariance of g and ``r = exp(c - c_0) r_G``.
 
         Parameters
         ----------

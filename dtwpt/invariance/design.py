@@ -62,7 +62,7 @@ class Design:
         as much can be seen without.
     captured, usual_captured : float
         Share of the image's energy that can be recovered linearly from noisy outputs of the chosen
-        filters, and of the usual ones (:func:`energy_captured`).
+        filters, and of the usual ones (``energy_captured``).
     bounds : (float, float)
         Frame bounds of the chosen filters at unit norm, on CMod's grid.
     stride, pool : int

@@ -140,7 +140,7 @@ def optimise_wavelet(
     length : int
         Number of taps, even and at least 6.
     spectrum
-        Of the images, as for :func:`shift_change`.
+        Of the images, as for ``shift_change``.
     depths : tuple of int, default: (2, 3)
         Depths of the packets. The mean of the logarithms of their changes is minimised.
     start : str or Wavelet, default: "qshift_b"

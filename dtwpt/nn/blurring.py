@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from dtwpt.nn.adaptive import AdaptiveBlur2d, blurred_max_pool
+from dtwpt.nn.adaptive import adaptive_blur, blurred_max_pool
 from dtwpt.nn.pooling.max_blur import MaxBlurPool2d
 from dtwpt.nn.stem import WaveletStem
 
@@ -92,5 +92,5 @@ def _blur_block(block: nn.Module, blur: int | str) -> None:
 
 def _blur(channels: int, blur: int | str) -> nn.Module:
     if blur == "adaptive":
-        return AdaptiveBlur2d(channels)
+        return adaptive_blur(channels)
     return MaxBlurPool2d(1, 2, 0, blur=blur)  # type: ignore[arg-type]

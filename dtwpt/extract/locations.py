@@ -226,8 +226,7 @@ class _Tar(_Container):
             raise _too_large(info.size)
         with self._lock:
             opened = self._archive.extractfile(info)
-            assert opened is not None  # as it is a regular file
-            content = opened.read()
+            content = b"" if opened is None else opened.read()  # never None: a regular file
         if len(content) < info.size:
             raise UnusableError("the archive is truncated")
         return content

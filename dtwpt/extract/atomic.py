@@ -102,11 +102,11 @@ def temporary_beside(target: str) -> str:
 
 
 @contextlib.contextmanager
-def new_folder(target: str) -> Iterator[str]:
+def new_folder(target: str, mode: int = 0o777) -> Iterator[str]:
     """Make a folder beside a target, that is taken for abandoned once its process is gone."""
     while True:
         path = temporary_beside(target)
-        os.mkdir(path)
+        os.mkdir(path, mode)
         if os.name == "nt":  # has no such thing as an open folder
             yield path
             return

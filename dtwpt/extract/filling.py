@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dtwpt.extract.atomic import sync_folder
+from dtwpt.extract.atomic import new_folder, remove_abandoned, sync_folder
 from dtwpt.extract.chunks import (
     DurableStore,
     FileLock,
@@ -248,15 +248,19 @@ class StoreWriter:
 
     def _create(self, settings: Settings, device: str) -> None:
         folder, name = os.path.split(self._target)
-        self._fresh = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.new")
-        try:
-            os.mkdir(self._fresh, 0o700)  # until it is in its place, nobody puts anything into it
-        except OSError as error:
-            fresh, self._fresh = self._fresh, ""
-            error.filename = fresh
-            raise _cannot_write(self.path, error) from error
-        os.mkdir(os.path.join(self._fresh, MANIFEST))
-        self._lock(self._fresh)
+        fresh = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.new")
+        with contextlib.ExitStack() as stack:
+            try:
+                # Until it is in its place, nobody puts anything into it.
+                made = stack.enter_context(new_folder(self._target, 0o700))
+                stack.callback(shutil.rmtree, made, ignore_errors=True)  # if it is there still
+                os.mkdir(os.path.join(made, MANIFEST))
+            except OSError as error:
+                raise _cannot_write(self.path, error) from error
+            self._lock(made)
+            # Only with its lock in it: whoever clears up takes none for a killed process's.
+            os.rename(made, fresh)
+            self._fresh = fresh
         header = Header(secrets.token_hex(16), settings, device, versions(device))
         group = zarr.create_group(DurableStore(self._fresh), zarr_format=3)
         group.create_array(
@@ -683,13 +687,15 @@ def _others(path: str) -> list[str]:
 
 def _clear_up(target: str) -> None:
     """Put right what a process that was killed while it began a store left behind."""
+    with contextlib.suppress(OSError):
+        remove_abandoned(os.path.dirname(target))
     for kind, path in list(beside(target)):
         with contextlib.suppress(OSError, Timeout):
             lock_file = os.path.join(path, _LOCK_FILE)
             if kind == "gone":
                 if not _others(path):
                     shutil.rmtree(path, ignore_errors=True)
-            elif os.path.exists(lock_file):  # else it is just being made
+            elif os.path.exists(lock_file):
                 # Whoever is at work on it holds its lock.
                 with FileLock(lock_file, timeout=0):
                     if kind == "new" and not _others(path):

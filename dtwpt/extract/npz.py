@@ -105,11 +105,15 @@ def _arrays(path: str | os.PathLike[str], *names: str) -> dict[str, NDArray[Any]
                 raise not_features(path)
             file.seek(0)
             with np.load(file, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in names or arrays}
+                members_read = {name: arrays[name] for name in names or arrays}
     except Exception as error:  # of a damaged archive, which may raise anything
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # of the disk
         raise not_features(path) from error
+    # NumPy gives the bytes of a member that does not begin as an array does.
+    if not all(isinstance(array, np.ndarray) for array in members_read.values()):
+        raise not_features(path)
+    return members_read
 
 
 def _settings(array: NDArray[Any], path: str | os.PathLike[str]) -> tuple[Settings, dict[str, str]]:

@@ -29,6 +29,8 @@ _ANY_RATIO = 1 << 17
 _BUILT_IN = (1, 8, 32946, 32773, 34925)
 _IMAGECODECS = (2, 3, 4, 5, 7, 33003, 33005, 34712, 34887, 50000, 50001, 50002, 52546)
 _JPEG = 7
+# Pixels that a JPEG can state, on a side.
+_MOST_JPEG = 65535
 _FAX = (2, 3, 4)
 # Colours stored multiplied by the transparency: as ever, what is stored counts.
 _ASSOCIATED = 1
@@ -177,6 +179,9 @@ def _check_data(page: Any, file_bytes: int) -> None:
         raise UnusableError("the file is truncated")
     if page.compression == 1:
         _check_plain(page, pieces, sum(counts))
+    # Those of Hamamatsu's slides are one JPEG of any size, which tifffile knows.
+    if page.compression == _JPEG and max(page.chunks) > _MOST_JPEG and not page.is_ndpi:
+        raise UnusableError(f"JPEG holds no pieces of {page.chunks[0]}x{page.chunks[1]} pixels")
     needed = math.prod(page.shape) * page.bitspersample // 8
     if needed > sum(counts) * _MOST_RATIO.get(page.compression, _ANY_RATIO):
         height, width = page.imagelength, page.imagewidth

@@ -36,8 +36,10 @@ test-slow: $(VENV)/.test  ## the exhaustive sweeps
 attack: $(VENV)/.test  ## kills, power cuts and damages for every kind of output
 	$(BIN)/python -m pytest -m slow -s tests/attack
 
-fuzz: $(VENV)/.test  ## mutated files for every reader, a minute in all
-	DTWPT_FUZZ_SECONDS=4 DTWPT_FUZZ_SEED=$$(date +%j) $(BIN)/python -m pytest -s tests/attack/test_fuzz.py
+FILES ?= 600
+SEED ?= 1
+fuzz: $(VENV)/.test  ## mutated files for every reader, about a minute in all; others with SEED=2
+	DTWPT_FUZZ_FILES=$(FILES) DTWPT_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -s tests/attack/test_fuzz.py
 
 # dtcwt and pytorch_wavelets need an environment of their own: numpy<2 and an old setuptools.
 $(REFERENCE_VENV)/.reference: pyproject.toml constraints.txt $(NATIVE)

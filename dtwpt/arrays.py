@@ -136,6 +136,23 @@ def as_complex_input(c: Any, name: str = "c") -> Array:
     return c if is_tensor(c) else np.ascontiguousarray(c, dtype=dtype)
 
 
+def as_numpy(x: Any, name: str = "x") -> NDArray[Any]:
+    """Return ``x`` as a NumPy array, also a tensor of a device, with gradients or in bfloat16.
+
+    Raises
+    ------
+    TypeError
+        If it is a masked array.
+    ValueError
+        If it is no array.
+    """
+    if is_tensor(x):
+        x = x.detach().cpu().resolve_conj()
+        # NumPy has no bfloat16.
+        return np.asarray((x.float() if dtype_name(x) == "bfloat16" else x).numpy())
+    return _as_array(x, name)
+
+
 def refuse_masked(x: Any, name: str = "x") -> None:
     """Raise a TypeError if ``x`` is a masked array, or a list with one.
 

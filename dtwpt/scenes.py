@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import affine_transform, gaussian_filter
 
+from dtwpt.arrays import as_numpy
+
 __all__ = ["compose", "sweep"]
 
 #: The values of each factor in the article.
@@ -70,7 +72,7 @@ def compose(
     >>> compose(white, np.zeros((8, 8)), area=0.25).sum()
     np.float64(16.0)
     """
-    over, under = _as_image(cutout, "cutout"), np.asarray(background)
+    over, under = _as_image(cutout, "cutout"), as_numpy(background, "background")
     if under.ndim not in (2, 3) or not np.isrealobj(under):
         raise ValueError(f"background must have shape (H, W) or (H, W, C), got {under.shape}")
     channels = under.shape[2] if under.ndim == 3 else 1
@@ -164,7 +166,7 @@ def sweep(
 
 
 def _as_image(cutout: ArrayLike, name: str) -> NDArray[Any]:
-    image = np.asarray(cutout)
+    image: NDArray[Any] = as_numpy(cutout, name)
     if image.ndim != 3 or 0 in image.shape:
         raise ValueError(f"{name} must have shape (h, w, C + 1), got {image.shape}")
     if not np.isfinite(image).all() or not 0 <= image[..., -1].min() <= image[..., -1].max() <= 1:

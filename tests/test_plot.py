@@ -370,6 +370,25 @@ def test_kernels_are_drawn_in_order() -> None:
     assert min(one.min(), 1 - one.max()) == 0
 
 
+def test_draws_tensors_of_any_precision_with_their_gradients() -> None:
+    torch = pytest.importorskip("torch")
+    layer = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(16, 16, generator=torch.Generator().manual_seed(0))
+    for dtype in (torch.float16, torch.bfloat16):
+        low = layer.to(dtype).requires_grad_()
+        for kernels in (low, low[:, 0]):
+            drawn = dtwpt.plot.kernels(kernels).images
+            expected = dtwpt.plot.kernels(kernels.detach().double().numpy()).images
+            for one, other in zip(drawn, expected, strict=True):
+                np.testing.assert_allclose(
+                    np.asarray(one.get_array()), np.asarray(other.get_array()), rtol=1e-3
+                )
+        grey = image.to(dtype).requires_grad_()
+        dtwpt.plot.maps(grey)
+        dtwpt.plot.shift_change(grey)
+        dtwpt.plot.frequency_plane(dtwpt.PacketBank(1), grey[0, :8])
+
+
 BANK = dtwpt.PacketBank(1)
 IMAGE = np.random.default_rng(0).normal(size=(16, 16))
 TABLE = np.stack([predict(BANK)] * 2)
@@ -387,6 +406,13 @@ TABLE = np.stack([predict(BANK)] * 2)
         (lambda: dtwpt.plot.maps(np.ones((4, 4, 3))), ValueError, r"x must .*\(4, 4, 3\)"),
         (lambda: dtwpt.plot.maps(IMAGE + 1j), TypeError, "x must be .* real"),
         (lambda: dtwpt.plot.maps(IMAGE * np.nan), ValueError, "x must be finite"),
+        (lambda: dtwpt.plot.maps(np.ma.masked_greater(IMAGE, 1)), TypeError, "not be masked"),
+        (lambda: dtwpt.plot.kernels(np.ma.masked_less(IMAGE, 0)), TypeError, "not be masked"),
+        (
+            lambda: dtwpt.plot.frequency_plane(BANK, np.ma.masked_greater(np.arange(8), 3)),
+            TypeError,
+            "not be masked",
+        ),
         (lambda: dtwpt.plot.maps(IMAGE, operator="max"), ValueError, "'max'.*cmod, rmax"),
         (lambda: dtwpt.plot.shift_change(IMAGE, 1), TypeError, "shift must be a pair"),  # type: ignore[arg-type]
         (lambda: dtwpt.plot.shift_change(IMAGE, (0, 0)), ValueError, "shift must be other"),

@@ -10,7 +10,7 @@ from scipy.fft import irfft2, rfft2
 from scipy.ndimage import map_coordinates
 from scipy.signal import resample
 
-from dtwpt.arrays import is_tensor
+from dtwpt.arrays import as_numpy
 from dtwpt.checks import as_count
 from dtwpt.invariance.deformation import (
     Responses,
@@ -139,7 +139,7 @@ def warp(image: ArrayLike, displacement: Displacement) -> NDArray[np.float64]:
     >>> bool(np.allclose(moved[:, :30], image[:, 2:32], atol=1e-3))
     True
     """
-    array = np.asarray(image, dtype=np.float64)
+    array = as_numpy(image, "image").astype(np.float64)
     if array.ndim != 2:
         raise ValueError(f"image must have shape (H, W), got {array.shape}")
     place = np.stack(np.meshgrid(*(np.arange(float(side)) for side in array.shape), indexing="ij"))
@@ -153,7 +153,7 @@ def warp(image: ArrayLike, displacement: Displacement) -> NDArray[np.float64]:
 
 def _pixels(images: Any) -> Any:
     for number, image in enumerate(grey_images(images)):
-        pixels = np.asarray(image.detach().cpu() if is_tensor(image) else image, dtype=np.float64)
+        pixels = as_numpy(image, "images").astype(np.float64)
         if not np.isfinite(pixels).all():
             raise ValueError(f"image {number} holds NaN or infinity")
         yield pixels

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from dtwpt.arrays import dtype_name, is_tensor, refuse_masked
+from dtwpt.arrays import as_numpy, dtype_name, is_tensor
 from dtwpt.invariance.layer import as_stride
 from dtwpt.packets import OCCUPIED, PacketBank
 
@@ -67,14 +67,10 @@ def as_kernels(kernels: Any, colour: Any = None) -> NDArray[Any]:
         If the shape or the dtype does not fit, a value is not finite, or a kernel is zero, also
         where its channels cancel to rounding.
     """
-    refuse_masked(kernels, "kernels")
     digits = float(np.finfo(np.float64).eps)
-    if is_tensor(kernels):
-        kernels = kernels.detach().cpu().resolve_conj()
-        if dtype_name(kernels) == "bfloat16":  # NumPy has none
-            kernels, digits = kernels.float(), 2.0**-7
-        kernels = kernels.numpy()
-    array: NDArray[Any] = np.asarray(kernels)
+    if is_tensor(kernels) and dtype_name(kernels) == "bfloat16":
+        digits = 2.0**-7
+    array = as_numpy(kernels, "kernels")
     if array.dtype.kind not in "fciub":
         raise TypeError(f"kernels must be real or complex numbers, got {array.dtype}")
     if array.dtype.kind in "fc":

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.fft import irfft2, next_fast_len, rfft2
 from scipy.ndimage import map_coordinates
 
-from dtwpt.arrays import is_tensor
+from dtwpt.arrays import as_numpy
 from dtwpt.checks import as_count
 from dtwpt.invariance.filters import Filters, as_filters
 from dtwpt.invariance.images import grey_images
@@ -130,7 +130,7 @@ def estimate_moments(
     lags = np.arange(-steps, steps + 1)
     total, count = np.zeros((len(filters), lags.size, lags.size)), np.zeros(len(filters))
     for number, image in enumerate(grey_images(images)):
-        pixels = np.asarray(image.cpu() if is_tensor(image) else image)
+        pixels = as_numpy(image, "images")
         if any(
             s < t + 2 * steps * spacing for s, t in zip(pixels.shape, filters.size, strict=True)
         ):

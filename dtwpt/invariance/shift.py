@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dtwpt.arrays import as_numpy
 from dtwpt.packets import PacketBank
 from dtwpt.transform import dtcwpt2
 from dtwpt.wavelets import AnyWavelet
@@ -81,7 +82,7 @@ def estimate_shift(
 
 
 def _as_image(image: ArrayLike, name: str) -> NDArray[np.float64]:
-    x = np.asarray(image, np.float64)
+    x = as_numpy(image, name).astype(np.float64)
     if x.ndim != 2 or min(x.shape) < _SMALLEST:
         raise ValueError(
             f"{name} must have shape (H, W), at least {_SMALLEST} each way, got {x.shape}"

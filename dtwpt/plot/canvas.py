@@ -12,6 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
+from dtwpt.arrays import as_numpy
 from dtwpt.packets import PacketBank
 
 __all__ = [
@@ -124,14 +125,14 @@ def as_bank(bank: Any) -> PacketBank:
 
 def as_image(x: Any, name: str) -> NDArray[Any]:
     """Return one greyscale image as a finite real array."""
-    image = np.asarray(x)
+    image = as_numpy(x, name)
     if image.dtype.kind not in "buif":
         raise TypeError(f"{name} must be an array of real numbers, got dtype {image.dtype}")
     if image.ndim != 2 or 0 in image.shape:
         raise ValueError(f"{name} must be one grey image of shape (H, W), got shape {image.shape}")
     if not np.isfinite(image).all():
         raise ValueError(f"{name} must be finite, got NaN or infinity")
-    return image
+    return image.astype(np.float32) if image.dtype == np.float16 else image
 
 
 def blank(ax: Axes) -> None:

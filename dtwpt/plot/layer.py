@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
+from dtwpt.arrays import as_numpy
 from dtwpt.checks import as_count
 from dtwpt.invariance import gamma
 from dtwpt.invariance.kernels import as_kernels
@@ -217,7 +218,7 @@ def kernels(
     tiles = _as_tiles(values)
     count = len(tiles)
     labels = [str(k) for k in range(count)] if names is None else [str(name) for name in names]
-    frames = np.zeros(count, bool) if marked is None else np.asarray(marked, bool)
+    frames = np.zeros(count, bool) if marked is None else as_numpy(marked, "marked").astype(bool)
     if len(labels) != count or frames.shape != (count,):
         raise ValueError(
             f"names and marked must be one for each of {count} kernels, got {len(labels)} and "
@@ -336,7 +337,7 @@ def _colour_bar(
 
 
 def _as_numbers(values: Any, count: int, name: str) -> NDArray[np.float64]:
-    numbers = np.asarray(values)
+    numbers = as_numpy(values, name)
     if numbers.dtype.kind not in "buif":
         raise TypeError(f"{name} must be real numbers, got dtype {numbers.dtype}")
     if numbers.shape != (count,):
@@ -350,9 +351,7 @@ def _as_tiles(values: Any) -> list[NDArray[np.float64]]:
     shape = np.shape(values)
     if len(shape) == 4 and shape[1] == 3:
         # Checked channel by channel: a colour alone may be zero.
-        planes = np.asarray(
-            values.detach().cpu() if hasattr(values, "detach") else values, np.float64
-        )
+        planes = as_numpy(values, "kernels").astype(np.float64)
         if not np.isfinite(planes).all() or not planes.any(axis=(1, 2, 3)).all():
             raise ValueError("kernels must be finite and not zero")
         pictures = list(planes.transpose(0, 2, 3, 1))

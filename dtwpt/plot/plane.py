@@ -10,6 +10,7 @@ from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
+from dtwpt.arrays import as_numpy
 from dtwpt.packets import PacketBank
 from dtwpt.plot.canvas import Room, as_axes, as_bank
 
@@ -154,7 +155,7 @@ def label_axes(ax: Axes, half: bool = False, room: Room | None = None) -> None:
 
 
 def _as_values(values: Any, bank: PacketBank) -> NDArray[np.float64]:
-    numbers = np.asarray(values)
+    numbers = as_numpy(values, "values")
     if numbers.dtype.kind not in "buif":
         raise TypeError(f"values must be real numbers, got dtype {numbers.dtype}")
     expected = (2 * 4**bank.depth,)

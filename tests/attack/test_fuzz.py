@@ -2,8 +2,8 @@
 
 What is read of a picture is what Pillow, as another decoder, reads, where it reads anything.
 
-Each reader is given ``DTWPT_FUZZ_FILES`` files, which ``DTWPT_FUZZ_SEED`` chooses: the same on every
-machine.
+Each reader is given ``DTWPT_FUZZ_FILES`` files, which ``DTWPT_FUZZ_SEED`` chooses: the same ones on
+every machine.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,17 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 import dtwpt.plot
-from dtwpt.invariance import gamma, measure, predict
+from dtwpt.invariance import (
+    design,
+    gamma,
+    measure,
+    predict,
+    predict_deformation,
+    rotation,
+)
 from dtwpt.plot.atoms import atom_picture, atom_waves, selection
 
 
@@ -167,17 +176,10 @@ def test_shift_change_writes_the_means() -> None:
         assert text.get_text().endswith(f"mean {np.mean(change.ravel()[kept]):.3f}")
 
 
-def test_draws_into_a_given_figure_and_integers_too() -> None:
+def test_draws_integers() -> None:
     image = np.random.default_rng(0).integers(0, 256, (32, 40)).astype(np.uint8)
-    draws: list[Callable[[Figure], Figure]] = [
-        lambda fig: dtwpt.plot.filters(dtwpt.PacketBank(1), fig),
-        lambda fig: dtwpt.plot.maps(image, depth=1, fig=fig),
-        lambda fig: dtwpt.plot.shift_change(image, depth=1, fig=fig),
-    ]
-    for draw in draws:
-        figure = Figure(figsize=(9, 4))
-        assert draw(figure) is figure
-        figure.canvas.draw()
+    dtwpt.plot.maps(image, depth=1)
+    dtwpt.plot.shift_change(image, depth=1)
 
 
 # Shift errors -----------------------------------------------------------------------------------
@@ -486,39 +488,97 @@ def test_without_matplotlib_says_what_to_install() -> None:
     assert "During handling" not in done.stderr
 
 
-SIZES = [None, (3.4, 1.7), (7.0, 3.0)]
+PICTURE = np.random.default_rng(0).random((65, 64))
+LAYER = np.random.default_rng(0).normal(size=(12, 7, 7))
+TURNS = predict_deformation(dtwpt.PacketBank(2), [rotation(angle) for angle in (0, 5)])
+CURVE = predict(dtwpt.PacketBank(2), [(0, 1), (0, 2)])
+FOUND = design(depth=2, budget=4)
+DRAWN: dict[str, Callable[[Any], Any]] = {
+    "filters": lambda place: dtwpt.plot.filters(dtwpt.PacketBank(2), place),
+    "filters without title": lambda place: dtwpt.plot.filters(BANK, place, title=False),
+    "maps": lambda place: dtwpt.plot.maps(PICTURE, fig=place),
+    "shift_change": lambda place: dtwpt.plot.shift_change(PICTURE, fig=place),
+    "frequency_plane": lambda place: dtwpt.plot.frequency_plane(BANK, range(8), place, label="x"),
+    "invariance": lambda place: dtwpt.plot.invariance(CURVE[0], ax=place),
+    "prediction": lambda place: dtwpt.plot.prediction(CURVE, CURVE, ax=place),
+    "shift_curve": lambda place: dtwpt.plot.shift_curve(CURVE, CURVE, place),
+    "gamma_map": lambda place: dtwpt.plot.gamma_map(ax=place),
+    "frequency_points": lambda place: dtwpt.plot.frequency_points(CURVE[0], range(32), place),
+    "kernels": lambda place: dtwpt.plot.kernels(LAYER, place),
+    "gain": lambda place: dtwpt.plot.gain(CURVE[0], np.linspace(0, 1, 32), place),
+    "deformation": lambda place: dtwpt.plot.deformation([0, 5], TURNS, ax=place),
+    "design": lambda place: dtwpt.plot.design(FOUND, place),
+}
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", ["filters", "maps", "shift_change"])
-def test_no_text_leaves_a_figure_of_any_size(name: str, size: tuple[float, float] | None) -> None:
-    image = np.random.default_rng(0).random((65, 64))
-    figure = None if size is None else Figure(figsize=size, dpi=150)
-    first = dtwpt.PacketBank(2) if name == "filters" else image
-    drawn = getattr(dtwpt.plot, name)(first, fig=figure)
-    canvas: Any = FigureCanvasAgg(drawn)
+def figure_of(drawn: Any) -> Any:
+    first = np.ravel(np.array(drawn, dtype=object))[0]
+    return first.figure if isinstance(first, Axes) else first
+
+
+def written(drawn: Any) -> list[tuple[str, Bbox]]:
+    """Texts of a figure, colour bars included, and the boxes that they fill."""
+    canvas: Any = FigureCanvasAgg(drawn.get_figure(root=True))
     canvas.draw()
-    axes = [axis for ax in drawn.axes if ax.axison for axis in (ax.xaxis, ax.yaxis)]
-    ticks = {
-        label for ax in drawn.axes for axis in (ax.xaxis, ax.yaxis)
-        for label in axis.get_ticklabels(which="both")
+    every = [ax for top in drawn.axes for ax in (top, *top.child_axes)]
+    ticks = [
+        label for ax in every if ax.axison for axis in (ax.xaxis, ax.yaxis)
+        for label in axis.get_ticklabels()
+        if min(axis.get_view_interval()) - 1e-9 <= _place_of(label, axis)
+        <= max(axis.get_view_interval()) + 1e-9
+    ]  # fmt: skip
+    not_shown = {
+        label for ax in every for axis in (ax.xaxis, ax.yaxis)
+        for label in (*axis.get_ticklabels(which="both"), axis.get_offset_text())
     }  # fmt: skip
-    texts = [text for text in drawn.findobj(Text) if text.get_text() and text not in ticks]
-    boxes = [axis.get_tightbbox(canvas.get_renderer()) for axis in axes]
-    boxes += [text.get_window_extent(canvas.get_renderer()) for text in texts]
-    for box in filter(None, boxes):
-        assert -1 <= box.x0 <= box.x1 <= drawn.bbox.width + 1
-        assert -1 <= box.y0 <= box.y1 <= drawn.bbox.height + 1
-    assert min(text.get_fontsize() for text in texts) >= 5
+    texts = [text for text in drawn.findobj(Text) if text not in not_shown] + ticks
+    return [
+        (text.get_text(), text.get_window_extent())
+        for text in texts
+        if text.get_text().strip() and text.get_visible()
+    ]
 
 
-def test_draws_into_a_subfigure() -> None:
-    parts: Any = Figure(figsize=(9, 8)).subfigures(2)
-    upper, lower = parts
-    assert dtwpt.plot.filters(dtwpt.PacketBank(1), fig=upper) is upper
-    assert dtwpt.plot.maps(np.eye(32), fig=lower) is lower
-    assert len(upper.axes) == 2
-    assert len(lower.axes) == 3
+def _place_of(label: Text, axis: Any) -> float:
+    return float(label.get_position()[axis.axis_name == "y"])
+
+
+def place_of(kind: str) -> tuple[Any, Any]:
+    """Where to draw, and a neighbour in the same figure that must stay empty."""
+    if kind == "new":
+        return None, None
+    if kind == "7 x 3":
+        return Figure(figsize=(7, 3), dpi=150), None
+    parts: Any = Figure(figsize=(3.4, 3.4), dpi=150).subfigures(2)
+    return parts[1], parts[0]
+
+
+@pytest.mark.parametrize("kind", ["new", "7 x 3", "part of 3.4 x 1.7"])
+@pytest.mark.parametrize("name", list(DRAWN))
+def test_text_is_inside_and_apart_in_figures_of_any_size(name: str, kind: str) -> None:
+    place, neighbour = place_of(kind)
+    figure = figure_of(DRAWN[name](place))
+    assert place is None or figure is place
+    assert neighbour is None or not neighbour.axes
+    boxes, whole = written(figure), figure.bbox
+    bars = [child for ax in figure.axes for child in ax.child_axes]
+    boxes += [("colour bar", bar.get_window_extent()) for bar in bars]
+    for text, box in boxes:
+        assert whole.x0 - 1 <= box.x0 <= box.x1 <= whole.x1 + 1, text
+        assert whole.y0 - 1 <= box.y0 <= box.y1 <= whole.y1 + 1, text
+    for (one, box), (other, beside) in combinations(boxes, 2):
+        both = Bbox.intersection(box, beside)
+        assert both is None or min(both.width, both.height) < 1.5, (one, other)
+    assert min(text.get_fontsize() for text in figure.findobj(Text)) >= 5
+
+
+def test_colour_bar_is_as_high_as_what_it_explains() -> None:
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    ax = dtwpt.plot.frequency_plane(BANK, range(8), figure.add_subplot())
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    (bar,) = ax.child_axes
+    assert bar.get_window_extent().intervaly == pytest.approx(ax.get_window_extent().intervaly)
 
 
 def test_fonts_of_pdf_are_truetype(tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ _BOUNDARY = "0.87"
 _SIZE = (9.6, 4.0)  # inches
 
 
-def filters(bank: PacketBank, fig: Figure | SubFigure | None = None) -> Figure:
+def filters(
+    bank: PacketBank, fig: Figure | SubFigure | None = None, *, title: bool = True
+) -> Figure:
     """Draw the atoms of a bank in space, beside their tiling of the frequency plane.
 
     Left, the real part of each atom, at the atom's place in the half-plane of frequencies: the
@@ -39,6 +41,8 @@ def filters(bank: PacketBank, fig: Figure | SubFigure | None = None) -> Figure:
     fig : matplotlib Figure or SubFigure, optional
         Where to draw, about twice as wide as high; a new one by default. Small ones go without
         legend and caption.
+    title : bool, default: True
+        Whether to write headings and the caption.
 
     Returns
     -------
@@ -66,18 +70,21 @@ def filters(bank: PacketBank, fig: Figure | SubFigure | None = None) -> Figure:
     bank = as_bank(bank)
     fig = as_figure(fig, _SIZE)
     room = Room(fig, _SIZE)
-    sides = {"left": 0.055, "bottom": 0.25} if room.wide else {"left": 0.12, "bottom": 0.25}
+    bottom = (0.25 if title else 0.21) if room.wide else 0.2
     grid = fig.add_gridspec(
-        1, 2, width_ratios=(2, 1), right=0.985, top=0.9, wspace=0.16 if room.wide else 0.3, **sides
-    )
+        1, 2, width_ratios=(2, 1), left=0.055 if room.wide else 0.12, right=0.985, bottom=bottom,
+        top=0.9 if title else 0.97, wspace=0.16 if room.wide else 0.3,
+    )  # fmt: skip
     left, right = fig.add_subplot(grid[0]), fig.add_subplot(grid[1])
     chosen, step = selection(bank)
     _draw_montage(left, bank, chosen, step, room)
     _draw_tiling(right, bank, chosen, room)
-    right.set_title("Where they lie in frequency" if room.wide else "in frequency", fontsize=10)
     total = 2 * 4**bank.depth
     which = f"{f'{len(chosen)} of the' if step > 1 else 'All'} {total} filters"
-    left.set_title(f"{which} in space (real part)" if room.wide else which, fontsize=10)
+    if title:
+        left.set_title(f"{which} in space (real part)" if room.wide else which, fontsize=10)
+        where = "Where they lie in frequency" if room.wide else "in frequency"
+        right.set_title(where, fontsize=10)
     if not room.wide:
         room.fit(fig)
         return fig
@@ -94,18 +101,19 @@ def filters(bank: PacketBank, fig: Figure | SubFigure | None = None) -> Figure:
     ]
     fig.legend(
         handles=handles, loc="lower center", ncols=4, fontsize=8, frameon=False,
-        bbox_to_anchor=(0.5, 0.05), handlelength=1.8, columnspacing=2.2,
+        bbox_to_anchor=(0.5, 0.05 if title else 0.0), handlelength=1.8, columnspacing=2.2,
     )  # fmt: skip
-    shown = f" Drawn: one atom in every square of {step} x {step} cells." if step > 1 else ""
-    fig.text(
-        0.5,
-        0.02,
-        f"Depth {bank.depth}, wavelet {bank.wavelet.name}. Areas: where a filter has more than "
-        f"half of its peak energy.{shown}",
-        ha="center",
-        fontsize=8,
-        color="0.25",
-    )
+    if title:
+        shown = f" Drawn: one atom in every square of {step} x {step} cells." if step > 1 else ""
+        fig.text(
+            0.5,
+            0.02,
+            f"Depth {bank.depth}, wavelet {bank.wavelet.name}. Areas: where a filter has more than "
+            f"half of its peak energy.{shown}",
+            ha="center",
+            fontsize=8,
+            color="0.25",
+        )
     room.fit(fig)
     return fig
 

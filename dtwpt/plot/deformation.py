@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from numpy.typing import ArrayLike, NDArray
 
-from dtwpt.plot.canvas import as_panels, finish
+from dtwpt.plot.canvas import Sheet, colour_bar, finish
 
 __all__ = ["deformation"]
 
@@ -38,8 +38,8 @@ def deformation(
         From :func:`dtwpt.invariance.predict_deformation`, or some of its columns.
     measured : structured ndarray, shape (n, filters), optional
         From :func:`dtwpt.invariance.measure_deformation`, for the same maps and filters.
-    ax : sequence of two matplotlib Axes, optional
-        A new figure by default.
+    ax : sequence of two matplotlib Axes, Figure or SubFigure, optional
+        Where to draw; a new figure by default.
     label : str, default: "angle (degrees)"
         What the sizes are.
 
@@ -69,7 +69,8 @@ def deformation(
                 f"{name} must have shape ({along.size}, filters), one row a size, got "
                 f"{np.shape(table)}"
             )
-    panels = as_panels(ax, 2)
+    sheet = Sheet(ax, 2, (9.4, 3.5))
+    panels = sheet.axes
     scale = Normalize(float(predicted["frequency"].min()), float(predicted["frequency"].max()))
     colours = colormaps["viridis_r"](scale(predicted["frequency"][0]))
     top = 0.0
@@ -89,11 +90,8 @@ def deformation(
     for panel in panels:
         panel.set_ylim(0, 1.05 * top or 1.0)
     panels[0].set_ylabel("relative squared change", fontsize=8.5)
-    colours_of = ScalarMappable(scale, "viridis_r")
-    fig = panels[0].figure
-    place: dict[str, Any] = {"ax": list(panels), "fraction": 0.03, "pad": 0.02}
-    if ax is None:
-        fig.subplots_adjust(right=0.9)
-        place = {"cax": fig.add_axes((0.915, 0.145, 0.014, 0.77))}
-    fig.colorbar(colours_of, label="frequency of the filter (rad/pixel)", **place)
-    return panels
+    colour_bar(
+        panels[-1], ScalarMappable(scale, "viridis_r"), "frequency of the filter (rad/pixel)"
+    )
+    sheet.fit()
+    return np.array(panels, dtype=object)

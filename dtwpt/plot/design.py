@@ -8,13 +8,13 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from dtwpt.invariance.design import Design
-from dtwpt.plot.canvas import COLOURS, as_axes, as_figure
+from dtwpt.plot.canvas import COLOURS, Place, Sheet, colour_bar
 from dtwpt.plot.plane import draw_guides, label_axes
 
 __all__ = ["design"]
 
 
-def design(found: Design, ax: Axes | None = None) -> Axes:
+def design(found: Design, ax: Place = None) -> Axes:
     """Draw a design: every candidate at its frequency, coloured by its predicted error.
 
     Discs with a number are the chosen filters, by rank; crosses are candidates to avoid, whose
@@ -25,7 +25,7 @@ def design(found: Design, ax: Axes | None = None) -> Axes:
     ----------
     found : Design
         From :func:`dtwpt.invariance.design`.
-    ax : matplotlib Axes, optional
+    ax : matplotlib Axes, Figure or SubFigure, optional
         Where to draw; a new figure by default.
 
     Returns
@@ -47,17 +47,14 @@ def design(found: Design, ax: Axes | None = None) -> Axes:
     """
     if not isinstance(found, Design):
         raise TypeError(f"found must be a dtwpt.invariance.Design, got {type(found).__name__}")
-    if ax is None:
-        fig = as_figure(None, (6.2, 6.2))
-        fig.subplots_adjust(left=0.11, right=0.88, bottom=0.19, top=0.93)
-        ax = fig.add_subplot()
-    ax = as_axes(ax)
+    sheet = Sheet(ax, size=(6.2, 6.2))
+    (axes,) = sheet.axes
     rows = found.table
     colour: dict[str, Any] = {
         "cmap": "viridis_r", "vmin": 0.0, "vmax": float(np.quantile(rows["error"], 0.9)),
     }  # fmt: skip
-    ax.set_facecolor("0.96")
-    draw_guides(ax, "0.55")
+    axes.set_facecolor("0.96")
+    draw_guides(axes, "0.55", sheet.wide)
     for sign in (1, -1):
         for mask, marker, size in (
             (rows["rank"] > 0, "o", 190),
@@ -67,27 +64,31 @@ def design(found: Design, ax: Axes | None = None) -> Axes:
             part = rows[mask]
             if not len(part):
                 continue
-            shown = ax.scatter(
+            shown = axes.scatter(
                 sign * part["theta_x"], sign * part["theta_y"], c=part["error"], s=size,
                 marker=marker, edgecolors="none", zorder=3, **colour,
             )  # fmt: skip
         ringed = rows[rows["usual"]]
-        ax.scatter(
+        axes.scatter(
             sign * ringed["theta_x"], sign * ringed["theta_y"], s=260, facecolors="none",
             edgecolors=COLOURS[1], linewidths=1.3, zorder=4,
         )  # fmt: skip
     for row in rows[found.chosen]:
-        ax.text(
+        axes.text(
             row["theta_x"], row["theta_y"], str(row["rank"]), ha="center", va="center",
             fontsize=7, color="white" if row["error"] > 0.5 * colour["vmax"] else "black", zorder=5,
         )  # fmt: skip
-    label_axes(ax)
+    label_axes(axes)
     best, usual = (rows["error"][which].mean() for which in (found.chosen, found.usual))
-    ax.set_title(f"Mean error {best:.3f}; of the usual choice {usual:.3f}", fontsize=10)
-    ax.figure.colorbar(
-        shown, ax=ax, fraction=0.046, pad=0.04, extend="max",
-        label="predicted relative squared change of RMax, for a pixel",
-    )  # fmt: skip
+    axes.set_title(f"Mean error {best:.3f}; of the usual choice {usual:.3f}", fontsize=10)
+    colour_bar(axes, shown, "predicted relative squared change of RMax", extend="max")
+    if sheet.wide:
+        _legend(axes, found)
+    sheet.fit()
+    return axes
+
+
+def _legend(ax: Axes, found: Design) -> None:
     for marker, label, size in (
         ("o", f"chosen, with rank: {100 * found.captured:.0f} % of the energy", 120),
         ("X", f"avoid: error above {found.limit:.3f}", 45),
@@ -101,4 +102,3 @@ def design(found: Design, ax: Axes | None = None) -> Axes:
         fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2,
         handletextpad=0.2, columnspacing=0.9,
     )  # fmt: skip
-    return ax

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
-from dtwpt.plot.canvas import COLOURS, GREY, as_axes, as_panels, finish
+from dtwpt.plot.canvas import COLOURS, GREY, Place, Sheet, finish
 from dtwpt.plot.tables import as_error, as_table, error_bars
 from dtwpt.text import shown
 
@@ -47,7 +47,7 @@ _SPREAD = (0.1, 0.9)
 def invariance(
     table: Any,
     against: str = "orientation",
-    ax: Axes | Sequence[Axes] | NDArray[Any] | None = None,
+    ax: Place | Sequence[Axes] | NDArray[Any] = None,
     *,
     errors: str | Sequence[str] = ("cmod_shift", "rmax_shift"),
     bands: int = 3,
@@ -66,7 +66,7 @@ def invariance(
         Of one shift: from :func:`dtwpt.invariance.predict` or :func:`dtwpt.invariance.measure`,
         or some of its rows, such as those that are neither low-pass nor boundary.
     against : {"orientation", "frequency"}
-    ax : matplotlib Axes or sequence of them, optional
+    ax : matplotlib Axes, sequence of them, Figure or SubFigure, optional
         One for each error; a new figure by default.
     errors : str or sequence of str, default: ("cmod_shift", "rmax_shift")
         Among "cmod_shift", "rmax_shift", "rmax_cmod".
@@ -105,7 +105,8 @@ def invariance(
     names = _as_errors(errors)
     rows = as_table(table, "table", dimensions=1, errors=names)
     count = _as_bands(bands)
-    panels = as_panels(ax, len(names))
+    sheet = Sheet(ax, len(names), (0.8 + 4.3 * len(names), 3.5))
+    panels = sheet.axes
 
     direction = _direction(rows)
     if against == "orientation":
@@ -119,16 +120,13 @@ def invariance(
         for (label, members), colour, marker in zip(groups, colours, _MARKERS, strict=False):
             _draw_group(panel, rows[members], name, against, width, colour, marker, label)
         if against == "orientation":
-            _mark_orientations(panel, direction)
+            _mark_orientations(panel, direction, 30 if sheet.wide else 90)
         else:
             panel.set_xlabel("frequency of the filter (rad/pixel)", fontsize=8.5)
         panel.set_title(_TITLES[name], fontsize=10)
         finish(panel)
-        panel.legend(
-            title=heading, title_fontsize=8, fontsize=8, frameon=False, loc="upper center",
-            ncols=min(len(groups), 4), handletextpad=0.3, columnspacing=1.2, borderaxespad=0.1,
-        )  # fmt: skip
-    low, high = _vertical_range(rows, names, scale)
+    _legend_of_groups(sheet, heading, len(groups))
+    low, high = _vertical_range(rows, names, scale, 0.22 if sheet.wide else 0.04)
     for panel in panels:
         panel.set_yscale(scale)
         if scale == "log":
@@ -137,14 +135,13 @@ def invariance(
             panel.yaxis.set_minor_formatter(NullFormatter())
         panel.set_ylim(low, high)
     # Panels that the caller gave may stand far apart: each of those says what it shows.
-    for panel in panels if ax is not None else panels[:1]:
+    for panel in panels if sheet.given else panels[:1]:
         panel.set_ylabel("relative squared change", fontsize=8.5)
-    return panels
+    sheet.fit()
+    return np.array(panels, dtype=object)
 
 
-def prediction(
-    predicted: Any, measured: Any, error: str = "rmax_shift", ax: Axes | None = None
-) -> Axes:
+def prediction(predicted: Any, measured: Any, error: str = "rmax_shift", ax: Place = None) -> Axes:
     """Draw measured errors against predicted ones, filter by filter.
 
     On the line drawn, both agree. Bars are standard errors; Pearson's correlation is written.
@@ -155,7 +152,7 @@ def prediction(
         From :func:`dtwpt.invariance.predict` and :func:`dtwpt.invariance.measure`, of the same
         filters and shifts, row by row.
     error : {"rmax_shift", "cmod_shift", "rmax_cmod"}
-    ax : matplotlib Axes, optional
+    ax : matplotlib Axes, Figure or SubFigure, optional
         Where to draw; a new figure by default.
 
     Returns
@@ -195,36 +192,38 @@ def prediction(
     x_rows, y_rows = (table[both] for table in rows)
     if not len(x_rows):
         raise ValueError(f"predicted and measured have no filter with both values of {error!r}")
-    ax = as_axes(ax)
+    sheet = Sheet(ax)
+    (axes,) = sheet.axes
     x, y = x_rows[error], y_rows[error]
     x_bars, y_bars = error_bars(x_rows, error), error_bars(y_rows, error)
     top = 1.06 * float(max((x + x_bars).max(), (y + y_bars).max())) or 1.0
-    ax.plot([0, top], [0, top], color=GREY, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
-    ax.errorbar(
+    axes.plot([0, top], [0, top], color=GREY, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
+    axes.errorbar(
         x, y, xerr=x_bars, yerr=y_bars, fmt="o", markersize=4.2, color=ERROR_COLOURS[error],
         markeredgewidth=0, alpha=0.8, elinewidth=0.8, zorder=2,
     )  # fmt: skip
-    ax.text(
+    axes.text(
         0.03, 0.97, f"Pearson r = {_pearson(x, y)}\n{len(x)} filters",
-        transform=ax.transAxes, va="top", fontsize=9, linespacing=1.4,
+        transform=axes.transAxes, va="top", fontsize=9, linespacing=1.4,
     )  # fmt: skip
-    ax.set_xlim(0, top)
-    ax.set_ylim(0, top)
-    for axis in (ax.xaxis, ax.yaxis):
+    axes.set_xlim(0, top)
+    axes.set_ylim(0, top)
+    for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    ax.set_aspect("equal")
-    ax.set_title(_LABELS[error][0].upper() + _LABELS[error][1:], fontsize=10)
-    ax.set_xlabel("predicted", fontsize=8.5)
-    ax.set_ylabel("measured", fontsize=8.5)
-    finish(ax)
-    return ax
+    axes.set_aspect("equal")
+    axes.set_title(_LABELS[error][0].upper() + _LABELS[error][1:], fontsize=10)
+    axes.set_xlabel("predicted", fontsize=8.5)
+    axes.set_ylabel("measured", fontsize=8.5)
+    finish(axes)
+    sheet.fit()
+    return axes
 
 
 def shift_curve(
     predicted: Any = None,
     measured: Any = None,
-    ax: Axes | None = None,
+    ax: Place = None,
     *,
     errors: str | Sequence[str] = ("cmod_shift", "rmax_shift"),
 ) -> Axes:
@@ -238,7 +237,7 @@ def shift_curve(
     predicted, measured : structured ndarray, shape (n, filters), optional
         From :func:`dtwpt.invariance.predict` and :func:`dtwpt.invariance.measure`, for several
         shifts in one direction; at least one of the two. Their shifts need not be the same.
-    ax : matplotlib Axes, optional
+    ax : matplotlib Axes, Figure or SubFigure, optional
         Where to draw; a new figure by default.
     errors : str or sequence of str, default: ("cmod_shift", "rmax_shift")
         Among "cmod_shift", "rmax_shift", "rmax_cmod".
@@ -272,7 +271,8 @@ def shift_curve(
     if not tables:
         raise ValueError("at least one of predicted and measured must be given")
     _check_one_direction(list(tables.values()))
-    ax = as_axes(ax)
+    sheet = Sheet(ax)
+    (axes,) = sheet.axes
     top = 0.0
     for name in names:
         for which, table in tables.items():
@@ -281,25 +281,27 @@ def shift_curve(
             mean, low, high = (values[order] for values in _summary(table[name]))
             colour = ERROR_COLOURS[name]
             if which == "predicted" or len(tables) == 1:
-                ax.fill_between(length, low, high, color=colour, alpha=0.16, linewidth=0)
+                axes.fill_between(length, low, high, color=colour, alpha=0.16, linewidth=0)
             if which == "predicted":
-                ax.plot(length, mean, color=colour, linewidth=1.7)
+                axes.plot(length, mean, color=colour, linewidth=1.7)
             else:
                 bars = np.stack([np.maximum(mean - low, 0), np.maximum(high - mean, 0)])
-                ax.errorbar(
+                axes.errorbar(
                     length, mean, yerr=bars if len(tables) == 2 else None, color=colour,
                     fmt="o" if name == "cmod_shift" else "^", markersize=6, elinewidth=0.8,
                     ecolor=to_rgba(colour, 0.45), markeredgecolor="white",
                     markeredgewidth=0.5, zorder=3,
                 )  # fmt: skip
             top = max(top, float(np.nanmax(high)), float(np.nanmax(mean)))
-    ax.set_xlim(left=0)
-    ax.set_ylim(0, 1.2 * top if top > 0 else 1.0)  # room for the legend above the curves
-    ax.set_xlabel("length of the shift (pixels)", fontsize=8.5)
-    ax.set_ylabel("relative squared change", fontsize=8.5)
-    finish(ax)
-    _legend_of_curves(ax, names, list(tables))
-    return ax
+    axes.set_xlim(left=0)
+    room = 1.2 if sheet.wide else 1.05  # for the legend above the curves
+    axes.set_ylim(0, room * top if top > 0 else 1.0)
+    axes.set_xlabel("length of the shift (pixels)", fontsize=8.5)
+    axes.set_ylabel("relative squared change", fontsize=8.5)
+    finish(axes)
+    _legend_of_curves(axes, names, list(tables), sheet.wide)
+    sheet.fit()
+    return axes
 
 
 # Curves -----------------------------------------------------------------------------------------
@@ -349,19 +351,21 @@ def _angle_ranges(
     ]
 
 
-def _vertical_range(rows: np.ndarray, names: list[str], scale: str) -> tuple[float, float]:
+def _vertical_range(
+    rows: np.ndarray, names: list[str], scale: str, room: float
+) -> tuple[float, float]:
     """Return the ends of the vertical axis, with room for the legend above the points."""
     values = np.concatenate([rows[name] for name in names])
     bars = np.concatenate([error_bars(rows, name) for name in names])
     high = float(np.nanmax(values + bars))
     if scale == "linear":
-        return 0.0, 1.3 * high if high > 0 else 1.0
+        return 0.0, (1.08 + room) * high if high > 0 else 1.0
     # What is nothing but rounding, after a shift by a whole period, say, would fill the axis.
     seen = values[np.isfinite(values) & (values > 1e-6 * high)]
     if not seen.size:
         return 0.1, 1.0
     low = float(seen.min()) / 1.3
-    return low, high * (high / low) ** 0.22
+    return low, high * (high / low) ** room
 
 
 def _draw_group(
@@ -387,13 +391,28 @@ def _draw_group(
         ax.plot(places, means, color=colour, linewidth=1.1, alpha=0.75, zorder=2)
 
 
-def _mark_orientations(ax: Axes, direction: float) -> None:
+def _legend_of_groups(sheet: Sheet, title: str, count: int) -> None:
+    """Above the points of each panel or, of small ones, once beside the last."""
+    if sheet.wide:
+        place: dict[str, Any] = {"loc": "upper center", "ncols": min(count, 4)}
+    else:
+        place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+        title = title.replace(" (", "\n(").replace(" from", "\nfrom")
+    for panel in sheet.axes if sheet.wide else sheet.axes[-1:]:
+        panel.legend(
+            title=title, title_fontsize=8, fontsize=8, frameon=False, handletextpad=0.3,
+            columnspacing=1.2, borderaxespad=0.1, **place,
+        )  # fmt: skip
+
+
+def _mark_orientations(ax: Axes, direction: float, step: int) -> None:
     ax.set_xlim(-4, 184)
-    ax.set_xticks(range(0, 181, 30), [f"{degrees}°" for degrees in range(0, 181, 30)])
+    ax.set_xticks(range(0, 181, step), [f"{degrees}°" for degrees in range(0, 181, step)])
     for degrees in {direction, direction + 180, direction - 180}:
         if -1e-9 <= degrees <= 180 + 1e-9:
             ax.axvline(degrees, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
-    ax.set_xlabel("orientation of the filter (dotted: along the shift)", fontsize=8.5)
+    note = " (dotted: along the shift)" if step == 30 else ""
+    ax.set_xlabel(f"orientation of the filter{note}", fontsize=8.5)
 
 
 def _direction(rows: np.ndarray) -> float:
@@ -430,7 +449,7 @@ def _summary(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
     return np.nanmean(values, axis=1), low, high
 
 
-def _legend_of_curves(ax: Axes, names: list[str], tables: list[str]) -> None:
+def _legend_of_curves(ax: Axes, names: list[str], tables: list[str], wide: bool) -> None:
     handles = []
     for name in names:
         for which in tables:
@@ -443,7 +462,13 @@ def _legend_of_curves(ax: Axes, names: list[str], tables: list[str]) -> None:
                     label=f"{_TITLES[name].split(' (')[0]}, {which}",
                 )
             )  # fmt: skip
-    ax.legend(handles=handles, fontsize=8, frameon=False, loc="upper center", ncols=2)
+    if wide:
+        ax.legend(handles=handles, fontsize=8, frameon=False, loc="upper center", ncols=2)
+    else:
+        ax.legend(
+            handles=handles, fontsize=8, frameon=False, loc="center left",
+            bbox_to_anchor=(1.0, 0.5), handlelength=1.2,
+        )  # fmt: skip
 
 
 def _pearson(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:

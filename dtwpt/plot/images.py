@@ -113,16 +113,15 @@ def maps(
     if not room.wide:
         room.fit(fig)
         return fig
-    seen = "drawn in its corner," if _is_roomy(bank, step) else "of its frequency,"
-    where = f"image has the waves {seen}"
+    waves = "drawn in its corner" if _is_roomy(bank, step) else "of its frequency"
     note.text(
         0.5,
         0.82,
-        f"Each map is the {_MEANINGS[operator]} of\n"
-        "one filter's output: bright where the\n"
-        f"{where}\n"
+        f"The {_MEANINGS[operator]} of each\n"
+        "filter's output: bright where the\n"
+        f"image has the waves\n{waves},\n"
         "coarse near 0, fine towards π.\n"
-        "Each has its own scale.",
+        "Each map has its own scale.",
         fontsize=8,
         color="0.2",
         ha="center",
@@ -257,7 +256,6 @@ def _shorten(fig: Figure) -> None:
     for ax in (atom, *panels):
         ax.set_xlabel("")
     changes.set_title("Relative change")
-    changes.set_ylabel("")
     changes.set_xlabel("rad/pixel", labelpad=1)
     changes.set_ylim(top=1.35 * changes.get_ylim()[1])
     for ax in fig.axes:
@@ -382,7 +380,6 @@ def _draw_changes(
         ax.axhline(means[name], color=colour, linewidth=1, linestyle=(0, (4, 2)))
     ax.set_title(f"Relative change of {gabor.sum()} packets", fontsize=9)
     ax.set_xlabel("frequency of the filter (rad/pixel)", fontsize=8)
-    ax.set_ylabel("relative change", fontsize=8)
     largest = max(float(np.nanmax(change[gabor])) for change in changes.values())
     ax.set_ylim(0, 1.25 * largest if largest > 0 else 1.0)  # room for the legend above the points
     ax.tick_params(labelsize=7.5)

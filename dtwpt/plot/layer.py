@@ -14,7 +14,16 @@ from dtwpt.checks import as_count
 from dtwpt.invariance import gamma
 from dtwpt.invariance.kernels import as_kernels
 from dtwpt.packets import PacketBank
-from dtwpt.plot.canvas import COLOURS, GREY, as_axes, as_bank, as_figure, blank, finish
+from dtwpt.plot.canvas import (
+    COLOURS,
+    GREY,
+    Place,
+    Sheet,
+    as_bank,
+    blank,
+    colour_bar,
+    finish,
+)
 from dtwpt.plot.plane import beyond, draw_guides, label_axes
 from dtwpt.plot.tables import as_table, error_bars
 
@@ -28,7 +37,7 @@ def gamma_map(
     q: int = 1,
     stride: int | None = None,
     bank: PacketBank | None = None,
-    ax: Axes | None = None,
+    ax: Place = None,
     *,
     cmap: str = "viridis",
 ) -> Axes:
@@ -45,7 +54,7 @@ def gamma_map(
         Subsampling m before max pooling; by default that of the bank, ``2**(depth - 1)``, or 2.
     bank : PacketBank, optional
         Whose atoms' centres to mark; every atom has two, as real images have two frequencies.
-    ax : matplotlib Axes, optional
+    ax : matplotlib Axes, Figure or SubFigure, optional
         Where to draw; a new figure by default.
     cmap : str, default: "viridis"
         Name of a matplotlib colour map.
@@ -78,33 +87,35 @@ def gamma_map(
     axis = np.linspace(-np.pi, np.pi, _POINTS)
     theta = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1)
     values = gamma(theta, stride, q)
-    ax = as_axes(ax)
+    sheet = Sheet(ax)
+    (axes,) = sheet.axes
     # Sides of the picture lie half a point beyond its outermost points.
     half = (axis[1] - axis[0]) / 2
     end = np.pi + half
-    drawn = ax.imshow(
+    drawn = axes.imshow(
         values, cmap=cmap, vmin=0, vmax=np.sqrt(1.5), extent=(-end, end, end, -end),
         interpolation="bilinear",
     )  # fmt: skip
-    _colour_bar(ax, drawn, "$\\gamma$ (share of the peak)")
+    colour_bar(axes, drawn, "$\\gamma$ (share of the peak)")
     if bank is not None:
         atoms = bank.atoms()
         for side in (1, -1):
-            ax.plot(
+            axes.plot(
                 side * atoms["theta_x"], side * atoms["theta_y"], "o", color="white",
                 markersize=4.5 if bank.depth < 3 else 3, markeredgecolor="black",
                 markeredgewidth=0.6,
             )  # fmt: skip
-    label_axes(ax)
+    label_axes(axes)
     side = 2 * as_count(q, "q") + 1
-    ax.set_title(f"What {side} x {side} pooling misses of a wave, stride {stride}", fontsize=10)
-    return ax
+    axes.set_title(f"What {side} x {side} pooling misses of a wave, stride {stride}", fontsize=10)
+    sheet.fit()
+    return axes
 
 
 def frequency_points(
     table: Any,
     values: ArrayLike,
-    ax: Axes | None = None,
+    ax: Place = None,
     *,
     label: str = "",
     cmap: str = "viridis",
@@ -123,7 +134,7 @@ def frequency_points(
         :func:`dtwpt.invariance.measure`.
     values : array_like of real numbers, shape (n,)
         One a row of the table; those that are NaN are drawn grey.
-    ax : matplotlib Axes, optional
+    ax : matplotlib Axes, Figure or SubFigure, optional
         Where to draw; a new figure by default.
     label : str, default: ""
         What the numbers are, for the colour bar.
@@ -156,26 +167,28 @@ def frequency_points(
     if names is None or not {"theta_y", "theta_x"} <= set(names) or table.ndim != 1:
         raise ValueError("table must be a structured array (n,) with columns theta_y and theta_x")
     numbers = _as_numbers(values, len(table), "values")
-    ax = as_axes(ax)
-    ax.set_facecolor("0.93")
+    sheet = Sheet(ax)
+    (axes,) = sheet.axes
+    axes.set_facecolor("0.93")
     places = np.stack([table["theta_x"], table["theta_y"]], axis=1)
     x, y = np.concatenate([places, -places]).T
     known = np.tile(np.isfinite(numbers), 2)
-    ax.scatter(x[~known], y[~known], c="0.75", s=34, edgecolors="0.25", linewidths=0.5, zorder=2)
+    axes.scatter(x[~known], y[~known], c="0.75", s=34, edgecolors="0.25", linewidths=0.5, zorder=2)
     x, y = x[known], y[known]
-    drawn = ax.scatter(
+    drawn = axes.scatter(
         x, y, c=np.tile(numbers, 2)[known], cmap=cmap, vmin=vmin,
         vmax=vmax, s=34, edgecolors="0.25", linewidths=0.5, plotnonfinite=True, zorder=3,
     )  # fmt: skip
-    _colour_bar(ax, drawn, label, extend=beyond(numbers, vmin, vmax))
-    draw_guides(ax, "0.45")
-    label_axes(ax)
-    return ax
+    colour_bar(axes, drawn, label, extend=beyond(numbers, vmin, vmax))
+    draw_guides(axes, "0.45", sheet.wide)
+    label_axes(axes)
+    sheet.fit()
+    return axes
 
 
 def kernels(
     values: Any,
-    ax: Axes | None = None,
+    ax: Place = None,
     *,
     names: Any = None,
     marked: ArrayLike | None = None,
@@ -188,7 +201,7 @@ def kernels(
     values : array_like or torch.Tensor, shape (n, h, w), (n, 1, h, w) or (n, 3, h, w)
         Real kernels; three input channels are red, green and blue. Each is scaled to its own
         largest value; 0 is mid-grey. Other numbers of channels are averaged.
-    ax : matplotlib Axes, optional
+    ax : matplotlib Axes, Figure or SubFigure, optional
         Where to draw; a new figure by default.
     names : sequence of str, optional
         A name under each tile; its number by default.
@@ -225,36 +238,38 @@ def kernels(
             f"{frames.shape}"
         )
     wide = as_count(columns, "columns")
-    if ax is None:
-        across, down = min(wide, count), -(-count // wide)
-        ax = as_figure(None, (0.65 * across, 0.75 * down)).add_axes((0.0, 0.0, 1.0, 1.0))
-    ax = as_axes(ax)
+    across, down = min(wide, count), -(-count // wide)
+    sheet = Sheet(ax, size=(0.65 * across, 0.75 * down))
+    (axes,) = sheet.axes
     for index, (tile, name, frame) in enumerate(zip(tiles, labels, frames, strict=True)):
         row, column = divmod(index, wide)
-        ax.imshow(
+        axes.imshow(
             tile, cmap="gray", vmin=0, vmax=1, interpolation="nearest",
             extent=(column + 0.06, column + 0.94, row + 0.78, row + 0.02),
         )  # fmt: skip
-        ax.add_patch(
+        axes.add_patch(
             Rectangle(
                 (column + 0.06, row + 0.02), 0.88, 0.76, fill=False,
                 edgecolor=COLOURS[1] if frame else "0.7", linewidth=2.0 if frame else 0.6,
             )
         )  # fmt: skip
-        ax.text(column + 0.5, row + 0.89, name, ha="center", va="center", fontsize=7, color="0.15")
-    ax.set_xlim(0, min(wide, count))
-    ax.set_ylim(-(-count // wide), 0)
-    ax.set_aspect(0.88 / 0.76)
-    blank(ax)
-    for spine in ax.spines.values():
+        axes.text(
+            column + 0.5, row + 0.89, name, ha="center", va="center", fontsize=7, color="0.15"
+        )
+    axes.set_xlim(0, across)
+    axes.set_ylim(down, 0)
+    axes.set_aspect(0.88 / 0.76)
+    blank(axes)
+    for spine in axes.spines.values():
         spine.set_visible(False)
-    return ax
+    sheet.fit()
+    return axes
 
 
 def gain(
     table: Any,
     likeness: ArrayLike | None = None,
-    ax: Axes | None = None,
+    ax: Place = None,
     *,
     label: str = "Gabor-likeness",
     cmap: str = "viridis",
@@ -270,7 +285,7 @@ def gain(
         From :func:`dtwpt.invariance.predict` or :func:`dtwpt.invariance.measure`, of one shift.
     likeness : array_like of real numbers, shape (filters,), optional
         From 0 to 1, for the points' colours.
-    ax : matplotlib Axes, optional
+    ax : matplotlib Axes, Figure or SubFigure, optional
         Where to draw; a new figure by default.
     label : str, default: "Gabor-likeness"
         What the colours are.
@@ -297,43 +312,39 @@ def gain(
     """
     rows = as_table(table, "table", dimensions=1, errors=("rmax_shift", "cmod_shift"))
     shades = None if likeness is None else _as_numbers(likeness, len(rows), "likeness")
-    ax = as_axes(ax)
+    sheet = Sheet(ax)
+    (axes,) = sheet.axes
     x, y = rows["rmax_shift"], rows["cmod_shift"]
     x_bars, y_bars = error_bars(rows, "rmax_shift"), error_bars(rows, "cmod_shift")
     right = 1.06 * float(np.nanmax(x + x_bars)) or 1.0
     top = max(1.06 * float(np.nanmax(y + y_bars)), 0.55 * right)
     for part, name in ((1.0, "as much"), (0.5, "half"), (0.25, "1/4"), (0.125, "1/8")):
-        ax.plot(
+        axes.plot(
             [0, right], [0, part * right], color=GREY, linewidth=1.0 if part == 1 else 0.6,
             linestyle=(0, (4, 2)), zorder=1,
         )  # fmt: skip
         ends = (right, part * right) if part * right <= top else (top / part, top)
-        ax.annotate(name, ends, xytext=(2, 2), textcoords="offset points", fontsize=7.5, color=GREY)
-    ax.errorbar(x, y, xerr=x_bars, yerr=y_bars, fmt="none", ecolor="0.6", elinewidth=0.7, zorder=2)
-    drawn = ax.scatter(
+        if sheet.wide or part > 0.125:
+            axes.annotate(
+                name, ends, xytext=(2, 2), textcoords="offset points", fontsize=7.5, color=GREY
+            )
+    axes.errorbar(
+        x, y, xerr=x_bars, yerr=y_bars, fmt="none", ecolor="0.6", elinewidth=0.7, zorder=2
+    )
+    drawn = axes.scatter(
         x, y, c=COLOURS[0] if shades is None else shades, cmap=None if shades is None else cmap,
         vmin=None if shades is None else 0, vmax=None if shades is None else 1, s=30,
         edgecolors="0.25", linewidths=0.5, zorder=3,
     )  # fmt: skip
     if shades is not None:
-        _colour_bar(ax, drawn, label, pad=0.07)
-    ax.set_xlim(0, right)
-    ax.set_ylim(0, top)
-    ax.set_xlabel("relative change of RMax", fontsize=8.5)
-    ax.set_ylabel("relative change of CMod", fontsize=8.5)
-    finish(ax)
-    return ax
-
-
-def _colour_bar(
-    ax: Axes, drawn: Any, label: str, pad: float = 0.04, extend: str = "neither"
-) -> None:
-    figure = ax.get_figure()
-    if figure is None:
-        raise ValueError("ax must belong to a figure")
-    bar = figure.colorbar(drawn, ax=ax, fraction=0.046, pad=pad, extend=extend)
-    bar.set_label(label, fontsize=8.5)
-    bar.ax.tick_params(labelsize=8)
+        colour_bar(axes, drawn, label, pad=0.17)
+    axes.set_xlim(0, right)
+    axes.set_ylim(0, top)
+    axes.set_xlabel("relative change of RMax", fontsize=8.5)
+    axes.set_ylabel("relative change of CMod", fontsize=8.5)
+    finish(axes)
+    sheet.fit()
+    return axes
 
 
 def _as_numbers(values: Any, count: int, name: str) -> NDArray[np.float64]:

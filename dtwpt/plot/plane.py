@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dtwpt.arrays import as_numpy
 from dtwpt.packets import PacketBank
-from dtwpt.plot.canvas import Room, as_axes, as_bank
+from dtwpt.plot.canvas import Place, Room, Sheet, as_bank, colour_bar
 
 __all__ = ["beyond", "draw_guides", "frequency_plane", "label_axes"]
 
@@ -23,7 +23,7 @@ _TICK_LABELS = ("\u2212π", "\u2212π/2", "0", "π/2", "π")
 def frequency_plane(
     bank: PacketBank,
     values: ArrayLike,
-    ax: Axes | None = None,
+    ax: Place = None,
     *,
     label: str = "",
     cmap: str = "viridis",
@@ -40,7 +40,7 @@ def frequency_plane(
     bank : PacketBank
     values : array_like of real numbers, shape (2 * 4**depth,)
         In the order of :meth:`dtwpt.PacketBank.atoms`.
-    ax : matplotlib Axes, optional
+    ax : matplotlib Axes, Figure or SubFigure, optional
         Where to draw; a new figure by default.
     label : str, default: ""
         What the numbers are, for the colour bar.
@@ -74,7 +74,8 @@ def frequency_plane(
     """
     bank = as_bank(bank)
     numbers = _as_values(values, bank)
-    ax = as_axes(ax)
+    sheet = Sheet(ax)
+    (axes,) = sheet.axes
     count = 2**bank.depth
     atoms = bank.atoms()
     cells = np.full((2 * count, 2 * count), np.nan)
@@ -84,13 +85,15 @@ def frequency_plane(
     cells[2 * count - 1 - cell_y, 2 * count - 1 - cell_x] = numbers
 
     edges = np.linspace(-np.pi, np.pi, 2 * count + 1)
-    ax.set_facecolor("0.85")
-    mesh = ax.pcolormesh(edges, edges, np.ma.masked_invalid(cells), cmap=cmap, vmin=vmin, vmax=vmax)
+    axes.set_facecolor("0.85")
+    known = np.ma.masked_invalid(cells)
+    mesh = axes.pcolormesh(edges, edges, known, cmap=cmap, vmin=vmin, vmax=vmax)
     extend = beyond(numbers, vmin, vmax)
-    ax.figure.colorbar(mesh, ax=ax, label=label, fraction=0.046, pad=0.04, extend=extend)
-    draw_guides(ax, "white")
-    label_axes(ax)
-    return ax
+    colour_bar(axes, mesh, label, extend=extend)
+    draw_guides(axes, "white", sheet.wide)
+    label_axes(axes)
+    sheet.fit()
+    return axes
 
 
 def beyond(numbers: NDArray[np.float64], vmin: float | None, vmax: float | None) -> str:
@@ -100,13 +103,13 @@ def beyond(numbers: NDArray[np.float64], vmin: float | None, vmax: float | None)
     return {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
 
 
-def draw_guides(ax: Axes, colour: str) -> None:
+def draw_guides(ax: Axes, colour: str, named: bool = True) -> None:
     """Draw rays every 30 degrees, circles at pi/2 and pi, and name them."""
     outline = [withStroke(linewidth=2.0, foreground="black" if colour == "white" else "white")]
     style: dict[str, Any] = {"color": colour, "linewidth": 0.6, "linestyle": (0, (1, 2.5))}
     for radius in (np.pi / 2, np.pi):
         ax.add_patch(Circle((0, 0), radius, fill=False, **style))
-    for name, fraction in (("π/2", 0.5), ("π", 1.0)):
+    for name, fraction in (("π/2", 0.5), ("π", 1.0)) if named else ():
         # Names stand where no ray passes, on the half that holds no angles.
         angle = np.radians(-105)
         ax.text(
@@ -123,6 +126,8 @@ def draw_guides(ax: Axes, colour: str) -> None:
         direction = np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])
         end = direction * np.pi / np.abs(direction).max()
         ax.plot([-end[0], end[0]], [-end[1], end[1]], **style)
+        if not named:
+            continue
         ax.text(
             0.9 * end[0],
             0.9 * end[1],

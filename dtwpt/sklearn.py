@@ -18,7 +18,7 @@ except ImportError as error:
 
 from dtwpt.checks import as_int
 from dtwpt.colour import COLOURS
-from dtwpt.features import Pool, packet_feature_names, packet_features
+from dtwpt.features import Depths, Pool, packet_feature_names, packet_features
 from dtwpt.typing import Colour, Mode, Operator
 from dtwpt.wavelets import AnyWavelet
 
@@ -37,14 +37,14 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    depth : int, default: 2
-        Number of stages J; there are ``2 * 4**depth`` packets.
+    depth : int or sequence of int, default: 2
+        Number of stages J; there are ``2 * 4**depth`` packets. Several: the features of each.
     wavelet : str or dtwpt.Wavelet, default: "qshift_b"
     operator : {"cmod", "rmax"}, default: "cmod"
         :func:`dtwpt.cmod2` or :func:`dtwpt.rmax2`.
-    pool : {"mean", "none"}, int or (int, int), default: "mean"
-        "mean": one number per packet; "none": the whole maps; g or (rows, columns): averages over
-        the cells of a grid.
+    pool : {"mean", "std", "max", "none"}, int, (int, int) or sequence, default: "mean"
+        "mean", "std", "max": one number per packet; "none": the whole maps; g or (rows, columns):
+        averages over the cells of a grid; several, as for :func:`dtwpt.features.packet_features`.
     mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}, default: "symmetric"
         Padding mode at the borders.
     image_shape : tuple of int, optional
@@ -90,7 +90,7 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        depth: int = 2,
+        depth: Depths = 2,
         wavelet: AnyWavelet = "qshift_b",
         operator: Operator = "cmod",
         pool: Pool = "mean",
@@ -176,7 +176,8 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         -------
         ndarray of str objects, shape (F,)
             Operator, sign, vertical and horizontal packet, frequency (rad/pixel), orientation
-            (degrees), place in the grid; with channels, ``c0_``, ``c1_``, ... before them.
+            (degrees), statistic, place in the grid; with channels, ``c0_``, ``c1_``, ... before
+            them.
         """
         check_is_fitted(self)
         names = packet_feature_names(

@@ -135,6 +135,12 @@ def test_extract(photos: Path, tmp_path: Path, run: Runs) -> None:
     assert done.returncode == 0
     settings = json.loads(str(np.load(tmp_path / "b.npz")["settings"]))
     assert (settings["depth"], settings["pool"], settings["operator"]) == (2, "none", "rmax")
+    options = ["--depth", "1,2", "--pool", "max,mean,2x3"]
+    done = run("extract", "photos", "-o", "c.csv", *options, cwd=tmp_path)
+    assert done.returncode == 0
+    several = load(tmp_path / "c.csv")
+    assert several.settings == Settings(depth=(1, 2), pool=("mean", "max", (2, 3)))
+    assert several.features.shape == (5, (8 + 32) * 2 * 6)
     assert load(tmp_path / "b.npz").files == ["photos/photo 1.png", "photos/photo 3.png"]
 
 
@@ -244,7 +250,9 @@ def test_failures(tmp_path: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch)
         (2, "'4y5'", ["photos", "-o", "a.npz", "--crop", "4y5"]),
         (2, "'1x2x3'", ["photos", "-o", "a.npz", "--resize", "1x2x3"]),
         (2, "at least 1", ["photos", "-o", "a.npz", "--resize", "0"]),
-        (2, "'max'", ["photos", "-o", "a.npz", "--pool", "max"]),
+        (2, "'median'", ["photos", "-o", "a.npz", "--pool", "mean,median"]),
+        (2, "more than one grid", ["photos", "-o", "a.npz", "--pool", "2,3"]),
+        (2, "a depth twice", ["photos", "-o", "a.npz", "--depth", "2,3,2"]),
         (2, "--workers 2", ["photos", "-o", "a.npz", "--timeout", "9"]),
         (2, "for .zarr outputs", ["photos", "-o", "a.npz", "--prune"]),
     ]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 import dtwpt
 from dtwpt.engine import cpu
-from dtwpt.features import packet_features
+from dtwpt.features import OPERATORS, packet_features
 from dtwpt.nn import CMod1d, CMod2d, DTCWPT2d, IDTCWPT2d, RMax2d
 from dtwpt.typing import Mode
 from tests.strategies import modes, noise, seeds
@@ -38,6 +39,7 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "rmax2": dtwpt.rmax2,
     "packet_features": packet_features,
     "rmax features": lambda x: packet_features(x, operator="rmax", pool=2),
+    "statistics": lambda x: packet_features(x, (1, 2), pool=("mean", "std", "max", 2)),
     "idtcwpt2": inverse,
 }
 
@@ -80,6 +82,17 @@ def test_bits_depend_on_nothing_but_the_image(
         same(function(t.clone().requires_grad_(), depth, mode=mode))
         same(function(t.mT.contiguous().mT, depth, mode=mode))
         same(module(depth, mode=mode)(t), expected.reshape(batch, -1, *expected.shape[-2:]))
+    for operator in OPERATORS:
+        pooled: Any = partial(
+            packet_features, depth=depth, operator=operator, pool=("mean", "std", "max"), mode=mode
+        )
+        expected = pooled(x)
+        np.testing.assert_array_equal(pooled(x[-1:]), expected[-1:])
+        for threads in (1, 3):
+            with cpu.threads(threads):
+                np.testing.assert_array_equal(pooled(torch.from_numpy(x)).numpy(), expected)
+        got = pooled(torch.from_numpy(x).requires_grad_())
+        np.testing.assert_array_equal(got.detach().numpy(), expected)
     signal = x[:, 0, 0]
     one = dtwpt.cmod(signal, depth, mode=mode)
     np.testing.assert_array_equal(dtwpt.cmod(signal[-1], depth, mode=mode), one[-1])
@@ -151,7 +164,7 @@ def test_black_images_have_exact_zeros_and_finite_derivatives() -> None:
     half = torch.cat([torch.rand(1, 1, 20, 40), torch.zeros(1, 1, 20, 40)], 2).requires_grad_()
     assert dtwpt.cmod2(x).abs().max() == 0
     for image in (x, half):
-        for function in (dtwpt.cmod2, CMod2d(), packet_features):
+        for function in (dtwpt.cmod2, CMod2d(), packet_features, FUNCTIONS["statistics"]):
             (grad,) = torch.autograd.grad(function(image).sum(), image, create_graph=True)
             (second,) = torch.autograd.grad(grad.square().sum(), image)
             assert torch.isfinite(grad).all()

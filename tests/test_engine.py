@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from dtwpt.engine import native, reference, spec
 from dtwpt.engine.borders import MODES
-from dtwpt.engine.spec import Analysis, Axis, Kind
+from dtwpt.engine.spec import STATISTICS, Analysis, Axis, Kind, Statistic
 
 if native.info()["instruction_set"] is None:
     pytest.skip(f"no native engine: {native.info()['error']}", allow_module_level=True)
@@ -75,16 +76,17 @@ def backward(
     return out
 
 
-def mean(
+def pooled(
     x: NDArray[Any],
     analysis: Analysis,
     axes: tuple[Axis, ...],
     kind: Kind,
     grid: tuple[int, int],
+    statistics: tuple[Statistic, ...] = STATISTICS,
     threads: int = 1,
 ) -> NDArray[Any]:
-    out = np.full((len(x), analysis.channels, *grid), np.nan, x.dtype)
-    native.mean(x, analysis, axes, kind, grid, out, threads)
+    out = np.full((len(x), len(statistics), analysis.channels, *grid), np.nan, x.dtype)
+    native.pool(x, analysis, axes, kind, grid, statistics, out, threads)
     return out
 
 
@@ -196,22 +198,52 @@ def test_inner_products_agree(shape: tuple[int, ...], kind: Kind) -> None:
 @pytest.mark.parametrize("kind", ["modulus", "rmax"])
 @pytest.mark.parametrize("grid", [(1, 1), (2, 3), (5, 5)])
 @pytest.mark.parametrize("shape", [(70, 85), (700, 330), (20, 20)])
-def test_means_are_those_of_the_maps(
+def test_pooling_is_that_of_the_maps(
     shape: tuple[int, int], grid: tuple[int, int], kind: Kind
 ) -> None:
+    """By the definition, over the cells of a grid, in double precision."""
     analysis, axes = analysis_of(shape, stride=4, pool=3 if kind == "rmax" else None)
-    x = noise(0, 2, *shape).astype(np.float32)
+    # Far from zero: the low-pass maps hardly vary about a mean that is large.
+    x = (noise(0, 2, *shape) + np.array([[[1.0]], [[3e4]]])).astype(np.float32)
     maps = analyse(x, analysis, axes, kind).astype(np.float64)
     rows, columns = (
         [maps.shape[axis] * part // parts for part in range(parts + 1)]
         for axis, parts in ((2, grid[0]), (3, grid[1]))
     )
-    expected = np.empty((*maps.shape[:2], *grid))
+    got = pooled(x, analysis, axes, kind, grid)
     for r in range(grid[0]):
         for c in range(grid[1]):
             cell = maps[:, :, rows[r] : rows[r + 1], columns[c] : columns[c + 1]]
-            expected[:, :, r, c] = cell.mean((2, 3)) if cell.size else np.nan
-    np.testing.assert_allclose(mean(x, analysis, axes, kind, grid), expected, rtol=1e-5, atol=1e-6)
+            count = cell[0, 0].size
+            if not count:  # which the features refuse
+                assert np.isnan(got[:, 0, :, r, c]).all()
+                continue
+            mean = cell.sum((2, 3)) / count
+            variance = ((cell - mean[..., None, None]) ** 2).sum((2, 3)) / count
+            means, deviations, maxima = got[..., r, c].transpose(1, 0, 2)
+            np.testing.assert_allclose(means, mean, rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(deviations, np.sqrt(variance), rtol=2e-7, atol=0)
+            np.testing.assert_array_equal(maxima, cell.max((2, 3)))
+    for count in (1, 2):  # the same bits in any company
+        for some in itertools.combinations(range(3), count):
+            names = tuple(STATISTICS[place] for place in some)
+            assert same_bits(pooled(x, analysis, axes, kind, grid, names), got[:, some])
+
+
+@pytest.mark.parametrize("kind", ["modulus", "rmax"])
+@pytest.mark.parametrize("value", [0.1, -7e6, 1e-30])
+def test_constant_images_do_not_deviate(value: float, kind: Kind) -> None:
+    analysis, axes = analysis_of((530, 410), stride=4, pool=3 if kind == "rmax" else None)
+    x = np.full((1, 530, 410), value, np.float32)
+    assert not pooled(x, analysis, axes, kind, (3, 2), ("std",)).any()
+
+
+@pytest.mark.parametrize("kind", ["modulus", "rmax"])
+def test_no_maximum_hides_what_is_not_a_number(kind: Kind) -> None:
+    analysis, axes = analysis_of((700, 90), stride=4, pool=3 if kind == "rmax" else None)
+    x = noise(0, 1, 700, 90).astype(np.float32)
+    x[0, 350, 40] = np.nan
+    assert np.isnan(pooled(x, analysis, axes, kind, (1, 1))).all()
 
 
 # Bits -------------------------------------------------------------------------------------------
@@ -231,7 +263,8 @@ def test_bits_do_not_depend_on_how_it_is_run(
     def everything(x: NDArray[Any], g: NDArray[Any], threads: int) -> list[NDArray[Any]]:
         results = [analyse(x, analysis, axes, kind, threads)]
         if len(shape) == 2:
-            results.append(mean(x, analysis, axes, kind, (2, 3), threads))
+            results.append(pooled(x, analysis, axes, kind, (2, 3), threads=threads))
+            results.append(pooled(x, analysis, axes, kind, (2, 3), ("mean",), threads))
         if not pool:
             results.append(adjoint(g, analysis, axes, "real", threads))
             results.append(backward(x, g, analysis, axes, threads))

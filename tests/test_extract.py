@@ -105,6 +105,7 @@ def test_find_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         {"operator": "rmax", "depth": 1, "wavelet": "qshift_a", "mode": "periodic", "pool": (2, 3)},
         {"colour": "channels", "pool": 2},
         {"resize": 32, "crop": (24, 28), "pool": "none", "colour": "channels"},
+        {"colour": "channels", "depth": (1, 2), "pool": ("mean", "std", "max")},
     ],
     ids=str,
 )
@@ -208,7 +209,8 @@ def test_features_beyond_float32(tmp_path: Path) -> None:
         (lambda: Settings(resize=0), "resize"),
         (lambda: Settings(crop=(3, -1)), "crop"),
         (lambda: Settings(crop=(3, 4, 5)), "crop"),  # type: ignore[arg-type]
-        (lambda: Settings(pool="max"), "pool"),
+        (lambda: Settings(pool="median"), "pool"),
+        (lambda: Settings(depth=(2, 2)), "depth"),
         (lambda: Settings(pool=0), "pool"),
         (lambda: extract(".", workers=0), "workers"),
         (lambda: extract(".", on_error="ignore"), "stop, skip"),
@@ -217,6 +219,22 @@ def test_features_beyond_float32(tmp_path: Path) -> None:
 def test_bad_arguments(call: Callable[[], object], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "pool", ["mean", "none", "std", 3, (2, 3), ("mean", "max"), ("std", 2), ("std", "max", (2, 3))]
+)
+def test_settings_come_back_from_json(pool: Any) -> None:
+    for depth in (2, (3, 1)):
+        settings = Settings(depth=depth, pool=pool, colour="channels")
+        stored = settings.to_dict()
+        assert stored["pool"] == json.loads(json.dumps(pool))  # as before there were statistics
+        again = Settings.from_dict(json.loads(json.dumps(stored)))
+        assert again == settings
+        assert hash(again) == hash(settings)
+        for size in ((7, 9), (32, 1)):
+            assert settings.count(size) == len(set(settings.names(size)))
+    assert Settings(pool=("max", "mean"), depth=[2]) == Settings(pool=["mean", "max"])  # type: ignore[arg-type]
 
 
 # Which file -------------------------------------------------------------------------------------

@@ -50,6 +50,27 @@ def test_features_are_pooled_maps(operator: Operator, pool: Any) -> None:
     np.testing.assert_allclose(features, expected, rtol=1e-13)
 
 
+@pytest.mark.parametrize("operator", ["cmod", "rmax"])
+def test_statistics_and_depths_follow_each_other(operator: Operator) -> None:
+    """Bit for bit what each of them alone is, under names that say which."""
+    x = rng.normal(size=(6, 37, 42, 2)).astype(np.float32)
+    together = PacketFeatures((2, 1), operator=operator, pool=["max", "std", "mean", (3, 2)]).fit(x)
+    columns = dict(zip(together.get_feature_names_out(), together.transform(x).T, strict=True))
+    assert len(columns) == 2 * (32 + 8) * 3 * 6
+    for depth in (1, 2):
+        for statistic in ("mean", "std", "max"):
+            one = PacketFeatures(depth, operator=operator, pool=(statistic, (3, 2))).fit(x)
+            for name, values in zip(one.get_feature_names_out(), one.transform(x).T, strict=True):
+                channel, rest = name.split("_", 1)
+                assert ("std" in rest, "max_y" in rest) == (statistic == "std", statistic == "max")
+                np.testing.assert_array_equal(columns.pop(f"{channel}_d{depth}_{rest}"), values)
+    assert not columns
+    maps = getattr(dtwpt, f"{operator}2")(x[..., 0].astype(np.float64))
+    deviations = PacketFeatures(operator=operator, pool="std").fit_transform(x[..., 0])
+    variance = ((maps - maps.mean((-2, -1), keepdims=True)) ** 2).mean((-2, -1))
+    np.testing.assert_allclose(deviations, np.sqrt(variance).reshape(6, -1), rtol=1e-4)
+
+
 def test_names_tell_what_a_feature_responds_to() -> None:
     """A plane wave excites most the feature that is named after its frequency and direction."""
     y, x = np.mgrid[:64, :64]
@@ -142,7 +163,10 @@ def test_works_in_a_pipeline_and_a_grid_search() -> None:
         ({"operator": "max"}, (3, 8, 8), "known operators: cmod, rmax"),
         ({"wavelet": "haar"}, (3, 8, 8), "known wavelets: qshift_06"),
         ({"mode": "wrap"}, (3, 8, 8), "known modes: symmetric"),
-        ({"pool": "max"}, (3, 8, 8), "pool must be"),
+        ({"pool": "median"}, (3, 8, 8), "pool must be"),
+        ({"pool": ("std", "std")}, (3, 8, 8), "pool must be"),
+        ({"pool": ("std", 2, 2)}, (3, 8, 8), "pool must be"),
+        ({"depth": (1, 1)}, (3, 8, 8), "depth must be one integer or several different ones"),
         ({"pool": 0}, (3, 8, 8), "pool must be"),
         ({"pool": 3}, (3, 8, 8), "more than the 2 rows"),
         ({"image_shape": (4, 5)}, (3, 21), "must have 20 features"),

@@ -118,6 +118,28 @@ def test_the_same_whatever_workers_and_order(folder: Path, tmp_path: Path, worke
     assert store.made_by == table.made_by
 
 
+def test_several_depths_and_statistics_take_one_reading(
+    folder: Path, tmp_path: Path, decoded: list[str]
+) -> None:
+    """And have the columns of runs of one depth and statistic each, bit for bit."""
+    names = ("mean", "std", "max")
+    settings = Settings(depth=(2, 1), pool=names)
+    for _ in range(2):  # the second time there is nothing to do
+        store = extract_to_store(folder, tmp_path / "a.zarr", settings)
+        assert len(decoded) == 40
+    assert store.settings == load_settings(store.path)[0] == settings
+    table = extract(folder, settings)
+    assert len(decoded) == 80
+    assert table.features.tobytes() == store.features[:].tobytes()
+    columns = dict(zip(store.feature_names, store.features[:].T, strict=True))
+    for depth in (2, 1):
+        for name in names:
+            one = extract(folder, Settings(depth=depth, pool=name))
+            for column, values in zip(one.feature_names, one.features.T, strict=True):
+                np.testing.assert_array_equal(columns.pop(f"d{depth}_{column}"), values)
+    assert not columns
+
+
 def test_any_reader_of_zarr_gets_along(folder: Path, tmp_path: Path) -> None:
     store = extract_to_store(folder, tmp_path / "a.zarr")
     with warnings.catch_warnings():

@@ -10,8 +10,9 @@ import click
 import dtwpt
 from dtwpt.cli.jobs import Job, to_store, to_table
 from dtwpt.cli.options import (
+    Depths,
+    Pool,
     Size,
-    depth_option,
     files_from_option,
     given,
     inputs_of,
@@ -48,7 +49,13 @@ __all__ = ["extract"]
     show_default=True,
     help="Complex modulus, or max pooling of the real part.",
 )
-@depth_option
+@click.option(
+    "--depth",
+    type=Depths(),
+    default=2,
+    show_default=True,
+    help="Number of stages, 1 to 8; several, such as 2,3: the features of each.",
+)
 @wavelet_option
 @click.option(
     "--mode",
@@ -78,11 +85,12 @@ __all__ = ["extract"]
 )
 @click.option(
     "--pool",
-    type=Size(("mean", "none")),
+    type=Pool(),
     default="mean",
     show_default=True,
-    help="Average each map as a whole or over the cells of a grid (rows x columns), or keep all "
-    "of its values.",
+    help="What is taken of each map: mean, standard deviation or maximum, or several of them "
+    "(mean,std), as a whole or over the cells of a grid (4 or 2x3: means; std,4); none: all of its "
+    "values.",
 )
 @click.option(
     "--workers",

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from dtwpt.extract.inputs import Inputs
 
 __all__ = [
+    "Depths",
+    "Pool",
     "Shift",
     "Size",
     "Window",
@@ -56,6 +58,50 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer click
         if min(numbers) < 1:
             self.fail(f"{value!r}: must be at least 1", param, ctx)
         return (numbers[0], numbers[1]) if len(numbers) == 2 else numbers[0]
+
+
+class Pool(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """Statistics and a grid, separated by commas, or ``none``."""
+
+    name = "pool"
+    _STATISTICS = ("mean", "std", "max")
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Return what stands for it in the help."""
+        return "none|[mean][,std][,max][,N|,RxC]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return one word or grid, or a tuple of them."""
+        if not isinstance(value, str) or value == "none":
+            return value
+        part = Size(self._STATISTICS)
+        parts = tuple(part.convert(each.strip(), param, ctx) for each in value.split(","))
+        if len(set(parts)) < len(parts) or sum(not isinstance(each, str) for each in parts) > 1:
+            self.fail(f"{value!r} names a statistic twice, or more than one grid", param, ctx)
+        return parts[0] if len(parts) == 1 else parts
+
+
+class Depths(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """One depth, or several separated by commas."""
+
+    name = "depth"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Return what stands for it in the help."""
+        return "J[,J...]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | tuple[int, ...]:
+        """Return the depth, or the tuple of them."""
+        if not isinstance(value, str):
+            result: int | tuple[int, ...] = value
+            return result
+        one: Any = click.IntRange(1, 8)
+        depths = tuple(one.convert(part.strip(), param, ctx) for part in value.split(","))
+        if len(set(depths)) < len(depths):
+            self.fail(f"{value!r} names a depth twice", param, ctx)
+        return depths if len(depths) > 1 else depths[0]
 
 
 class Shift(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only

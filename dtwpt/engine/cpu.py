@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtwpt.engine import native, reference
-from dtwpt.engine.spec import Analysis, Axis, Kind
+from dtwpt.engine.spec import Analysis, Axis, Kind, Statistic
 
 ENGINES = ("native", "reference")
 
@@ -82,27 +82,30 @@ def modulus_backward(
     return _put(reference.adjoint(parts, analysis, axes, "parts"), out)
 
 
-def mean(
+def pool(
     x: NDArray[Any],
     analysis: Analysis,
     kind: Kind,
     grid: tuple[int, int],
+    statistics: tuple[Statistic, ...],
     out: NDArray[Any] | None = None,
     threads: int | None = None,
 ) -> NDArray[Any]:
-    """Return the means of maps of a kind over the cells of a grid, (B, K, *grid)."""
+    """Pool maps of a kind over the cells of a grid: (B, S, K, *grid), statistics in their order."""
     size = analysis.size(x.shape[1:])
     axes = analysis.axes(x.shape[1:], size, kind)
     if out is None:
-        out = np.empty((len(x), analysis.channels, *grid), x.dtype)
+        out = np.empty((len(x), len(statistics), analysis.channels, *grid), x.dtype)
     if _is_native(analysis):
-        native.mean(x, analysis, axes, kind, grid, out, threads or thread_count())
+        native.pool(x, analysis, axes, kind, grid, statistics, out, threads or thread_count())
         return out
-    for image, means in zip(x, out, strict=True):
-        maps = reference.analyse(image[None], analysis, axes, kind)[0]
+    for image, pooled in zip(x, out, strict=True):
+        maps = reference.analyse(image[None], analysis, axes, kind)[0].astype(np.float64)
         for row, rows in enumerate(cuts(size[0], grid[0])):
             for column, columns in enumerate(cuts(size[1], grid[1])):
-                means[:, row, column] = maps[:, rows, columns].mean((1, 2), dtype=np.float64)
+                cell = maps[:, rows, columns]
+                for values, statistic in zip(pooled, statistics, strict=True):
+                    values[:, row, column] = getattr(cell, statistic)((1, 2))
     return out
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from dtwpt.arrays import Array, is_tensor
 from dtwpt.engine import cpu, gram
-from dtwpt.engine.spec import Analysis, Kind, parse
+from dtwpt.engine.spec import Analysis, Kind, Statistic, parse
 
 
 def analyse(x: Array, analysis: Analysis, kind: Kind) -> Array:
@@ -24,12 +24,21 @@ def analyse(x: Array, analysis: Analysis, kind: Kind) -> Array:
     return out.reshape(*x.shape[: -analysis.ndim], *out.shape[1:])
 
 
-def mean(x: Array, analysis: Analysis, kind: Kind, grid: tuple[int, int]) -> Array:
-    """Return the means of the maps of a kind over the cells of a grid, (..., K, *grid)."""
+def pool(
+    x: Array,
+    analysis: Analysis,
+    kind: Kind,
+    grid: tuple[int, int],
+    statistics: tuple[Statistic, ...],
+) -> Array:
+    """Pool the maps of a kind over the cells of a grid: (..., S, K, *grid).
+
+    The statistics are some of ``STATISTICS``, in their order.
+    """
     if is_tensor(x):
-        return _torch().mean(x, analysis, kind, grid)
+        return _torch().pool(x, analysis, kind, grid, statistics)
     images = x.reshape(-1, *x.shape[-analysis.ndim :])
-    out = cpu.mean(images, parse(analysis.text), kind, grid)
+    out = cpu.pool(images, parse(analysis.text), kind, grid, statistics)
     return out.reshape(*x.shape[: -analysis.ndim], *out.shape[1:])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,10 @@ from dtwpt.wavelets import Wavelet
 
 #: What an engine returns of an analysis, see :class:`Analysis`.
 Kind: TypeAlias = Literal["complex", "parts", "real", "modulus", "rmax"]
+#: What maps are pooled to over the cells of a grid; the standard deviation is that of all values.
+Statistic: TypeAlias = Literal["mean", "std", "max"]
+#: All of them, in the order in which they come.
+STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 
 from dtwpt.engine import reference
-from dtwpt.engine.spec import Analysis, Kind, parse
-from dtwpt.engine.torch_ops import grid_mean, kernel, ops, parts_dim, pooled, unit
+from dtwpt.engine.spec import Analysis, Kind, Statistic, parse
+from dtwpt.engine.torch_ops import grid_pool, kernel, ops, parts_dim, pooled, unit
 
 # What the library calls -------------------------------------------------------------------------
 
@@ -30,9 +30,15 @@ def analyse(x: Tensor, analysis: Analysis, size: tuple[int, ...], kind: Kind) ->
     return _analyse(x, analysis.text, size, kind)
 
 
-def mean(x: Tensor, analysis: Analysis, kind: Kind, grid: tuple[int, int]) -> Tensor:
-    """Return the means of the maps of a kind over the cells of a grid, (..., K, *grid)."""
-    return _mean(x, analysis.text, kind, grid)
+def pool(
+    x: Tensor,
+    analysis: Analysis,
+    kind: Kind,
+    grid: tuple[int, int],
+    statistics: tuple[Statistic, ...],
+) -> Tensor:
+    """Pool the maps of a kind over the cells of a grid: (..., S, K, *grid)."""
+    return _pool(x, analysis.text, kind, grid, " ".join(statistics))
 
 
 def synthesise(c: Tensor, analysis: Analysis, shape: tuple[int, ...]) -> Tensor:
@@ -247,14 +253,18 @@ def _rmax(x: Tensor, text: str, size: Any) -> Tensor:
     return ops.rmax(x, text, size)  # type: ignore[no-any-return]
 
 
-def _mean(x: Tensor, text: str, kind: str, grid: Any) -> Tensor:
+def _pool(x: Tensor, text: str, kind: str, grid: Any, statistics: str) -> Tensor:
     if not _is_tracked(x):
-        return ops.mean(x, text, kind, grid)  # type: ignore[no-any-return]
+        return ops.pool(x, text, kind, grid, statistics)  # type: ignore[no-any-return]
+    return _same_pool(ops.pool(x.detach(), text, kind, grid, statistics), x, text, kind, statistics)
+
+
+def _same_pool(value: Tensor, x: Tensor, text: str, kind: str, statistics: str) -> Tensor:
+    """Return pooled maps with the derivative that those of torch's own operators have."""
     size = parse(text).size(x.shape[-parse(text).ndim :])
     maps = _modulus(x, text, size) if kind == "modulus" else _rmax(x, text, size)
-    derived = grid_mean(maps, grid)
-    means = ops.mean(x.detach(), text, kind, grid)
-    return _Same.apply(means, derived)  # type: ignore[no-any-return, no-untyped-call]
+    derived = grid_pool(maps, tuple(value.shape[-2:]), statistics)
+    return _Same.apply(value, derived)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _call(function: Any, operator: Any, *arguments: Any) -> Tensor:
@@ -313,13 +323,9 @@ def _rmax_on_autograd(x: Tensor, text: str, size: Any) -> Tensor:
 
 
 @kernel("Autograd")
-def _mean_on_autograd(x: Tensor, text: str, kind: str, grid: Any) -> Tensor:
-    means = _below(ops.mean, x, text, kind, grid)
-    if not _needs_grad(x):
-        return means
-    size = parse(text).size(x.shape[-parse(text).ndim :])
-    maps = _modulus(x, text, size) if kind == "modulus" else _rmax(x, text, size)
-    return _Same.apply(means, grid_mean(maps, grid))  # type: ignore[no-any-return, no-untyped-call]
+def _pool_on_autograd(x: Tensor, text: str, kind: str, grid: Any, statistics: str) -> Tensor:
+    pooled = _below(ops.pool, x, text, kind, grid, statistics)
+    return _same_pool(pooled, x, text, kind, statistics) if _needs_grad(x) else pooled
 
 
 def _needs_grad(*tensors: Tensor) -> bool:

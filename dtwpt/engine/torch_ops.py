@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dtwpt.engine import cpu, gram, reference
-from dtwpt.engine.spec import Analysis, Kind, parse
+from dtwpt.engine.spec import STATISTICS, Analysis, Kind, Statistic, parse
 
 LIBRARY: Any = torch.library.Library("dtwpt", "DEF")  # type: ignore[no-untyped-call]
 ops: Any = torch.ops.dtwpt
@@ -79,10 +79,11 @@ def _(x: Tensor, text: str, size: Any) -> Tensor:
     return _like(x, analysis.output("rmax", tuple(size)), "rmax", analysis.ndim)
 
 
-@_define("mean(Tensor x, str analysis, str kind, SymInt[] grid) -> Tensor")
-def _(x: Tensor, text: str, kind: str, grid: Any) -> Tensor:
+# Statistics are words, separated by spaces.
+@_define("pool(Tensor x, str analysis, str kind, SymInt[] grid, str statistics) -> Tensor")
+def _(x: Tensor, text: str, kind: str, grid: Any, statistics: str) -> Tensor:
     analysis = parse(text)
-    return _like(x, (analysis.channels, *grid), kind, analysis.ndim)
+    return _like(x, (len(statistics.split()), analysis.channels, *grid), kind, analysis.ndim)
 
 
 @_define("solve(Tensor x, str analysis) -> Tensor")
@@ -117,13 +118,30 @@ def pooled(real: Tensor, text: str) -> Tensor:
     return out.reshape(*real.shape[: -analysis.ndim], *out.shape[-analysis.ndim :])
 
 
-def grid_mean(maps: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Return the means of maps over the cells of a grid."""
-    rows = [
-        [maps[..., down, across].mean((-2, -1)) for across in cpu.cuts(maps.shape[-1], grid[1])]
-        for down in cpu.cuts(maps.shape[-2], grid[0])
+def grid_pool(maps: Tensor, grid: tuple[int, ...], statistics: str) -> Tensor:
+    """Pool maps, (..., K, *size), over the cells of a grid: (..., S, K, *grid)."""
+    columns = [
+        torch.stack(
+            [
+                torch.stack([_statistic(maps[..., down, across], name) for name in names], -2)
+                for down in cpu.cuts(maps.shape[-2], grid[0])
+            ],
+            -1,
+        )
+        for names in [statistics.split()]
+        for across in cpu.cuts(maps.shape[-1], grid[1])
     ]
-    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+    return torch.stack(columns, -1)
+
+
+def _statistic(cell: Tensor, name: str) -> Tensor:
+    if name == "mean":
+        return cell.mean((-2, -1))
+    if name == "max":
+        return cell.amax((-2, -1))
+    variance = (cell - cell.mean((-2, -1), keepdim=True)).square().mean((-2, -1))
+    zero = variance == 0  # where the derivative of the root is infinite
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, variance).sqrt())
 
 
 # Kernels ----------------------------------------------------------------------------------------
@@ -199,13 +217,18 @@ def _modulus_backward_on_cpu(x: Tensor, grad: Tensor, text: str) -> Tensor:
 
 
 @kernel("CPU")
-def _mean_on_cpu(x: Tensor, text: str, kind: Kind, grid: list[int]) -> Tensor:
-    analysis = parse(text)
+def _pool_on_cpu(x: Tensor, text: str, kind: Kind, grid: list[int], statistics: str) -> Tensor:
+    analysis, names = parse(text), _names(statistics)
     images = _images(x, analysis.ndim)
-    out = images.new_empty((len(images), analysis.channels, *grid))
+    out = images.new_empty((len(images), len(names), analysis.channels, *grid))
     threads = _threads()
-    cpu.mean(images.numpy(), analysis, kind, (grid[0], grid[1]), out.numpy(), threads)
+    cpu.pool(images.numpy(), analysis, kind, (grid[0], grid[1]), names, out.numpy(), threads)
     return out.reshape(*x.shape[: x.ndim - analysis.ndim], *out.shape[1:]).to(x.dtype)
+
+
+def _names(statistics: str) -> tuple[Statistic, ...]:
+    words = statistics.split()
+    return tuple(name for name in STATISTICS if name in words)
 
 
 @kernel("CPU")
@@ -286,11 +309,12 @@ def _modulus_backward_on_any(x: Tensor, grad: Tensor, text: str) -> Tensor:
 
 
 @kernel("CompositeExplicitAutograd")
-def _mean_on_any(x: Tensor, text: str, kind: Kind, grid: list[int]) -> Tensor:
+def _pool_on_any(x: Tensor, text: str, kind: Kind, grid: list[int], statistics: str) -> Tensor:
     analysis = parse(text)
     size = analysis.size(x.shape[x.ndim - analysis.ndim :])
-    maps = ops.modulus if kind == "modulus" else ops.rmax
-    return grid_mean(maps(x, text, size), tuple(grid))
+    maps = (ops.modulus if kind == "modulus" else ops.rmax)(x, text, size)
+    pooled = grid_pool(maps.float() if x.dtype in _HALF else maps, tuple(grid), statistics)
+    return pooled.to(x.dtype)
 
 
 @kernel("CompositeExplicitAutograd")
@@ -330,7 +354,7 @@ def _vectorise(name: str) -> None:
     torch.library.register_vmap(f"dtwpt::{name}", rule, lib=LIBRARY)
 
 
-for _name in ("analyse", "adjoint", "modulus", "rmax", "mean", "solve"):
+for _name in ("analyse", "adjoint", "modulus", "rmax", "pool", "solve"):
     _vectorise(_name)
 
 

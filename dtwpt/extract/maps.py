@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import numpy as np
 
 import dtwpt
-from dtwpt.checks import as_count
+from dtwpt.checks import as_count, as_depth
 from dtwpt.extract.apart import check_spared
 from dtwpt.extract.errors import ImageError
 from dtwpt.extract.limits import Choice
@@ -147,7 +147,7 @@ def tiles(
     ((2, 4, 4, 250, 750), (2, 3))
     """
     settings = Settings(
-        *(operator, depth, wavelet, mode, colour),
+        *(operator, as_depth(depth), wavelet, mode, colour),
         pool="none",
         page=page,
         level=level,
@@ -318,7 +318,7 @@ def _attributes(tiling: Tiling, source: Source) -> dict[str, Any]:
         "settings": settings,
         "source": source.identity,
         "size": list(source.size),
-        "stride": 2**tiling.settings.depth,
+        "stride": 2**tiling.analysis.depth,
         "tile": list(tiling.tile_shape[-2:]),
         "made_by": {"dtwpt": dtwpt.__version__, "numpy": np.__version__},
     }

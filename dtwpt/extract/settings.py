@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from dtwpt.checks import as_depth, as_int, as_mode
+from dtwpt.checks import as_int, as_mode
 from dtwpt.extract.limits import Choice, Limits
-from dtwpt.features import OPERATORS, packet_feature_names
+from dtwpt.features import OPERATORS, Pooling, as_depths, packet_feature_names
 from dtwpt.wavelets import Wavelet
 
 __all__ = ["Settings"]
@@ -21,7 +21,8 @@ class Settings:
     Parameters
     ----------
     operator : {"cmod", "rmax"}
-    depth : int, default: 2
+    depth : int or sequence of int, default: 2
+        Several: the features of each, all of one decoding of the image.
     wavelet : str, default: "qshift_b"
         The name of a built-in wavelet.
     mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
@@ -33,7 +34,7 @@ class Settings:
         (height, width), or the length of the shorter side, the other one in proportion.
     crop : int or (int, int), optional
         The middle (height, width), or a square, cut out after resizing.
-    pool : {"mean", "none"}, int or (int, int)
+    pool : {"mean", "std", "max", "none"}, int, (int, int) or sequence
         As for :func:`dtwpt.features.packet_features`.
     page, level, channel : int, optional
         Which part of a file is the image, as for :func:`dtwpt.extract.read_image`.
@@ -57,13 +58,13 @@ class Settings:
     """
 
     operator: str = "cmod"
-    depth: int = 2
+    depth: int | tuple[int, ...] = 2
     wavelet: str = "qshift_b"
     mode: str = "symmetric"
     colour: str = "luma"
     resize: int | tuple[int, int] | None = None
     crop: int | tuple[int, int] | None = None
-    pool: str | int | tuple[int, int] = "mean"
+    pool: str | int | tuple[Any, ...] = "mean"
     page: int | None = None
     level: int = 0
     channel: int | None = None
@@ -74,7 +75,8 @@ class Settings:
             raise ValueError(
                 f"unknown operator {self.operator!r}; known operators: {', '.join(OPERATORS)}"
             )
-        object.__setattr__(self, "depth", as_depth(self.depth))
+        depths = as_depths(self.depth)
+        object.__setattr__(self, "depth", depths if len(depths) > 1 else depths[0])
         if not isinstance(self.wavelet, str):
             raise TypeError(f"wavelet must be the name of one, got {self.wavelet!r}")
         Wavelet(self.wavelet)
@@ -88,13 +90,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _size(value, name))
-        if not isinstance(self.pool, str):
-            object.__setattr__(self, "pool", _size(self.pool, "pool"))
-        elif self.pool not in ("mean", "none"):
-            raise ValueError(
-                'pool must be "mean", "none", an integer of at least 1 or a pair of such integers, '
-                f"got {self.pool!r}"
-            )
+        object.__setattr__(self, "pool", Pooling.of(self.pool).plain)
 
     def names(self, size: tuple[int, int]) -> list[str]:
         """Return the names of the features of an image whose final size is ``size``."""
@@ -108,9 +104,12 @@ class Settings:
         """Return the number of names that :meth:`names` returns, without making them."""
         if self.pool != "none":
             return len(self.names(size))
-        step = 1 << self.depth
-        places = -(-size[0] // step) * -(-size[1] // step)
-        return len(self.names((1, 1))) * places  # those of maps of one value
+        count = 0
+        for depth in as_depths(self.depth):
+            step = 1 << depth
+            places = -(-size[0] // step) * -(-size[1] // step)
+            count += len(replace(self, depth=depth).names((1, 1))) * places  # of maps of one value
+        return count
 
     @property
     def choice(self) -> Choice:
@@ -130,11 +129,7 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings, without the limits, in types that JSON knows."""
-        values = {name: getattr(self, name) for name in _names()}
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
-        }
+        return {name: _listed(getattr(self, name)) for name in _names()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
@@ -159,6 +154,10 @@ class Settings:
 
 def _names() -> list[str]:
     return [field.name for field in fields(Settings) if field.compare]
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(part) for part in value] if isinstance(value, tuple) else value
 
 
 def _size(value: Any, name: str) -> int | tuple[int, int]:

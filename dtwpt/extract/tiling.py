@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dtwpt.checks import as_count
+from dtwpt.checks import as_count, as_depth
 from dtwpt.engine import cpu
 from dtwpt.engine.spec import Analysis, Kind, parse
 from dtwpt.extract.errors import ImageError
@@ -96,7 +96,7 @@ def iter_tiles(
     (3, (2, 4, 4))
     """
     settings = Settings(
-        *(operator, depth, wavelet, mode, colour),
+        *(operator, as_depth(depth), wavelet, mode, colour),
         pool="none",
         page=page,
         level=level,
@@ -138,7 +138,7 @@ class Tiling:
         """Return the tiling of an image for tiles of about so many pixels a side."""
         pool = _POOL if settings.operator == "rmax" else None
         analysis = as_analysis(settings.depth, settings.wavelet, settings.mode, pool=pool)
-        side = max(1, tile // 2**settings.depth)
+        side = max(1, tile // 2**analysis.depth)
         height, width = analysis.size(source.size)
         return cls(source, settings, parse(analysis.text), (height, width), side)
 

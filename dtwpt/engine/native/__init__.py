@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dtwpt.engine.spec import Analysis, Axis, Kind
+from dtwpt.engine.spec import Analysis, Axis, Kind, Statistic
 
-__all__ = ["adjoint", "analyse", "available", "info", "mean", "modulus_backward"]
+__all__ = ["adjoint", "analyse", "available", "info", "modulus_backward", "pool"]
 
 _KINDS = {"complex": 0, "parts": 1, "real": 2, "modulus": 3, "rmax": 4}
-_ANALYSE, _MEAN, _ADJOINT, _MODULUS_BACKWARD = range(4)
+_ANALYSE, _POOL, _ADJOINT, _MODULUS_BACKWARD = range(4)
+_STATISTICS = {"mean": 1, "std": 2, "max": 4}
+_INTERFACE = 2000  # dtwpt_interface in dispatch.cpp, without the size of the plan
 _NO_MEMORY = 1
 _MAX_DEPTH = 12  # kMaxDepth in plan.h
 
@@ -68,20 +70,26 @@ def _library() -> tuple[Any, str, str]:
         library.dtwpt_instruction_set.argtypes = [ctypes.c_int]
         library.dtwpt_instruction_set.restype = ctypes.c_char_p
         library.dtwpt_supported.argtypes = [ctypes.c_int]
-        library.dtwpt_plan_size.restype = ctypes.c_size_t
+        if not hasattr(library, "dtwpt_interface"):
+            return None, path, _other_sources(path)
+        library.dtwpt_interface.restype = ctypes.c_size_t
         number, wide, pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
         side: tuple[Any, ...] = (number, number, pointer)
         library.dtwpt_run.argtypes = [
             *(number, number, number, pointer, number, wide),
             *side,
             *side,
-            *(pointer, pointer, pointer, number, number, number, number),
+            *(pointer, pointer, pointer, number, number, number, number, number),
         ]
     except (OSError, AttributeError) as error:
         return None, path, str(error)
-    if library.dtwpt_plan_size() != ctypes.sizeof(_Plan):
-        return None, path, f"{path} was built from other sources; build it again"
+    if library.dtwpt_interface() != _INTERFACE + ctypes.sizeof(_Plan):
+        return None, path, _other_sources(path)
     return library, path, ""
+
+
+def _other_sources(path: str) -> str:
+    return f"{path} was built from other sources; build it again"
 
 
 @lru_cache(maxsize=1)
@@ -245,24 +253,26 @@ def analyse(
     x: Float, analysis: Analysis, axes: tuple[Axis, ...], kind: Kind, out: Float, threads: int
 ) -> None:
     """Analyse (B, *shape) to what ``kind`` says, (B, ..., *size); see :class:`Analysis`."""
-    _run(_ANALYSE, x.dtype, analysis, axes, kind, len(x), (x, None, out), (1, 1), threads)
+    _run(_ANALYSE, x.dtype, analysis, axes, kind, len(x), (x, None, out), threads)
 
 
-def mean(
+def pool(
     x: Float,
     analysis: Analysis,
     axes: tuple[Axis, ...],
     kind: Kind,
     grid: tuple[int, int],
+    statistics: tuple[Statistic, ...],
     out: Float,
     threads: int,
 ) -> None:
-    """Take means of maps (kind "modulus" or "rmax") over the cells of a grid: (B, K, *grid).
+    """Pool maps (kind "modulus" or "rmax") over the cells of a grid: (B, S, K, *grid).
 
     Rows are cut at ``part * rows // grid[0]``, columns likewise. Sums over runs of 16 rows are in
-    the dtype of ``x``, those over runs and columns in double precision.
+    the dtype of ``x``, those over runs and columns, and all of squares, in double precision.
     """
-    _run(_MEAN, x.dtype, analysis, axes, kind, len(x), (x, None, out), grid, threads)
+    bits = sum(_STATISTICS[name] for name in statistics)
+    _run(_POOL, x.dtype, analysis, axes, kind, len(x), (x, None, out), threads, grid, bits)
 
 
 def adjoint(
@@ -272,7 +282,7 @@ def adjoint(
 
     The kind is "complex", "parts" or "real". The cells are those of ``axes``, not pooled.
     """
-    _run(_ADJOINT, out.dtype, analysis, axes, kind, len(c), (None, c, out), (1, 1), threads)
+    _run(_ADJOINT, out.dtype, analysis, axes, kind, len(c), (None, c, out), threads)
 
 
 def modulus_backward(
@@ -280,7 +290,7 @@ def modulus_backward(
 ) -> None:
     """Apply the adjoint to ``g * c / |c|``, c the coefficients of x: 0 where c is."""
     work = _MODULUS_BACKWARD
-    _run(work, x.dtype, analysis, axes, "modulus", len(x), (x, g, out), (1, 1), threads)
+    _run(work, x.dtype, analysis, axes, "modulus", len(x), (x, g, out), threads)
 
 
 def _run(
@@ -291,8 +301,9 @@ def _run(
     kind: Kind,
     batch: int,
     arrays: tuple[Float | None, ...],
-    grid: tuple[int, int],
     threads: int,
+    grid: tuple[int, int] = (1, 1),
+    statistics: int = 0,
 ) -> None:
     name = _instruction_set()
     if name is None:
@@ -310,6 +321,7 @@ def _run(
         *sides[-1][:3],
         *(None if array is None else _address(array) for array in arrays),
         *grid,
+        statistics,
         threads,
         os.environ.get("DTWPT_POISON") == "1",
     )

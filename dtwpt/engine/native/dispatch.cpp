@@ -194,7 +194,10 @@ Result analyse(Job job, const Kernels &kernels, size_t size, const Run &run) {
                     });
 }
 
-// Means --------------------------------------------------------------------------------------------
+// Pooling ------------------------------------------------------------------------------------------
+
+/// What is taken of the cells of a grid, in this order: bits.
+enum Statistic { kMeans = 1, kDeviations = 2, kMaxima = 4 };
 
 /// Sums over runs of rows: those of 16 rows, ending also where cells of the grid do. Sums are of
 /// numbers as they are, then of double precision over columns and runs, in ascending order.
@@ -213,6 +216,12 @@ struct Grid {
     int numbers() const { return ceiling(job.map_columns, job.block_columns) * padded(); }
     int padded() const { return ceiling(job.block_columns, lanes) * lanes; }
     int at(int column) const { return column / job.block_columns * padded() + column % job.block_columns; }
+    int64_t of_channel(int channel) const {
+        return static_cast<int64_t>(channel) * places() * numbers();
+    }
+    double cells(int row, int column) const {
+        return static_cast<double>(row_cut(row + 1) - row_cut(row)) * (column_cut(column + 1) - column_cut(column));
+    }
 
     /// Call run(place, first, end) for each run of rows in a range.
     template <typename F>
@@ -225,60 +234,104 @@ struct Grid {
             first = end;
         }
     }
+
+    /// Call f(number, rows) for each column of each run of a cell, `number` its place in a channel.
+    template <typename F>
+    void over(int row, int column, const F &f) const {
+        const int first = column_cut(column), last = column_cut(column + 1);
+        runs(row, 0, job.map_rows, [&](int place, int from, int to) {
+            for (int i = first; i < last;) {
+                const int64_t number = static_cast<int64_t>(place) * numbers() + at(i);
+                const int count = minimum(last - i, job.block_columns - i % job.block_columns);
+                for (int k = 0; k < count; ++k) f(number + k, to - from);
+                i += count;
+            }
+        });
+    }
+};
+
+/// What is kept of each column of each run of rows.
+template <typename T>
+struct Partials {
+    int statistics;
+    T *sums;
+    double *totals, *squares;  ///< sums again, and those of squares about the mean of the run
+    T *maxima;
+
+    Partials(Arena &arena, const Grid &grid, int given) : statistics(given) {
+        const size_t count = static_cast<size_t>(grid.of_channel(grid.job.plan->channels));
+        sums = arena.take<T>(given & kMeans ? count : 0);
+        totals = arena.take<double>(given & kDeviations ? count : 0);
+        squares = arena.take<double>(given & kDeviations ? count : 0);
+        maxima = arena.take<T>(given & kMaxima ? count : 0);
+    }
+
+    /// Take up the maps of a block.
+    void add(const Grid &grid, const Kernels &kernels, const T *maps, int row, int column) const {
+        const Job &job = grid.job;
+        const int rows = minimum(job.block_rows, job.map_rows - row);
+        const int columns = minimum(job.block_columns, job.map_columns - column);
+        for (int channel = 0; channel < job.plan->channels; ++channel) {
+            const T *const map = maps + static_cast<int64_t>(channel) * rows * columns;
+            for (int part = 0; part < grid.rows; ++part)
+                grid.runs(part, row, row + rows, [&](int place, int first, int end) {
+                    const T *const from = map + static_cast<int64_t>(first - row) * columns;
+                    const int64_t to = grid.of_channel(channel) + grid.at(column) +
+                                       static_cast<int64_t>(place) * grid.numbers();
+                    if (statistics & kMeans) kernels.sum_rows(from, end - first, columns, columns, sums + to);
+                    if (statistics & kDeviations)
+                        kernels.spread_rows(from, end - first, columns, columns, totals + to, squares + to);
+                    if (statistics & kMaxima)
+                        kernels.most_of_rows(from, end - first, columns, columns, maxima + to);
+                });
+        }
+    }
+
+    /// Put all together: (statistic, channel, row, column).
+    void finish(const Grid &grid, T *out) const {
+        const auto each = [&](const auto &value) {
+            for (int channel = 0; channel < grid.job.plan->channels; ++channel)
+                for (int row = 0; row < grid.rows; ++row)
+                    for (int column = 0; column < grid.columns; ++column)
+                        *out++ = static_cast<T>(value(grid.of_channel(channel), row, column));
+        };
+        if (statistics & kMeans) each([&](int64_t at, int row, int column) {
+            double total = 0;
+            grid.over(row, column, [&](int64_t number, int) { total += sums[at + number]; });
+            return total / grid.cells(row, column);
+        });
+        // About the mean of all, so that nothing cancels: equal values give 0.
+        if (statistics & kDeviations) each([&](int64_t at, int row, int column) {
+            double total = 0, square = 0;
+            grid.over(row, column, [&](int64_t number, int) { total += totals[at + number]; });
+            const double cells = grid.cells(row, column), mean = total / cells;
+            grid.over(row, column, [&](int64_t number, int rows) {
+                const double off = totals[at + number] - rows * mean;
+                square += squares[at + number] + off * off / rows;
+            });
+            return __builtin_sqrt(square / cells);
+        });
+        if (statistics & kMaxima) each([&](int64_t at, int row, int column) {
+            T most = -__builtin_inff();
+            grid.over(row, column, [&](int64_t number, int) {
+                const T value = maxima[at + number];
+                if (value > most || value != value) most = value;
+            });
+            return most;
+        });
+    }
 };
 
 template <typename T>
-void block_sums(const Grid &grid, const Kernels &kernels, const T *maps, int row, int column, T *sums) {
-    const Job &job = grid.job;
-    const int rows = minimum(job.block_rows, job.map_rows - row);
-    const int columns = minimum(job.block_columns, job.map_columns - column);
-    for (int channel = 0; channel < job.plan->channels; ++channel) {
-        const T *const map = maps + static_cast<int64_t>(channel) * rows * columns;
-        T *const to = sums + static_cast<int64_t>(channel) * grid.places() * grid.numbers() + grid.at(column);
-        for (int part = 0; part < grid.rows; ++part)
-            grid.runs(part, row, row + rows, [&](int place, int first, int end) {
-                kernels.sum_rows(map + static_cast<int64_t>(first - row) * columns, end - first, columns,
-                                 columns, to + static_cast<int64_t>(place) * grid.numbers());
-            });
-    }
-}
-
-template <typename T>
-void grid_means(const Grid &grid, const T *sums, T *out) {
-    const Job &job = grid.job;
-    for (int channel = 0; channel < job.plan->channels; ++channel) {
-        const T *const of = sums + static_cast<int64_t>(channel) * grid.places() * grid.numbers();
-        for (int r = 0; r < grid.rows; ++r) {
-            for (int c = 0; c < grid.columns; ++c) {
-                const int first = grid.column_cut(c), end = grid.column_cut(c + 1);
-                double total = 0;
-                grid.runs(r, 0, job.map_rows, [&](int place, int, int) {
-                    const T *const line = of + static_cast<int64_t>(place) * grid.numbers();
-                    for (int i = first; i < end;) {
-                        const T *const sum = line + grid.at(i);
-                        const int count = minimum(end - i, job.block_columns - i % job.block_columns);
-                        for (int k = 0; k < count; ++k) total += sum[k];
-                        i += count;
-                    }
-                });
-                const double cells = static_cast<double>(grid.row_cut(r + 1) - grid.row_cut(r)) * (end - first);
-                *out++ = static_cast<T>(total / cells);
-            }
-        }
-    }
-}
-
-template <typename T>
-Result mean(Job job, const Kernels &kernels, int grid_rows, int grid_columns, const Run &run) {
+Result pool(Job job, const Kernels &kernels, int grid_rows, int grid_columns, int statistics, const Run &run) {
     cut(job, sizeof(T), 16);
     const Grid grid{job, grid_rows, grid_columns, kernels.lanes};
     const int down = ceiling(job.map_rows, job.block_rows);
     const int across = ceiling(job.map_columns, job.block_columns), channels = job.plan->channels;
-    const size_t scratch = (kernels.forward_scratch(&job) + 63) / 64 * 64;
-    // Moduli are summed up where they come about; maxima are only known when the map is there.
     const Memory table = allocate(sizeof(int32_t) * static_cast<size_t>(job.map_rows), false);
     if (!table) return kNoMemory;
-    if (job.kind == kModulus) {
+    // Moduli are summed up where they come about; all else is taken of the maps of a block.
+    if (job.kind == kModulus && statistics == kMeans) {
         int32_t *const places = static_cast<int32_t *>(table.get());
         for (int part = 0; part < grid_rows; ++part)
             grid.runs(part, 0, job.map_rows, [&](int place, int first, int end) {
@@ -286,41 +339,50 @@ Result mean(Job job, const Kernels &kernels, int grid_rows, int grid_columns, co
             });
         job.places = places;
     }
+    const size_t scratch = kernels.forward_scratch(&job);
     const size_t maps = job.places ? 0
                                    : static_cast<size_t>(channels) * static_cast<size_t>(job.block_rows) *
                                          static_cast<size_t>(job.block_columns);
-    const int64_t channel = static_cast<int64_t>(grid.places()) * grid.numbers();
-    const size_t sums = static_cast<size_t>(channels) * static_cast<size_t>(channel);
-    const int64_t means = static_cast<int64_t>(channels) * grid_rows * grid_columns;
+    const int64_t numbers =
+        static_cast<int64_t>(channels) * grid_rows * grid_columns * __builtin_popcount(static_cast<unsigned>(statistics));
     T *const out = static_cast<T *>(job.out);
 
-    const auto block = [&](int64_t image, int number, void *memory, T *to) {
+    const auto block = [&](int64_t image, int number, void *memory, T *map, const Partials<T> &to) {
         const int row = number / across * job.block_rows, column = number % across * job.block_columns;
         if (job.places)
-            return kernels.forward(&job, image, row, column, to + grid.at(column), channel, grid.numbers(), 0,
-                                   memory);
-        T *const map = reinterpret_cast<T *>(static_cast<char *>(memory) + scratch);
+            return kernels.forward(&job, image, row, column, to.sums + grid.at(column), grid.of_channel(1),
+                                   grid.numbers(), 0, memory);
         const int rows = minimum(job.block_rows, job.map_rows - row);
         const int columns = minimum(job.block_columns, job.map_columns - column);
         kernels.forward(&job, image, row, column, map, static_cast<int64_t>(rows) * columns, columns, 0, memory);
-        block_sums(grid, kernels, map, row, column, to);
+        to.add(grid, kernels, map, row, column);
     };
+    Arena counting(nullptr);
+    counting.take<char>(scratch);
+    counting.take<T>(maps);
+    const size_t of_block = counting.used();
+    const Partials<T> counted(counting, grid, statistics);
     if (down * across == 1)
-        return run.over(job.batch, scratch + (maps + sums) * sizeof(T), [&](int64_t image, void *memory) {
-            T *const to = reinterpret_cast<T *>(static_cast<char *>(memory) + scratch) + maps;
-            block(image, 0, memory, to);
-            grid_means(grid, to, out + image * means);
+        return run.over(job.batch, counting.used(), [&](int64_t image, void *memory) {
+            Arena arena(memory);
+            arena.take<char>(scratch);
+            T *const map = arena.take<T>(maps);
+            const Partials<T> partials(arena, grid, statistics);
+            block(image, 0, memory, map, partials);
+            partials.finish(grid, out + image * numbers);
         });
-    const Memory shared = allocate(sums * sizeof(T), run.poison);
+    const Memory shared = allocate(counting.used() - of_block, run.poison);
     if (!shared) return kNoMemory;
-    T *const to = static_cast<T *>(shared.get());
+    Arena arena(shared.get());
+    const Partials<T> partials(arena, grid, statistics);
     for (int64_t image = 0; image < job.batch; ++image) {
-        const Result result =
-            run.over(down * across, scratch + maps * sizeof(T), [&](int64_t number, void *memory) {
-                block(image, static_cast<int>(number), memory, to);
-            });
+        const Result result = run.over(down * across, of_block, [&](int64_t number, void *memory) {
+            Arena own(memory);
+            own.take<char>(scratch);
+            block(image, static_cast<int>(number), memory, own.take<T>(maps), partials);
+        });
         if (result != kDone) return result;
-        grid_means(grid, to, out + image * means);
+        partials.finish(grid, out + image * numbers);
     }
     return kDone;
 }
@@ -443,7 +505,7 @@ Result adjoint(Job job, const Kernels &kernels, size_t size, bool modulus, const
 #define DTWPT_EXPORT extern "C" __attribute__((visibility("default")))
 
 /// Operations of dtwpt_run.
-enum Operation { kAnalyse, kMean, kAdjoint, kModulusBackward };
+enum Operation { kAnalyse, kPool, kAdjoint, kModulusBackward };
 
 /// The name of an instruction set that is compiled in, the best one first; null beyond the last.
 DTWPT_EXPORT const char *dtwpt_instruction_set(int set) {
@@ -454,14 +516,15 @@ DTWPT_EXPORT int dtwpt_supported(int set) {
     return set >= 0 && set < kSetCount && kSets[set].supported();
 }
 
-DTWPT_EXPORT size_t dtwpt_plan_size() { return sizeof(Plan); }
+/// What the loader compares with its own: the number of the interface, and the size of its structure.
+DTWPT_EXPORT size_t dtwpt_interface() { return 2000 + sizeof(Plan); }
 
 /// Run an operation; `input` are images, `coefficients` what an adjoint or a gradient is applied to.
 DTWPT_EXPORT int dtwpt_run(int operation, int set, int wide, const Plan *given, int kind, int64_t batch,
                            int rows, int row_cells, const int32_t *row_index, int columns,
                            int column_cells, const int32_t *column_index, const void *input,
                            const void *coefficients, void *out, int grid_rows, int grid_columns,
-                           int threads, int poison) {
+                           int statistics, int threads, int poison) {
     if (batch == 0) return kDone;
     const Kernels &kernels = kSets[set].kernels[wide];
     const size_t size = wide ? 8 : 4;
@@ -481,9 +544,9 @@ DTWPT_EXPORT int dtwpt_run(int operation, int set, int wide, const Plan *given, 
     const Run run{threads_for(job, kernels.lanes, threads), poison != 0};
     switch (operation) {
         case kAnalyse: return analyse(job, kernels, size, run);
-        case kMean:
-            return wide ? mean<double>(job, kernels, grid_rows, grid_columns, run)
-                        : mean<float>(job, kernels, grid_rows, grid_columns, run);
+        case kPool:
+            return wide ? pool<double>(job, kernels, grid_rows, grid_columns, statistics, run)
+                        : pool<float>(job, kernels, grid_rows, grid_columns, statistics, run);
         case kAdjoint: return adjoint(job, kernels, size, false, run);
         default: return adjoint(job, kernels, size, true, run);
     }

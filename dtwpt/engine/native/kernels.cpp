@@ -161,10 +161,43 @@ void sum_rows(const void *map, int rows, int columns, int64_t row_step, void *su
 }
 
 template <typename T>
+void spread_rows(const void *map, int rows, int columns, int64_t row_step, double *sums, double *squares) {
+    const T *const from = static_cast<const T *>(map);
+    for (int i = 0; i < columns; ++i) sums[i] = from[i];
+    for (int y = 1; y < rows; ++y)
+        for (int i = 0; i < columns; ++i) sums[i] += static_cast<double>(from[y * row_step + i]);
+    constexpr int width = 64;
+    for (int first = 0; first < columns; first += width) {
+        const int count = minimum(width, columns - first);
+        double means[width];
+        for (int i = 0; i < count; ++i) {
+            means[i] = sums[first + i] / rows;
+            squares[first + i] = 0;
+        }
+        for (int y = 0; y < rows; ++y)
+            for (int i = 0; i < count; ++i) {
+                const double off = static_cast<double>(from[y * row_step + first + i]) - means[i];
+                squares[first + i] = __builtin_fma(off, off, squares[first + i]);
+            }
+    }
+}
+
+template <typename T>
+void most_of_rows(const void *map, int rows, int columns, int64_t row_step, void *maxima) {
+    const T *from = static_cast<const T *>(map);
+    T *const to = static_cast<T *>(maxima);
+    for (int i = 0; i < columns; ++i) to[i] = from[i];
+    for (int y = 1; y < rows; ++y) {
+        from += row_step;
+        for (int i = 0; i < columns; ++i) to[i] = from[i] > to[i] || from[i] != from[i] ? from[i] : to[i];
+    }
+}
+
+template <typename T>
 constexpr Kernels kernels() {
-    return {kLanes<T>,          forward_scratch<T>, adjoint_scratch<T>, forward<T>,
-            forward_lines<T>,   columns_forward<T>, rows_adjoint<T>,    columns_adjoint<T>,
-            lines_adjoint<T>,   fold<T>,            scale<T>,           sum_rows<T>};
+    return {kLanes<T>,        forward_scratch<T>, adjoint_scratch<T>, forward<T>,     forward_lines<T>,
+            columns_forward<T>, rows_adjoint<T>,  columns_adjoint<T>, lines_adjoint<T>, fold<T>,
+            scale<T>,         sum_rows<T>,        spread_rows<T>,     most_of_rows<T>};
 }
 
 }  // namespace

@@ -152,6 +152,10 @@ struct Kernels {
 
     /// c *= g / |c|: n numbers of real parts, imaginary parts and gradients.
     void (*scale)(void *real, void *imaginary, const void *g, int64_t n);
-    /// Sum up runs of 16 rows of maps.
+    /// Of each column of a run of rows of a map: the sum; the sum, and that of the squares about the
+    /// mean; the largest number, or NaN if there is one.
     void (*sum_rows)(const void *map, int rows, int columns, int64_t row_step, void *sums);
+    void (*spread_rows)(const void *map, int rows, int columns, int64_t row_step, double *sums,
+                        double *squares);
+    void (*most_of_rows)(const void *map, int rows, int columns, int64_t row_step, void *maxima);
 };

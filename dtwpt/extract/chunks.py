@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import threading
@@ -38,11 +39,19 @@ __all__ = [
     "SteadyStore",
     "Timeout",
     "ZstdCodec",
+    "is_partial_header",
     "remove_partial",
     "zarr",
 ]
 
 _PARTIAL = ".partial"
+# Ours, and the one that Zarr gives what it makes anew.
+_HEADER = re.compile(r"zarr\.(json\.)?[0-9a-f]{16,32}\.partial")
+
+
+def is_partial_header(name: str) -> bool:
+    """Whether a name is one under which a killed process was writing a zarr.json."""
+    return _HEADER.fullmatch(name) is not None
 
 
 def remove_partial(path: str | os.PathLike[str]) -> None:

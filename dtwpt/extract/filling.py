@@ -25,6 +25,7 @@ from dtwpt.extract.chunks import (
     FileLock,
     Timeout,
     ZstdCodec,
+    is_partial_header,
     remove_partial,
     zarr,
 )
@@ -682,7 +683,10 @@ def _check_nothing_else(path: str) -> None:
 
 
 def _others(path: str) -> list[str]:
-    return sorted(set(os.listdir(path)) - {"zarr.json", FEATURES, MANIFEST})
+    ours = {"zarr.json", FEATURES, MANIFEST}
+    return sorted(
+        name for name in os.listdir(path) if name not in ours and not is_partial_header(name)
+    )
 
 
 def _clear_up(target: str) -> None:

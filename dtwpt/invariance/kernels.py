@@ -223,7 +223,7 @@ def analytic_kernels(kernels: Any, colour: Any = None) -> NDArray[np.complex128]
     omega_y, omega_x = frequencies(4 * height)[:, None], frequencies(4 * width)[None, :]
     extended = np.empty(padded.shape, np.complex128)
     for index, kernel in enumerate(padded):
-        half = half_plane(*_direction(kernel, 2), omega_y, omega_x)
+        half = half_plane(*_direction(_energy(kernel), 2), omega_y, omega_x)
         extended[index] = np.fft.ifft2(2 * half * np.fft.fft2(kernel))
     return extended
 
@@ -268,9 +268,9 @@ def _window(energy: NDArray[np.float64], m: float) -> tuple[float, float, float]
     return (at_y - half) * step, (at_x - half) * step, min(float(share), 1.0)
 
 
-def _direction(kernel: NDArray[Any], m: float) -> tuple[float, float]:
+def _direction(energy: NDArray[np.float64], m: float) -> tuple[float, float]:
     """Frequency, wrapped to [-pi, pi), around which most of the energy lies."""
-    centre_y, centre_x, _ = _window(_energy(kernel), m)
+    centre_y, centre_x, _ = _window(energy, m)
     return _wrapped(centre_y), _wrapped(centre_x)
 
 
@@ -283,20 +283,24 @@ def _characteristics(kernel: NDArray[Any], m: float) -> tuple[float, ...]:
     omega = frequencies(len(energy))
     real = not np.iscomplexobj(kernel)
     whole = energy
-    theta_y, theta_x = _direction(kernel, m)
-    for _ in range(3 if real else 1):  # a better direction gives a better half-plane
-        if real:
+    if real:
+        theta_y, theta_x = _direction(whole, m)
+        for _ in range(3):  # a better direction gives a better half-plane
             energy = whole * half_plane(theta_y, theta_x, omega[:, None], omega[None, :])
-        theta_y, theta_x, share = _centre_of_energy(energy, omega, m)
-    if real and (theta_y, theta_x) < (0, 0):
-        theta_y, theta_x = -theta_y, -theta_x
-        energy = whole - energy
+            theta_y, theta_x, share = _centre_of_energy(energy, omega, m)
+        if (theta_y, theta_x) < (0, 0):
+            theta_y, theta_x = -theta_y, -theta_x
+            energy = whole - energy
+    else:
+        theta_y, theta_x, share = _centre_of_energy(whole, omega, m)
     constant = np.square(np.abs(kernel.sum((-2, -1)))).sum()
     dc_share = float(constant / (kernel.shape[-2] * kernel.shape[-1]))
     dc_share /= float(np.sum(np.abs(kernel) ** 2))
-    facing = half_plane(theta_y, theta_x, omega[:, None], omega[None, :])
     to_constant = float(whole[0, 0] / whole.max())
-    analyticity = 1.0 if real else float(np.sum(energy * facing) / energy.sum())
+    analyticity = 1.0
+    if not real:
+        facing = half_plane(theta_y, theta_x, omega[:, None], omega[None, :])
+        analyticity = float(np.sum(energy * facing) / energy.sum())
     return (
         theta_y,
         theta_x,
@@ -313,11 +317,14 @@ def _characteristics(kernel: NDArray[Any], m: float) -> tuple[float, ...]:
 def _occupied_bandwidth(
     energy: NDArray[np.float64], omega: NDArray[np.float64], theta_y: float, theta_x: float
 ) -> float:
-    away_y, away_x = (np.abs(_wrapped(omega - theta)) for theta in (theta_y, theta_x))
-    farther = np.maximum(away_y[:, None], away_x[None, :]).ravel()
-    order = np.argsort(farther)
-    within = np.cumsum(energy.ravel()[order])
-    return float(2 * farther[order[np.searchsorted(within, OCCUPIED * within[-1])]])
+    # Energy of squares about theta: sums of rows and columns in the order of their distance.
+    away = [np.abs(_wrapped(omega - theta)) for theta in (theta_y, theta_x)]
+    order_y, order_x = (np.argsort(each) for each in away)
+    within = np.cumsum(np.cumsum(energy[np.ix_(order_y, order_x)], axis=0), axis=1)
+    halves = np.sort(np.concatenate(away))
+    rows, columns = (np.searchsorted(np.sort(each), halves, "right") for each in away)
+    held = np.where(np.minimum(rows, columns) > 0, within[rows - 1, columns - 1], 0)
+    return float(2 * halves[np.searchsorted(held, OCCUPIED * within[-1, -1])])
 
 
 def _centre_of_energy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from dtwpt.invariance.filters import Filters
 __all__ = ["output_bandwidths"]
 
 
-def output_bandwidths(filters: Filters, power: NDArray[Any]) -> NDArray[np.float64]:
+def output_bandwidths(
+    filters: Filters, power: NDArray[Any], responses: Iterable[NDArray[Any]] | None = None
+) -> NDArray[np.float64]:
     r"""Return twice the root mean square distance of each output's frequencies from theta.
 
     Along the axis where it is larger: :math:`\kappa = 2\max(\sigma_y, \sigma_x)`, with
@@ -27,6 +30,8 @@ def output_bandwidths(filters: Filters, power: NDArray[Any]) -> NDArray[np.float
     power : ndarray, shape (kinds, H, W)
         Power S of each kind of field on the grid of ``numpy.fft.fft2``. For filters with channels
         the Fourier transforms of images, shape (kinds, channels, H, W).
+    responses : iterable of ndarray, optional
+        Frequency responses of kernels on that grid, where they are known.
 
     Returns
     -------
@@ -38,8 +43,9 @@ def output_bandwidths(filters: Filters, power: NDArray[Any]) -> NDArray[np.float
     size = power.shape[-2:]
     omega_y, omega_x = (2 * np.pi * np.fft.fftfreq(side) for side in size)
     out = np.empty((len(power), len(filters)))
-    for index, (row, kernel) in enumerate(zip(filters.table, filters, strict=True)):
-        response = np.fft.fft2(kernel, size).conj()
+    if responses is None:
+        responses = (np.fft.fft2(kernel, size).conj() for kernel in filters)
+    for index, (row, response) in enumerate(zip(filters.table, responses, strict=True)):
         if response.ndim == 3:  # of images with channels
             energy = np.abs((power * response).sum(1)) ** 2
         else:

@@ -14,12 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dtwpt.checks import as_count
+from dtwpt.invariance.closed_form import circular_change
 from dtwpt.invariance.deformation_maps import as_maps
+from dtwpt.invariance.fields import ALONE
 from dtwpt.invariance.filters import Filters, as_filters
-from dtwpt.invariance.gaussian import cmod_shift_closed_form
-from dtwpt.invariance.sampling import mean_square_ratio, normal_points
-from dtwpt.invariance.spectrum import Spectrum, as_spectrum
+from dtwpt.invariance.sampling import (
+    SCRAMBLINGS,
+    factor,
+    mean_and_error,
+    mean_squares,
+    normal_points,
+    ratios,
+)
+from dtwpt.invariance.spectrum import ColourSpectrum, Spectrum, as_spectrum, column_weights
+from dtwpt.invariance.windows import window_places
 from dtwpt.packets import PLANE_GAIN
 
 __all__ = [
@@ -29,7 +37,6 @@ __all__ = [
     "blank_deformed",
     "deformation_constants",
     "half_plane_frequencies",
-    "middles",
     "outputs",
     "predict_deformation",
 ]
@@ -55,19 +62,18 @@ CONSTANTS = np.dtype(
     ]
 )
 
-# Share of pseudo-covariance, or of a mean's square, in the variance, below which the closed form
-# stands in for sampling.
-_CIRCULAR = 1e-4
+# Bytes of the responses of kernels that are kept from one image to the next.
+_KEPT = 2**26
 
 
 def predict_deformation(
     bank_or_kernels: Any,
     maps: ArrayLike,
-    q: int = 1,
+    q: int | None = None,
     spectrum: Any = "white",
     *,
-    stride: int | None = None,
-    colour: ArrayLike | None = None,
+    stride: float | None = None,
+    colour: Any = None,
 ) -> np.ndarray:
     r"""Predict how much CMod and RMax change under affine maps about the filters' places.
 
@@ -77,9 +83,9 @@ def predict_deformation(
 
     Parameters
     ----------
-    bank_or_kernels : PacketBank, array_like or torch.Tensor
-        Packets, or a first layer's kernels of shape (out, in, h, w) or (n, h, w). Their place is
-        the middle of their taps.
+    bank_or_kernels : PacketBank, array_like, torch.Tensor, Layer or torch.nn.Module
+        Packets, kernels, or a layer with bias, ReLU, any pooling, and all channels of the images,
+        as for :func:`predict`. A filter's place is the middle of its taps.
     maps : array_like of float, shape (2, 2), (2, 3), (n, 2, 2) or (n, 2, 3)
         A, or ``[A | u]``: the deformed field at ``c + r`` is the field at ``c + A @ r + u``. See
         :func:`rotation`, :func:`scaling` and :func:`shear`. ``[I | -u]`` is a shift by u.
@@ -87,10 +93,8 @@ def predict_deformation(
         RMax pools over windows of ``2 q + 1`` samples a side.
     spectrum : {"white", "pink"}, array_like (H, W), Spectrum, or iterable of images
         As for :func:`predict`.
-    stride : int, optional
-        Subsampling m of a layer before pooling, 2 by default; ``2**(depth - 1)`` for a bank.
-    colour : array_like of float, shape (in,), optional
-        Weights of a layer's input channels; their mean by default.
+    stride, colour : optional
+        As for :func:`predict`.
 
     Returns
     -------
@@ -101,6 +105,9 @@ def predict_deformation(
         - ``cmod``: E (CMod' - CMod)^2 / E CMod^2, CMod' of the deformed field; in closed form, with
           standard error 0, where the outputs are circular;
         - ``rmax``: E (RMax' - RMax)^2 / E RMax^2.
+
+        Of a layer, RMax stands for its output and CMod for its twin, see :class:`Layer`. Where it
+        gives nothing, errors are NaN.
 
     Raises
     ------
@@ -121,27 +128,29 @@ def predict_deformation(
     >>> bool(table["cmod"][0].mean() < table["cmod"][1].mean() / 5)
     True
     """
-    filters = as_filters(bank_or_kernels, stride, colour)
+    filters = as_filters(bank_or_kernels, stride, colour, q)
     table_of_maps, single = as_maps(maps)
-    reach = as_count(q, "q")
-    furthest = int(np.ceil(np.abs(table_of_maps[:, :, 2]).max())) + 2 * reach * filters.stride
-    field = as_spectrum(spectrum, (filters.size[0] + furthest, filters.size[1] + furthest))
-    plane = _Plane(field)
-    middle = middles(bank_or_kernels, filters)
-    at_rest = Responses(filters, middle, plane.omega)
-    side = filters.stride * np.arange(-reach, reach + 1)
-    window = np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2)
-    normal = normal_points(2 * len(window) + 2)
+    extent = filters.stride * (filters.side - 1)
+    reach = int(np.ceil(np.abs(table_of_maps[:, :, 2]).max() + extent))
+    size = (filters.size[0] + reach, filters.size[1] + reach)
+    plane = _Plane(as_spectrum(spectrum, size, reach, filters.channels), filters)
+    window = np.concatenate([window_places(filters.stride, filters.side), [(0.0, 0.0)]])
+    at_rest = Responses(filters, plane.omega)
     still = plane.phases(window)
+    normal: NDArray[np.float64] | None = None
 
     table = blank_deformed(filters, len(table_of_maps))
     for rows, affine in zip(table, table_of_maps, strict=True):
         matrix, move = affine[:, :2], affine[:, 2]
-        deformed = Responses(filters, middle, plane.omega @ matrix)
+        deformed = Responses(filters, plane.omega @ matrix)
         moved = plane.phases(window @ matrix.T + move)
-        for row, before, after in zip(rows, at_rest, deformed, strict=True):
-            weights, mean = plane.weights(before)
-            _fill(row, outputs(before, still), outputs(after, moved), weights, mean, normal)
+        for index, (before, after) in enumerate(zip(at_rest, deformed, strict=True)):
+            transfer = _in_order(outputs(before, still), outputs(after, moved))
+            kinds = plane.kinds(before)
+            if normal is None:
+                normal = normal_points(len(transfer), len(kinds))
+            joints = [(_joint(transfer, power), mean) for power, mean in kinds]
+            _fill(rows[index], filters, index, joints, normal)
     return table[0] if single else table
 
 
@@ -149,8 +158,8 @@ def deformation_constants(
     bank_or_kernels: Any,
     spectrum: Any = "white",
     *,
-    stride: int | None = None,
-    colour: ArrayLike | None = None,
+    stride: float | None = None,
+    colour: Any = None,
 ) -> np.ndarray:
     r"""Return the Lipschitz constants of CMod for small deformations.
 
@@ -163,7 +172,8 @@ def deformation_constants(
     Parameters
     ----------
     bank_or_kernels, spectrum, stride, colour
-        As for :func:`predict_deformation`.
+        As for :func:`predict_deformation`. A layer with a bias has no such constants: its changes
+        are no shares of the image.
 
     Returns
     -------
@@ -196,28 +206,31 @@ def deformation_constants(
     2.22 a radian, 0.22 a pixel
     """
     filters = as_filters(bank_or_kernels, stride, colour)
-    plane = _Plane(as_spectrum(spectrum, filters.size))
-    middle = middles(bank_or_kernels, filters)
+    if filters.bias is not None:
+        raise ValueError("bank_or_kernels must be without bias, got a Layer with one")
+    plane = _Plane(as_spectrum(spectrum, filters.size, channels=filters.channels), filters)
     omega = plane.omega
     table = np.empty(len(filters), CONSTANTS)
     _describe(table, filters)
-    slopes = [Responses(filters, middle, omega, along=axis) for axis in range(2)]
-    at_rest = Responses(filters, middle, omega)
+    slopes = [Responses(filters, omega, along=axis) for axis in range(2)]
+    at_rest = Responses(filters, omega)
     for row, response, down, right in zip(table, at_rest, *slopes, strict=True):
-        weights, _ = plane.weights(response)
-        (facing, opposite), derivatives = response, (down, right)
-        # Of the output, by the entries of G (row by row), then by those of u.
-        changes = []
-        for sign, value, part in ((1, facing, 0), (-1, opposite, 1)):
+        ((power, _),) = plane.kinds(response)
+        energy, moments = 0.0, np.zeros((6, 6))
+        with_output = np.zeros(6, np.complex128)
+        # Both signs of each frequency, of which only one half is listed.
+        for sign, part in ((1, 0), (-1, 1)):
+            value = response[part]
+            # Of the output, by the entries of G (row by row), then by those of u.
             by_gradient = [
-                sign * omega[:, a] * derivatives[b][part] for a in range(2) for b in range(2)
+                sign * omega[:, a] * (down, right)[b][part] for a in range(2) for b in range(2)
             ]
             by_shift = [-1j * sign * omega[:, a] * value for a in range(2)]
-            changes.append(np.conj(by_gradient + by_shift))
-        # Both signs of each frequency, of which only one half is listed.
-        energy = weights @ (np.abs(facing) ** 2 + np.abs(opposite) ** 2)
-        moments = sum(((change * weights) @ change.conj().T).real for change in changes)
-        with_output = (changes[0] * weights) @ facing + (changes[1] * weights) @ opposite
+            change = np.conj(by_gradient + by_shift)
+            here = power if sign > 0 else power.conj()
+            moments += _product(change, here, change).real
+            with_output += _product(change, here, value.conj()[None])[:, 0]
+            energy += float(_product(value.conj()[None], here, value.conj()[None])[0, 0].real)
         rho = with_output / energy
         form = 0.5 * (
             moments / energy + np.outer(rho.real, rho.real) - np.outer(rho.imag, rho.imag)
@@ -237,40 +250,52 @@ class Responses:
 
     Iterating gives a pair for each filter, :math:`\hat W(\omega) = \sum_r W(r)
     e^{-i\langle\omega, r\rangle}` and :math:`\hat W(-\omega)`; with ``along``, of the derivative
-    along that axis.
+    along that axis. Each has shape (channels, n), with one channel for grey images.
     """
 
     def __init__(
         self,
         filters: Filters,
-        middle: tuple[float, float],
         omega: NDArray[np.float64],
         along: int | None = None,
     ) -> None:
         self.filters = filters
         self.axes = []
-        for axis, (side, centre) in enumerate(zip(filters.size, middle, strict=True)):
+        self.kept: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        for axis, (side, centre) in enumerate(zip(filters.size, filters.middle, strict=True)):
             place = np.arange(side) - centre
             factor = -1j * place if axis == along else np.ones(side)
             taps = np.diag(factor) if filters.bank is None else factor[:, None] * _signed(filters)
             self.axes.append(_transformed(omega[:, axis], place, taps))
 
     def __iter__(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        down, across = self.axes
         if self.filters.bank is None:
-            for kernel in self.filters:
-                yield tuple(
-                    np.einsum("yn,yn->n", kernel @ right, below)
-                    for below, right in zip(down, across, strict=True)
-                )
+            yield from self.kept or self._of_kernels()
             return
+        down, across = self.axes
         count = len(self.filters.bank.filters)
         for row in self.filters.table:
             column = row["col"] + (count if row["sign"] < 0 else 0)
             yield tuple(
-                PLANE_GAIN * below[row["row"]] * right[column]
+                PLANE_GAIN * (below[row["row"]] * right[column])[None]
                 for below, right in zip(down, across, strict=True)
             )
+
+    def _of_kernels(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        down, across = self.axes
+        needed = 32 * len(self.filters) * (self.filters.channels or 1) * down[0].shape[1]
+        kept = []
+        for kernel in self.filters:
+            kernels = kernel[None] if kernel.ndim == 2 else kernel
+            facing, opposite = (
+                np.einsum("cyn,yn->cn", kernels @ right, below)
+                for below, right in zip(down, across, strict=True)
+            )
+            response = facing, opposite
+            if needed <= _KEPT:
+                kept.append(response)
+            yield response
+        self.kept = kept
 
 
 def _signed(filters: Filters) -> NDArray[np.complex128]:
@@ -293,41 +318,58 @@ def _transformed(
 
 
 class _Plane:
-    """One half of the frequency plane, for real fields, and the power there."""
+    """One half of the frequency plane, for real fields, and the power there.
 
-    def __init__(self, field: Spectrum) -> None:
-        self.field = field
-        height, width = field.power.shape[1:]
-        columns = width // 2 + 1
+    Attributes
+    ----------
+    omega : ndarray, shape (n, 2)
+    power : ndarray, shape (kinds, channels, channels, n)
+        Cross spectra of each kind of field, half of them where the other half plane has a
+        frequency, too.
+    mean : ndarray, shape (kinds, channels)
+    """
+
+    def __init__(self, field: Spectrum | ColourSpectrum, filters: Filters) -> None:
+        height, width = field.size
         self.omega = half_plane_frequencies(height, width)
-        # A frequency and its opposite share their power; the first and last columns hold both.
-        share = np.full((height, columns), 0.5)
-        share[:, 0] = 0.25
-        if width % 2 == 0:
-            share[:, -1] = 0.25
-        mirrored = field.power[:, -np.arange(height)][:, :, -np.arange(width)]
-        both = (field.power + mirrored)[:, :, :columns]
-        self.power = (both * share).reshape(len(both), -1) / (height * width)
+        self.alone = filters.bias is not None
+        if isinstance(field, Spectrum):
+            if self.alone:
+                field = field.in_own_units(ALONE)
+            mirrored = field.power[:, -np.arange(height)][:, :, -np.arange(width)]
+            cross: NDArray[Any] = ((field.power + mirrored) / 2)[:, None, None, :, : width // 2 + 1]
+            self.mean = field.mean[:, None]
+        else:
+            cross, self.mean = field.cross, field.mean
+        share = column_weights(width) / (2 * height * width)
+        self.power = (cross * share.astype(cross.real.dtype)).reshape(*cross.shape[:3], -1)
 
     def phases(self, places: NDArray[Any]) -> NDArray[np.complex128]:
         """Return the waves at places: shape (places, frequencies)."""
         return np.asarray(np.exp(1j * (places @ self.omega.T)))
 
-    def weights(
+    def kinds(
         self, response: tuple[NDArray[Any], NDArray[Any]]
-    ) -> tuple[NDArray[np.float64], complex]:
-        """Return power at a pair of frequencies and the output's mean.
+    ) -> list[tuple[NDArray[Any], complex]]:
+        """Return the power and the output's mean of each kind of field.
 
-        Each kind of field gives the filter the same energy, as in :func:`predict`.
+        Where amplitudes do not count all are mixed into one, in which each gives the filter the
+        same energy, as in :func:`predict`.
         """
-        squared = np.abs(response[0]) ** 2 + np.abs(response[1]) ** 2
+        facing, opposite = response
         # Frequency 0 comes first.
-        constant = response[0][0]
-        energy = self.power @ squared + self.field.mean**2 * np.abs(constant) ** 2
-        share = np.divide(1, energy, out=np.zeros(energy.shape), where=energy > 0)
-        share = share / share.sum() if share.any() else np.full(energy.size, 1 / energy.size)
-        mean = np.sqrt(share @ self.field.mean**2) * np.conj(constant)
-        return share @ self.power, complex(mean)
+        means = self.mean @ facing[:, 0].conj()
+        if self.alone:
+            return [(power, complex(mean)) for power, mean in zip(self.power, means, strict=True)]
+        squared = facing.conj()[:, None] * facing + opposite[:, None] * opposite.conj()
+        kinds = len(self.power)
+        energy = (self.power.reshape(kinds, -1) @ squared.ravel()).real + np.abs(means) ** 2
+        share = np.divide(1, energy, out=np.zeros(kinds), where=energy > 0)
+        share = share / share.sum() if share.any() else np.full(kinds, 1 / kinds)
+        # Their mean square counts, with the direction of the sum.
+        total = complex(share @ means)
+        mean = np.sqrt(share @ np.abs(means) ** 2) * (total / abs(total) if total else 1)
+        return [(np.tensordot(share, self.power, 1), complex(mean))]
 
 
 def half_plane_frequencies(height: int, width: int) -> NDArray[np.float64]:
@@ -335,17 +377,6 @@ def half_plane_frequencies(height: int, width: int) -> NDArray[np.float64]:
     y = 2 * np.pi * np.fft.fftfreq(height)
     x = 2 * np.pi * np.arange(width // 2 + 1) / width
     return np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
-
-
-def middles(bank_or_kernels: Any, filters: Filters) -> tuple[float, float]:
-    """Return the place of the middle of the taps, from the first one of the filters."""
-    height, width = filters.size
-    if filters.bank is None:
-        taps = np.shape(bank_or_kernels)[-2:]
-        # What extends a kernel to an analytic one reaches further on one side.
-        if (height, width) != taps:
-            return tuple(3 * side // 2 + (side - 1) / 2 for side in taps)
-    return (height - 1) / 2, (width - 1) / 2
 
 
 def blank_deformed(filters: Filters, count: int) -> np.ndarray:
@@ -364,54 +395,66 @@ def _describe(table: np.ndarray, filters: Filters) -> None:
 def outputs(
     response: tuple[NDArray[Any], NDArray[Any]], phases: NDArray[np.complex128]
 ) -> NDArray[np.complex128]:
-    """Transfer functions of the real outputs in a window and of the imaginary one in its middle."""
+    """Transfer functions of real outputs at places, and of the imaginary one at the last of them.
+
+    Parameters
+    ----------
+    response : (ndarray, ndarray), each of shape (channels, n)
+    phases : ndarray, shape (places, n)
+
+    Returns
+    -------
+    ndarray, shape (places + 1, channels, n)
+    """
     facing, opposite = response[0].conj(), response[1]
     real, imaginary = (facing + opposite) / 2, (facing - opposite) / 2j
-    return np.concatenate([phases * real, phases[len(phases) // 2 :][:1] * imaginary])
+    return np.concatenate([phases[:, None] * real, (phases[-1] * imaginary)[None]])
+
+
+def _in_order(
+    before: NDArray[np.complex128], after: NDArray[np.complex128]
+) -> NDArray[np.complex128]:
+    """Return both in the order of :func:`mean_squares`."""
+    parts = [both[:-2] for both in (before, after)]
+    parts += [both[place, None] for place in (-2, -1) for both in (before, after)]
+    return np.concatenate(parts)
+
+
+def _product(one: NDArray[Any], power: NDArray[Any], other: NDArray[Any]) -> NDArray[np.complex128]:
+    """Sum over frequencies and channels of transfer functions, (k, channels, n) each."""
+    weighted = one * power[0] if len(power) == 1 else np.einsum("icn,cdn->idn", one, power)
+    return np.asarray(weighted.reshape(len(one), -1) @ other.reshape(len(other), -1).conj().T)
+
+
+def _joint(transfer: NDArray[np.complex128], power: NDArray[Any]) -> NDArray[np.float64]:
+    """Covariance of real outputs: of each pair of frequencies one is listed."""
+    return 2 * _product(transfer, power, transfer).real
 
 
 def _fill(
     row: np.void,
-    before: NDArray[np.complex128],
-    after: NDArray[np.complex128],
-    weights: NDArray[np.float64],
-    mean: complex,
+    filters: Filters,
+    index: int,
+    kinds: list[tuple[NDArray[np.float64], complex]],
     normal: NDArray[np.float64],
 ) -> None:
     """Compute the errors of one filter for one map."""
-    transfer = np.concatenate([before, after])
-    # Of each pair of frequencies one is listed, with the power of each.
-    scaled = transfer * np.sqrt(2 * weights)
-    parts = np.concatenate([scaled.real, scaled.imag], axis=1)
-    joint = parts @ parts.T
-    values, vectors = np.linalg.eigh(joint)
-    samples = (vectors * np.sqrt(np.maximum(values, 0)))[:, ::-1] @ normal
-    count = len(before)
-    middle = (count - 1) // 2
-    means = np.full(count, mean.real)
-    means[-1] = mean.imag
-    samples = samples.reshape(2, count, -1) + means[:, None]
-    rmax = samples[:, :-1].max(1)
-    row["rmax"], row["rmax_stderr"] = mean_square_ratio(rmax[1] - rmax[0], rmax[0])
-    pick = [middle, count - 1]
-    (first, cross), (_, second) = (
-        [joint[np.ix_([i + a for i in pick], [j + b for j in pick])] for b in (0, count)]
-        for a in (0, count)
-    )
-    energy = float(np.trace(first))
-    pseudo = [
-        abs(block[0, 0] - block[1, 1] + 1j * (block[0, 1] + block[1, 0]))
-        for block in (first, second, cross)
-    ]
-    if max(*pseudo, abs(mean) ** 2) < _CIRCULAR * energy:
-        gain = float(np.trace(second)) / energy
-        shared = abs(np.trace(cross) + 1j * (cross[0, 1] - cross[1, 0]))
-        unlike = cmod_shift_closed_form(shared / energy / np.sqrt(gain))
-        row["cmod"] = 1 + gain - np.sqrt(gain) * (2 - unlike)
-        row["cmod_stderr"] = 0.0
-        return
-    cmod = np.hypot(samples[:, middle], samples[:, -1])
-    row["cmod"], row["cmod_stderr"] = mean_square_ratio(cmod[1] - cmod[0], cmod[0])
+    offset = filters.offset(index)
+    block = normal.shape[2] // len(kinds)
+    cmod, rmax = [], []
+    for number, (joint, mean) in enumerate(kinds):
+        own = normal[:, :, number * block : (number + 1) * block]
+        samples = np.tensordot(factor(joint), own, 1)
+        found = mean_squares(filters, offset, samples, mean)
+        spread = float(joint[-4, -4] + joint[-2, -2] + abs(mean) ** 2)
+        rmax.append(ratios(found.rmax_shift, found.rmax, 1e-12 * spread))
+        closed = circular_change(joint, mean) if filters.bias is None else None
+        if closed is None:
+            cmod.append(ratios(found.cmod_shift, found.cmod, 1e-12 * spread))
+        else:
+            cmod.append(np.full(SCRAMBLINGS, closed))
+    for name, values in (("cmod", cmod), ("rmax", rmax)):
+        row[name], row[name + "_stderr"] = mean_and_error(values)
 
 
 def _largest(form: NDArray[np.float64]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,16 @@ from scipy.ndimage import map_coordinates
 from scipy.signal import resample
 
 from dtwpt.arrays import as_numpy
-from dtwpt.checks import as_count
 from dtwpt.invariance.deformation import (
     Responses,
     blank_deformed,
     half_plane_frequencies,
-    middles,
     outputs,
 )
 from dtwpt.invariance.deformation_maps import Displacement, as_maps
 from dtwpt.invariance.filters import Filters, as_filters
-from dtwpt.invariance.images import grey_images
+from dtwpt.invariance.images import grey_images, layer_images
+from dtwpt.invariance.windows import window_places
 
 __all__ = ["measure_deformation", "warp"]
 
@@ -35,10 +35,10 @@ def measure_deformation(
     images: Any,
     bank_or_kernels: Any,
     maps: ArrayLike | Displacement,
-    q: int = 1,
+    q: int | None = None,
     *,
-    stride: int | None = None,
-    colour: ArrayLike | None = None,
+    stride: float | None = None,
+    colour: Any = None,
 ) -> np.ndarray:
     """Measure how much CMod and RMax change when images are deformed.
 
@@ -46,8 +46,8 @@ def measure_deformation(
     ----------
     images : iterable, or path of a folder
         As for :func:`measure`.
-    bank_or_kernels : PacketBank, array_like or torch.Tensor
-        As for :func:`predict_deformation`.
+    bank_or_kernels : PacketBank, array_like, torch.Tensor, Layer or torch.nn.Module
+        As for :func:`predict_deformation`. A layer gets the images with all channels, as they are.
     maps : array_like of float, shape (2, 2), (2, 3), (n, 2, 2) or (n, 2, 3), or callable
         Affine maps as for :func:`predict_deformation`: for every output the image is deformed about
         the filter's place, and all places of the image count. Instead of the image, which would
@@ -56,16 +56,15 @@ def measure_deformation(
         and all outputs count.
     q : int, default: 1
         RMax pools over windows of ``2 q + 1`` samples a side.
-    stride : int, optional
-        Subsampling m of a layer before pooling, 2 by default; ``2**(depth - 1)`` for a bank.
-    colour : array_like of float, shape (in,), optional
-        Weights of a layer's input channels; their mean by default.
+    stride, colour : optional
+        As for :func:`predict`.
 
     Returns
     -------
     structured ndarray, shape (filters,), or (n, filters) of several maps
         The columns of :func:`predict_deformation`. Each error is a ratio of squared norms, averaged
-        over the images; its standard error is that of this average (NaN of a single image).
+        over the images; its standard error is that of this average (NaN of a single image). A
+        ReLU that gives nothing on any image has NaN.
 
     Raises
     ------
@@ -82,25 +81,26 @@ def measure_deformation(
     >>> bool(np.all(table["cmod"][0] < table["cmod"][1]))
     True
     """
-    filters = as_filters(bank_or_kernels, stride, colour)
-    reach = as_count(q, "q")
-    middle = middles(bank_or_kernels, filters)
+    filters = as_filters(bank_or_kernels, stride, colour, q)
     whole = maps if callable(maps) else None
     table_of_maps, single = as_maps(np.eye(2) if whole is not None else maps)
     ratios = []
-    for number, image in enumerate(_pixels(images)):
-        moved = None if whole is None else warp(image, whole)
-        ratios.append(_changes(image, moved, filters, middle, reach, table_of_maps, number))
+    views: _Views | None = None
+    for number, image in enumerate(_pixels(images, filters.channels)):
+        if views is None or views.shape != image.shape[1:]:
+            views = _Views(filters, table_of_maps, image.shape[1:], number)
+        moved = None if whole is None else np.stack([warp(plane, whole) for plane in image])
+        ratios.append(_changes(image, moved, views))
     if not ratios:
         raise ValueError("images must not be empty")
     errors = np.array(ratios)
     count = np.isfinite(errors).sum(0)
-    if not count.all():
+    if not count.all() and not filters.relu:
         raise ValueError(
             "images must answer every filter, but there is none that answers filter "
             f"{int(np.argmin(count.min((0, 1))))}"
         )
-    mean = np.nansum(errors, axis=0) / count
+    mean = np.nansum(errors, axis=0) / np.where(count, count, np.nan)
     squares = np.nansum((errors - mean) ** 2, axis=0)
     several = np.where(count > 1, count, np.nan)
     stderr = np.sqrt(squares / (several - 1) / several)
@@ -151,50 +151,67 @@ def warp(image: ArrayLike, displacement: Displacement) -> NDArray[np.float64]:
     return np.asarray(map_coordinates(fine, place * _FINER, order=5, mode="grid-wrap"))
 
 
-def _pixels(images: Any) -> Any:
-    for number, image in enumerate(grey_images(images)):
+def _pixels(images: Any, channels: int | None) -> Iterator[NDArray[np.float64]]:
+    """Yield images (channels, H, W), with one channel if they are grey."""
+    read = grey_images(images) if channels is None else layer_images(images, channels)
+    for number, image in enumerate(read):
         pixels = as_numpy(image, "images").astype(np.float64)
         if not np.isfinite(pixels).all():
             raise ValueError(f"image {number} holds NaN or infinity")
-        yield pixels
+        yield pixels[None] if channels is None else pixels
+
+
+class _Views:
+    """How filters, at rest and deformed, see images of one size.
+
+    Attributes
+    ----------
+    inner : (slice, slice)
+        Places at which filters, deformed or not, lie within the image.
+    waves : list of ndarray, each of shape (places, frequencies)
+        At rest, then of each map.
+    responses : list of Responses
+    """
+
+    def __init__(
+        self, filters: Filters, maps: NDArray[np.float64], shape: tuple[int, ...], number: int
+    ) -> None:
+        self.filters, self.shape = filters, shape
+        self.inner = _inner(shape, filters, maps, number)
+        omega = half_plane_frequencies(shape[0], shape[1])
+        window = np.concatenate([window_places(filters.stride, filters.side), [(0.0, 0.0)]])
+        # The middle of an even number of taps lies between two pixels.
+        between = np.array(filters.middle) % 1
+        affine = [(np.eye(2), np.zeros(2)), *((each[:, :2], each[:, 2]) for each in maps)]
+        self.waves = [
+            np.exp(1j * ((window @ matrix.T + move + between) @ omega.T)) for matrix, move in affine
+        ]
+        self.responses = [Responses(filters, omega @ matrix) for matrix, _ in affine]
 
 
 def _changes(
-    image: NDArray[np.float64],
-    other: NDArray[np.float64] | None,
-    filters: Filters,
-    middle: tuple[float, float],
-    q: int,
-    maps: NDArray[np.float64],
-    number: int,
+    image: NDArray[np.float64], other: NDArray[np.float64] | None, views: _Views
 ) -> NDArray[np.float64]:
     """Return the relative squared changes of CMod and RMax: shape (maps, 2, filters).
 
-    At all places at which filters, deformed or not, lie within the image; NaN of a filter that
-    answers nothing. ``other``: what is seen instead of the image after the change.
+    At all inner places; NaN of a filter that answers nothing. ``other``: what is seen instead of
+    the image after the change.
     """
     seen = [_spectrum(each) for each in (image, image if other is None else other)]
-    omega = half_plane_frequencies(*image.shape)
-    steps = filters.stride * np.arange(-q, q + 1)
-    window = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
-    inner = _inner(image.shape, filters, q, maps, number)
+    filters, shape = views.filters, views.shape
     # Below this, what a filter gives is the rounding of what it should not give.
     noise = (300 * np.finfo(np.float64).eps) ** 2 * float((image**2).mean())
-    # The middle of an even number of taps lies between two pixels.
-    between = np.array(middle) % 1
-    affine = [(np.eye(2), np.zeros(2)), *((each[:, :2], each[:, 2]) for each in maps)]
-    waves = [
-        np.exp(1j * ((window @ matrix.T + move + between) @ omega.T)) for matrix, move in affine
-    ]
-    every = [Responses(filters, middle, omega @ matrix) for matrix, _ in affine]
-    found = np.full((len(maps), 2, len(filters)), np.nan)
-    for index, responses in enumerate(zip(*every, strict=True)):
+    found = np.full((len(views.waves) - 1, 2, len(filters)), np.nan)
+    for index, responses in enumerate(zip(*views.responses, strict=True)):
+        offset = filters.offset(index)
         answers: list[tuple[NDArray[Any], NDArray[Any]]] = []
-        for response, phases in zip(responses, waves, strict=True):
+        for response, phases in zip(responses, views.waves, strict=True):
             spectrum = seen[len(answers) > 0]
-            transfer = outputs(response, phases).reshape(-1, *spectrum.shape)
-            parts = irfft2(transfer * spectrum, image.shape)[(slice(None), *inner)]
-            answers.append((np.hypot(parts[len(window) // 2], parts[-1]), parts[:-1].max(0)))
+            transfer = outputs(response, phases) * spectrum
+            sums = transfer.sum(1).reshape(-1, shape[0], shape[1] // 2 + 1)
+            parts = irfft2(sums, shape)[(slice(None), *views.inner)]
+            modulus = np.hypot(parts[-2], parts[-1])
+            answers.append((filters.activated(modulus, offset), filters.pooled(parts[:-2], offset)))
         for row, after in zip(found, answers[1:], strict=True):
             for name, (before, changed) in enumerate(zip(answers[0], after, strict=True)):
                 energy = np.mean(before**2)
@@ -204,20 +221,20 @@ def _changes(
 
 
 def _spectrum(image: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """Return the Fourier transform of an image that fades to its mean at its ends."""
+    """Return the transforms of channels that fade to their means: (channels, frequencies)."""
     fade = []
-    for side in image.shape:
+    for side in image.shape[1:]:
         edge = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
         fade.append(np.sin(np.pi / 2 * np.minimum(edge / _MARGIN, 1)) ** 2)
-    mean = image.mean()
-    return np.asarray(rfft2(mean + (image - mean) * np.outer(*fade)))
+    mean = image.mean((1, 2), keepdims=True)
+    return np.asarray(rfft2(mean + (image - mean) * np.outer(*fade)).reshape(len(image), -1))
 
 
 def _inner(
-    shape: tuple[int, int], filters: Filters, q: int, maps: NDArray[np.float64], number: int
+    shape: tuple[int, ...], filters: Filters, maps: NDArray[np.float64], number: int
 ) -> tuple[slice, slice]:
     matrices = np.concatenate([np.eye(2)[None], maps[:, :, :2]])
-    half = np.array(filters.size) / 2 + q * filters.stride
+    half = np.array(filters.size) / 2 + filters.stride * (filters.side - 1) / 2
     far = (np.abs(matrices) @ half).max(0) + np.abs(maps[:, :, 2]).max(0)
     margin = np.ceil(far).astype(int) + _MARGIN
     if any(side <= 2 * m for side, m in zip(shape, margin, strict=True)):

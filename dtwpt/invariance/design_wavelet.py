@@ -23,7 +23,7 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from dtwpt.checks import as_count, as_wavelet
-from dtwpt.invariance.gaussian import cmod_shift_closed_form
+from dtwpt.invariance.closed_form import cmod_shift_closed_form
 from dtwpt.invariance.spectrum import as_spectrum
 from dtwpt.packets import PacketBank
 from dtwpt.wavelets import Wavelet, q_shift_pair

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from dtwpt.invariance.spectrum import ColourSpectrum, Spectrum, column_weights
 
-__all__ = ["Field", "fields"]
+__all__ = ["ALONE", "Field", "fields"]
 
-# Kinds of fields that are predicted one by one where a bias makes amplitudes count.
-_ALONE = 16
+#: Kinds of fields that are predicted one by one where a bias makes amplitudes count.
+ALONE = 16
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def fields(
     weights = column_weights(size[1]) / (size[0] * size[1])
     real, imaginary = (_response(part, size) for part in (kernel.real, kernel.imag))
     if alone:
-        spectrum = spectrum.in_own_units(_ALONE)
+        spectrum = spectrum.in_own_units(ALONE)
     else:
         spectrum = spectrum.balanced(np.abs(real) ** 2 + np.abs(imaginary) ** 2)
     # The output is the inner product with W, so its imaginary part has Im W negated.

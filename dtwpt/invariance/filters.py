@@ -60,6 +60,8 @@ class Filters:
     blur : tuple of float
         Weights along an axis of the mean after it.
     pool_stride : int
+    middle : (float, float)
+        Middle of the taps, from the first one.
     """
 
     bank: PacketBank | None
@@ -71,6 +73,7 @@ class Filters:
     window: int = 3
     blur: tuple[float, ...] = (1.0,)
     pool_stride: int = 2
+    middle: tuple[float, float] = (0.0, 0.0)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -149,9 +152,15 @@ def as_filters(
     if isinstance(given, PacketBank):
         if colour is not None:
             raise ValueError("colour is for kernels of shape (out, in, h, w)")
+        options["middle"] = ((given.filters.shape[1] - 1) / 2,) * 2
         filters = Filters(given, None, m, given.atoms(), **options)
     else:
         kernels = analytic_kernels(given, colour)
+        options["middle"] = tuple(
+            # What extends a real kernel to an analytic one reaches further on one side.
+            (taps - 1) / 2 + (0 if side == taps else 3 * taps // 2)
+            for side, taps in zip(kernels.shape[-2:], np.shape(given)[-2:], strict=True)
+        )
         filters = Filters(None, kernels, m, characterize(given, m, colour), **options)
     if layer is None or layer.bias is None:
         return filters

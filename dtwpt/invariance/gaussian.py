@@ -7,52 +7,28 @@ relative errors are expectations over a few Gaussian variables.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import hyp2f1
 
+from dtwpt.invariance.closed_form import circular_change
 from dtwpt.invariance.envelope import gaussian_bound
 from dtwpt.invariance.fields import Field, fields
 from dtwpt.invariance.filters import Filters, as_filters, as_shifts, blank_table
 from dtwpt.invariance.moments import Moments
-from dtwpt.invariance.sampling import SCRAMBLINGS, normal_points
+from dtwpt.invariance.sampling import (
+    SCRAMBLINGS,
+    factor,
+    mean_and_error,
+    mean_squares,
+    normal_points,
+    ratios,
+)
 from dtwpt.invariance.spectrum import as_spectrum
+from dtwpt.invariance.windows import window_places
 
-__all__ = ["cmod_shift_closed_form", "predict"]
-
-# Share of pseudo-covariance, or of a mean's square, in the variance, below which the closed form
-# stands in for sampling.
-_CIRCULAR = 1e-4
-
-
-def cmod_shift_closed_form(correlation: ArrayLike) -> NDArray[np.float64]:
-    r"""Relative squared change of the modulus of circular Gaussian variables.
-
-    For :math:`Z, Z'` of one variance and complex correlation r, with no pseudo-covariance:
-
-    .. math:: E(|Z| - |Z'|)^2 / E|Z|^2
-        = 2 - \frac{\pi}{2} \, {}_2F_1(-1/2, -1/2; 1; |r|^2)
-
-    Parameters
-    ----------
-    correlation : array_like of complex
-        r, of modulus at most 1.
-
-    Returns
-    -------
-    ndarray of float64
-
-    Examples
-    --------
-    >>> from dtwpt.invariance import cmod_shift_closed_form
-    >>> cmod_shift_closed_form([0, 0.9, 1]).round(4).tolist()
-    [0.4292, 0.0899, 0.0]
-    """
-    r = np.minimum(np.abs(np.asarray(correlation)), 1)
-    return np.asarray(np.maximum(2 - np.pi / 2 * hyp2f1(-0.5, -0.5, 1, r**2), 0))
+__all__ = ["predict"]
 
 
 def predict(
@@ -155,7 +131,6 @@ def predict(
             joints = [where.joint(kind) for kind in kinds]
             if normal is None:
                 normal = normal_points(2 * len(joints[0][0]), len(joints))
-                normal = normal.reshape(len(normal), SCRAMBLINGS, -1)
             _fill(row, filters, index, where, joints, kinds, normal, moments)
     return table[0] if single else table
 
@@ -171,8 +146,7 @@ class _Places:
     def __init__(self, filters: Filters, move: NDArray[np.float64]) -> None:
         side = filters.side
         self.points = side**2
-        step = filters.stride * (np.arange(side) - (side - 1) / 2)
-        window = np.stack(np.meshgrid(step, step, indexing="ij"), axis=-1).reshape(-1, 2)
+        window = window_places(filters.stride, side)
         middle = np.zeros((1, 2))
         places = np.concatenate([window, window - move, middle, middle - move])
         away = np.round(places[:, None] - places[None], 9)
@@ -220,43 +194,6 @@ def _check_moments(moments: Moments, filters: Filters, reach: int) -> None:
         )
 
 
-def _factor(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Matrix that gives independent variables a covariance."""
-    values, vectors = np.linalg.eigh(covariance)
-    # The best coordinates of quasi-random points come first, so the largest variances do.
-    return np.asarray((vectors * np.sqrt(np.maximum(values, 0)))[:, ::-1])
-
-
-@dataclass
-class _Sampled:
-    """Mean squares of each scrambling."""
-
-    rmax_cmod: NDArray[np.float64]
-    cmod_shift: NDArray[np.float64]
-    rmax_shift: NDArray[np.float64]
-    rmax: NDArray[np.float64]
-    cmod: NDArray[np.float64]
-
-
-def _sampled(
-    filters: Filters, offset: float, samples: NDArray[np.float64], mean: complex
-) -> _Sampled:
-    points = filters.side**2
-    samples[: 2 * points + 2] += mean.real
-    samples[2 * points + 2 :] += mean.imag
-    rmax = filters.pooled(samples[:points], offset)
-    rmax_after = filters.pooled(samples[points : 2 * points], offset)
-    modulus, modulus_after = np.hypot(samples[2 * points :][:2], samples[2 * points + 2 :])
-    cmod = filters.activated(modulus, offset)
-    cmod_after = filters.activated(modulus_after, offset)
-    return _Sampled(
-        *(
-            np.square(values).mean(-1)
-            for values in (rmax - cmod, cmod_after - cmod, rmax_after - rmax, rmax, cmod)
-        )
-    )
-
-
 def _fill(
     row: np.void,
     filters: Filters,
@@ -269,25 +206,25 @@ def _fill(
 ) -> None:
     """Compute the errors of one filter for one shift."""
     offset = filters.offset(index)
-    ratios: dict[str, list[NDArray[np.float64]]] = {}
+    found: dict[str, list[NDArray[np.float64]]] = {}
     block = normal.shape[2] // len(joints)
     for number, ((joint, squared), kind) in enumerate(zip(joints, kinds, strict=True)):
         own = normal[:, :, number * block : (number + 1) * block]
         shape = (len(joint), SCRAMBLINGS, block)
         points = own[: len(joint)].reshape(len(joint), -1)
-        samples = (_factor(joint) @ points).reshape(shape)
-        found = corrected = _sampled(filters, offset, samples, kind.mean)
+        samples = (factor(joint) @ points).reshape(shape)
+        plain = corrected = mean_squares(filters, offset, samples, kind.mean)
         if moments is not None:
             samples = _heavy(joint, squared, places, moments, index, own).reshape(shape)
-            corrected = _sampled(filters, offset, samples, kind.mean)
+            corrected = mean_squares(filters, offset, samples, kind.mean)
         bound, bound_error = _bounds(filters, places, joint, kind.mean)
         spread, coherent, pseudo = _second_moments(joint, kind.mean)
-        plain = filters.bias is None
-        cmod = np.full(SCRAMBLINGS, spread) if plain else found.cmod
-        closed = _circular_correlation(joint, kind.mean) if plain else None
+        linear = filters.bias is None
+        cmod = np.full(SCRAMBLINGS, spread) if linear else plain.cmod
+        closed = circular_change(joint, kind.mean) if linear else None
         each = {
             "rmax_cmod": (corrected.rmax_cmod, corrected.cmod),
-            "cmod_shift": (found.cmod_shift, found.cmod),
+            "cmod_shift": (plain.cmod_shift, plain.cmod),
             "rmax_shift": (corrected.rmax_shift, corrected.rmax),
             "rmax_shift_by_cmod": (corrected.rmax_shift, corrected.cmod),
             "rmax_cmod_bound": (np.full(SCRAMBLINGS, bound), cmod),
@@ -295,24 +232,11 @@ def _fill(
             "pseudo_covariance": (np.full(SCRAMBLINGS, pseudo), np.full(SCRAMBLINGS, spread)),
         }
         if closed is not None:
-            change = np.full(SCRAMBLINGS, cmod_shift_closed_form(closed))
-            each["cmod_shift"] = change, np.ones(SCRAMBLINGS)
+            each["cmod_shift"] = np.full(SCRAMBLINGS, closed * spread), np.full(SCRAMBLINGS, spread)
         for name, (error, energy) in each.items():
-            # A layer that gives nothing has no relative error.
-            ratio = np.divide(
-                error, energy, out=np.full(SCRAMBLINGS, np.nan), where=energy > 1e-12 * spread
-            )
-            # Mean error over mean energy, and the scatter of the scramblings about it.
-            ratio += error.mean() / max(energy.mean(), 1e-300) - ratio.mean()
-            ratios.setdefault(name, []).append(ratio)
-    for name, values in ratios.items():
-        table = np.stack(values)
-        table = table[np.isfinite(table).all(1)]
-        if not len(table):
-            continue
-        average = table.mean(0)
-        row[name] = average.mean()
-        row[name + "_stderr"] = average.std(ddof=1) / np.sqrt(SCRAMBLINGS)
+            found.setdefault(name, []).append(ratios(error, energy, 1e-12 * spread))
+    for name, values in found.items():
+        row[name], row[name + "_stderr"] = mean_and_error(values)
     if np.isfinite(row["rmax_cmod_bound"]) and filters.bias is None:
         row["rmax_cmod_bound_stderr"] = bound_error / spread
 
@@ -329,10 +253,10 @@ def _heavy(
     n = len(joint) - 2
     correlation = squared / max(squared[0, 0], 1e-300)
     down, across = places.down[places.between[0]], places.across[places.between[1]]
-    covariance, factor = moments.log_amplitudes(index, down, across, np.minimum(correlation, 1))
+    covariance, raised = moments.log_amplitudes(index, down, across, np.minimum(correlation, 1))
     at = np.concatenate([np.arange(n), [n - 2, n - 1]])
-    carrier = _factor(joint * factor[np.ix_(at, at)])
-    amplitude = _factor(covariance) @ normal[len(joint) : len(joint) + n].reshape(n, -1)
+    carrier = factor(joint * raised[np.ix_(at, at)])
+    amplitude = factor(covariance) @ normal[len(joint) : len(joint) + n].reshape(n, -1)
     samples = carrier @ normal[: len(joint)].reshape(len(joint), -1)
     return np.asarray(samples * np.exp(amplitude[at]))
 
@@ -360,21 +284,3 @@ def _second_moments(joint: NDArray[np.float64], mean: complex) -> tuple[float, f
     )  # fmt: skip
     pseudo = joint[re, re] - joint[im, im] + 2j * joint[re, im] + mean**2
     return float(spread), float(max(2 * spread - 2 * abs(together), 0)), float(abs(pseudo))
-
-
-def _circular_correlation(joint: NDArray[np.float64], mean: complex) -> complex | None:
-    """Correlation of the outputs in the middle of both windows; None if they are not circular."""
-    re, re_after, im, im_after = range(len(joint) - 4, len(joint))
-    variance = joint[re, re] + joint[im, im]
-    pseudo = [
-        joint[re, re] - joint[im, im] + 2j * joint[re, im],
-        joint[re, re_after]
-        - joint[im, im_after]
-        + 1j * (joint[re, im_after] + joint[im, re_after]),
-    ]
-    if max(np.abs(pseudo).max(), abs(mean) ** 2) > _CIRCULAR * variance:
-        return None
-    covariance = (
-        joint[re, re_after] + joint[im, im_after] + 1j * (joint[im, re_after] - joint[re, im_after])
-    )
-    return complex(covariance / variance)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tqdm.auto
 from PIL import Image
 
 from dtwpt.extract import (
@@ -21,12 +22,14 @@ from dtwpt.extract import (
     Settings,
     Skipped,
     extract,
+    extract_to_store,
     find_images,
     load,
     load_settings,
     pipeline,
     read_image,
     save,
+    tiles,
 )
 from dtwpt.extract.atomic import replacing
 from dtwpt.extract.extractor import rows_of
@@ -140,6 +143,34 @@ def test_features_are_those_of_the_library_in_any_number_of_processes(
     assert parallel.features.tobytes() == table.features.tobytes()
     alone = extract(table.files[7], settings)
     assert alone.features.tobytes() == table.features[7].tobytes()
+
+
+def test_a_bar_shows_how_far_it_is(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that tqdm has for the place: in Jupyter, a widget."""
+    pytest.importorskip("zarr")
+    closed: list[tuple[Any, ...]] = []
+
+    class Bar(tqdm.auto.tqdm):  # type: ignore[misc]
+        def close(self) -> None:
+            if not self.disable:
+                closed.append((self.unit, self.initial, self.n, self.total))
+            super().close()
+
+    monkeypatch.setattr("tqdm.auto.tqdm", Bar)
+    extract(folder, progress=True)
+    extract_to_store(find_images(folder)[:4], tmp_path / "a.zarr", progress=True)
+    extract_to_store(folder, tmp_path / "a.zarr", progress=True)
+    tiles(np.zeros((80, 70)), tmp_path / "maps.zarr", tile=40, progress=True)
+    assert closed == [
+        *(("image", 0, 21, 21), ("image", 0, 4, 4), ("image", 4, 21, 21)),
+        ("tile", 0, 4, 4),
+    ]
+    extract(folder, progress=False)
+    with pytest.raises(ImageError):
+        extract(folder, Settings(crop=100), progress=True)
+    assert closed[4:] == [("image", 0, 0, 21)]
 
 
 def test_resize_and_crop(tmp_path: Path) -> None:

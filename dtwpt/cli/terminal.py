@@ -108,23 +108,10 @@ def show_progress(
     if how is not None or not sys.stderr.isatty():
         yield _Lines(unit, how == "json")
         return
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError('the progress bar needs tqdm: pip install "dtwpt[cli]"') from error
-    bar: Any = None
+    from dtwpt.extract.progress import bar
 
-    def show(done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = tqdm(total=total, initial=done, unit=unit, leave=False)
-        bar.update(done - bar.n)
-
-    try:
+    with bar(unit, leave=False) as show:
         yield show
-    finally:
-        if bar is not None:
-            bar.close()
 
 
 class _Lines:

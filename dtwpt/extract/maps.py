@@ -22,6 +22,7 @@ from dtwpt.extract.apart import check_spared
 from dtwpt.extract.errors import ImageError
 from dtwpt.extract.limits import Choice
 from dtwpt.extract.manifest import StoreWarning
+from dtwpt.extract.progress import Progress, following
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.sources import Source, SourceChangedError, open_source
 from dtwpt.extract.tiling import Tiling, as_workers
@@ -59,7 +60,7 @@ def tiles(
     workers: int | None = None,
     overwrite: bool = False,
     check: str = "time",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = None,
 ) -> Any:
     """Write the maps of a large image, read and computed tile by tile, into a Zarr array.
 
@@ -95,8 +96,9 @@ def tiles(
     check : {"time", "hash"}
         Tiles that are there already count if their files have the right size, or with "hash" the
         right contents. Others are computed again.
-    progress : callable, optional
-        Called with the numbers of tiles done and in all, first with those that were there.
+    progress : callable or bool, optional
+        Called with the numbers of tiles done and in all, first with those that were there. True: a
+        progress bar, in Jupyter too.
 
     Returns
     -------
@@ -161,15 +163,18 @@ def tiles(
     partial = partial_path(target)
     if isinstance(source, (str, os.PathLike)):
         check_spared([target, partial], [os.fspath(source)])
-    with open_source(source, settings.choice) as opened:
+    with (
+        open_source(source, settings.choice) as opened,
+        following(progress, "tile") as show,
+    ):
         tiling = Tiling.of(opened, settings, tile)
         attributes = _attributes(tiling, opened)
         _find_again(target)
         if os.path.lexists(target) and _is_done(target, output, attributes, overwrite):
             count = len(_places(tiling))
             if _is_whole(target, partial, tiling, check):
-                if progress is not None:
-                    progress(count, count)
+                if show is not None:
+                    show(count, count)
                 return zarr.open_array(target, mode="r")
         with contextlib.ExitStack() as stack:
             if os.path.lexists(partial):
@@ -183,7 +188,7 @@ def tiles(
             # Whoever is just making unfinished maps will see that they are there.
             for rubbish in _left_beside(partial):
                 shutil.rmtree(rubbish, ignore_errors=True)
-            _fill(tiling, partial, done, workers, check, progress)
+            _fill(tiling, partial, done, workers, check, show)
             if os.name == "nt":  # where a folder with an open file cannot be moved
                 done.close()
             _put_in_place(partial, target)

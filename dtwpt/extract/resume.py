@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING
 
 from dtwpt.checks import as_count
@@ -15,6 +15,7 @@ from dtwpt.extract.inputs import Inputs, iterate_images
 from dtwpt.extract.labels import Labels, labelling
 from dtwpt.extract.manifest import State
 from dtwpt.extract.pipeline import TIMEOUT, Outcome, Reading, stream
+from dtwpt.extract.progress import Progress, following
 from dtwpt.extract.reading import ImageError
 from dtwpt.extract.run import check_on_error, check_timeout
 from dtwpt.extract.settings import Settings
@@ -47,7 +48,7 @@ def extract_to_store(
     restart: bool = False,
     labels: Labels | None = None,
     timeout: float = TIMEOUT,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = None,
 ) -> FeatureStore:
     """Extract the features of image files into a store on the disk, or go on with it.
 
@@ -93,8 +94,9 @@ def extract_to_store(
         As for :func:`extract`. Those of earlier runs stay, but where a file gets another one.
     timeout : float, default: 600
         Seconds that reading one image may take, with more than one worker or with Ray.
-    progress : callable, optional
+    progress : callable or bool, optional
         Called with the numbers of files done and in all, first with those done by earlier runs.
+        True: a progress bar, in Jupyter too.
 
     Returns
     -------
@@ -140,14 +142,17 @@ def extract_to_store(
     check_timeout(timeout)
     paths = Inputs.of(paths)
     label = labelling(labels, paths)
-    with StoreWriter(output, settings, device=device, restart=restart) as writer:
+    with (
+        StoreWriter(output, settings, device=device, restart=restart) as writer,
+        following(progress) as show,
+    ):
         files = sparing([os.fspath(output)], iterate_images(paths))
         writer.plan(files, check=check, retry_skipped=retry_skipped, prune=prune, label=label)
         counts = writer.counts()
         total = sum(counts.values())
         left = counts[State.WAITING]
-        if progress is not None:
-            progress(total - left, total)
+        if show is not None:
+            show(total - left, total)
         reading = Reading(settings, device, check == "hash", timeout)
         if engine == "ray":
             from dtwpt.extract.ray_engine import stream_on_ray
@@ -162,8 +167,8 @@ def extract_to_store(
                 result = writer.add(outcome.row, outcome.result, outcome.stamp)
                 if on_error == "stop" and isinstance(result, ImageError):
                     raise result
-                if progress is not None:
-                    progress(done, total)
+                if show is not None:
+                    show(done, total)
     return open_store(output)
 
 

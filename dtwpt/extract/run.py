@@ -15,6 +15,7 @@ from dtwpt.extract.extractor import Row, another_size, check_device
 from dtwpt.extract.inputs import Inputs, find_images, with_keys
 from dtwpt.extract.labels import Labels, labelling
 from dtwpt.extract.pipeline import TIMEOUT, Outcome, Reading, stream
+from dtwpt.extract.progress import Progress, following
 from dtwpt.extract.reading import ImageError
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.table import FeatureTable, Skipped
@@ -34,7 +35,7 @@ def extract(
     on_error: str = "stop",
     labels: Labels | None = None,
     timeout: float = TIMEOUT,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = None,
     on_skip: Callable[[Skipped], None] | None = None,
 ) -> FeatureTable:
     """Extract the features of image files into a table in memory.
@@ -66,8 +67,9 @@ def extract(
         is given) and ``label``; or a mapping from files to labels.
     timeout : float, default: 600
         Seconds that reading one image may take, with more than one worker.
-    progress : callable, optional
-        Called with the numbers of files done and in all, first with none done.
+    progress : callable or bool, optional
+        Called with the numbers of files done and in all, first with none done. True: a progress
+        bar, in Jupyter too.
     on_skip : callable, optional
         Called with every :class:`Skipped` at once, also when the run does not get to its end.
 
@@ -116,8 +118,8 @@ def extract(
         min(workers, len(files) + 1),
     )
     # Closed at once where an exception leaves the loop: no process outlives the call.
-    with contextlib.closing(outcomes):
-        table = _collect(files, outcomes, settings, on_error, progress, on_skip)
+    with contextlib.closing(outcomes), following(progress) as show:
+        table = _collect(files, outcomes, settings, on_error, show, on_skip)
     if label is not None:
         table = replace(table, labels=[label(key) for key, _ in with_keys(table.files)])
     return table

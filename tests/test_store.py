@@ -551,6 +551,16 @@ def test_restart_replaces_the_old_store_once_the_new_one_has_begun(
     for path in theirs:
         assert (path / "thesis.txt").exists()
         shutil.rmtree(path)
+    # Killed while it was making the new one: before there was a lock, and at each zarr.json.
+    (tmp_path / ".dtwpt-0123456789abcdef.tmp" / "manifest").mkdir(parents=True)
+    begun = tmp_path / ".a.zarr.01234567.new"
+    for name in ("zarr.json.0123456789abcdef.partial", f"zarr.{'0' * 32}.partial"):
+        (begun / "manifest").mkdir(parents=True)
+        (begun / "manifest" / "lock").touch()
+        (begun / name).touch()
+        (output / name).touch()
+        extract_to_store(folder, output, Settings(depth=1), restart=True)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "images"]
     (output / "thesis.txt").touch()
     with pytest.raises(ValueError, match=r"also holds 'thesis\.txt'"):
         extract_to_store(folder, output, restart=True)

@@ -7,6 +7,11 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # no window, wherever the tests run
+# Before torch is imported. A compiler of one thread needs no processes that import torch again.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers share the cores: threads that wait for each other beside them cost a multiple.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The machines that run the tests are shared: a slow example says nothing about the code.
 settings.register_profile(

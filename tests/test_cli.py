@@ -340,6 +340,13 @@ def test_filters(tmp_path: Path, run: Runs, fails: Fails) -> None:
         done = run("filters", "-o", name, "--depth", "1", cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         assert (tmp_path / name).read_bytes().startswith(beginning)
+    run("filters", "-o", "b.png", "--size", "3.4x1.7", "--dpi", "100", "--no-title", cwd=tmp_path)
+    run("filters", "-o", "c.png", "--size", "4.8", "--dpi", "50", cwd=tmp_path)
+    for name, size in (("b.png", (340, 170)), ("c.png", (240, 100))):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.size == size
+    assert "7x3" in fails("filters", "-o", tmp_path / "a.png", "--size", "wide", status=2)
+    assert "from 1 to" in fails("filters", "-o", tmp_path / "a.png", "--size", "0.2", status=2)
     assert ".png" in fails("filters", "-o", tmp_path / "a.xyz")
     assert "does not exist" in fails("filters", "-o", tmp_path / "nowhere/a.png")
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import io
+import json
 import os
 import pickle
 import re
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 import dtwpt
 from dtwpt.invariance import characterize, estimate_spectrum, measure, predict
@@ -35,9 +39,10 @@ from dtwpt.report import (
     write_report,
 )
 from dtwpt.report.analysis import _shifts_of_lengths, _whole_shifts, least_size
+from dtwpt.report.explorer import _complex_kernels, _maps, _outputs, _photograph
 from dtwpt.report.folder import check_folder
-from dtwpt.report.page import page
-from dtwpt.report.pictures import draw
+from dtwpt.report.page import _verdict, page
+from dtwpt.report.pictures import Style, draw
 from dtwpt.report.settings import describe, retell
 from tests.photographs import grey
 
@@ -202,6 +207,9 @@ class Sources(HTMLParser):
                 else:
                     self.urls.append(value)
 
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Of what is closed where it begins, in SVG and forms."""
+
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
@@ -218,7 +226,7 @@ def test_the_page_is_self_contained_and_reproducible(photos: list[str]) -> None:
     text = pages[0].decode()
     sources = Sources()
     sources.feed(text)
-    assert sources.urls == []
+    assert set(sources.urls) == {"filters.csv", *(picture.name for picture in pictures)}
     assert sources.open == []
     assert sources.images == [picture.png for picture in pictures]
     assert all(png.startswith(b"\x89PNG") for png in sources.images)
@@ -232,10 +240,67 @@ def test_the_page_is_self_contained_and_reproducible(photos: list[str]) -> None:
         *("prefers-color-scheme: dark", "default-src 'none'", "2 of 4"),
     ):
         assert words in text, words
-    assert not re.search(r"https?:|@import|url\(|<script", text)
+    assert not re.search(r"https?:|@import|url\((?!data:image/png;base64,)|<script [^>]", text)
+    # The policy allows the one script that the page holds.
+    ((script,), policy) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL), text
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    found = json.loads(re.search(r"const data = (.*), rows = ", script)[1])  # type: ignore[index]
+    for row, said in zip(analysis.shown[0], found["rows"], strict=True):
+        assert said["RMax"].startswith(f"{row['rmax_shift']:.3g}")
+        assert said["CMod"].startswith(f"{row['cmod_shift']:.3g}")
     table = analysis.shown[0][analysis.gabor]
     assert f">{table['rmax_shift'].mean():.3g}</b>" in text
     assert f">{table['cmod_shift'].mean():.3g}</b>" in text
+
+
+def test_the_verdict_names_the_more_stable_operator(photos: list[str]) -> None:
+    analysis = analyse_packets(dtwpt.PacketBank(2), [(0.0, 1.0)], crops=read_crops(photos))
+    verdict = _verdict(analysis)
+    assert verdict.startswith("A shift by 1 pixel to the right changes CMod ")
+    assert "times less than RMax" in verdict
+    swapped = {
+        name: np.array(table)
+        for name, table in (("measured", analysis.measured), ("curve", analysis.curve_measured))
+    }
+    for table in swapped.values():
+        table["cmod_shift"], table["rmax_shift"] = table["rmax_shift"], table["cmod_shift"].copy()
+    other = replace(analysis, measured=swapped["measured"], curve_measured=swapped["curve"])
+    assert "changes RMax" in _verdict(other)
+    assert "stays" not in _verdict(other)
+
+
+def test_maps_of_the_page_are_those_of_the_operators(photos: list[str]) -> None:
+    analysis = analyse_packets(dtwpt.PacketBank(2), [(0.0, 1.0)], crops=read_crops(photos))
+    image = _photograph(analysis)
+    assert image is not None
+    expected = (dtwpt.cmod2(image), dtwpt.rmax2(image))
+    for tiles, outputs in zip(_maps(analysis, image), expected, strict=True):
+        maps = outputs.reshape(32, *tiles.shape[1:])
+        white = np.quantile(maps, 0.995, axis=(1, 2), keepdims=True)
+        shades = 255 * np.sqrt(np.clip(maps / white, 0, 1))
+        assert np.abs(tiles - shades).max() <= 0.5 + 1e-9
+    # Of a layer: at a place inside, against sums written out.
+    values = np.random.default_rng(0).normal(size=(2, 5, 5))
+    several = analyse_layer(values, [(0.0, 1.0)], stride=2, crops=read_crops(photos))
+    kernel = next(_complex_kernels(several))
+    modulus, pooled = _outputs(image, kernel, several)
+    half = kernel.shape[0] // 2
+    sums = {
+        (y, x): np.sum(image[y - half : y + half, x - half : x + half] * kernel.conj())
+        for y in (38, 40, 42)
+        for x in (42, 44, 46)
+    }
+    assert pooled[10, 11] == pytest.approx(max(value.real for value in sums.values()))
+    assert modulus[10, 11] == pytest.approx(abs(sums[40, 44]))
+
+
+def test_pictures_have_the_size_that_is_asked_for() -> None:
+    analysis = analyse_packets(dtwpt.PacketBank(2), [(0.0, 1.0)])
+    for size, shape in (((4.0, 2.0), (400, 200)), ((4.8,), (480, 195))):
+        picture = draw(analysis, Style(dpi=100, size=size, title=False))[0]
+        with Image.open(io.BytesIO(picture.png)) as drawn:
+            assert drawn.size == shape
 
 
 PAGE = b'<meta name="generator" content="dtwpt 0.0">'

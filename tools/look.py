@@ -1,8 +1,9 @@
 """Measure built pages in headless Chromium: ``python tools/look.py docs/_build/html``.
 
 Every page, at 1200 and 390 pixels, light and dark: what is wider than the page or its column, and
-text that is smaller than 8 pixels or hardly differs from its background. Prints one line for each
-finding; the exit status is 1 if there is any. Needs Chromium, and no network.
+text that is smaller than 8 pixels or hardly differs from its background. On reports (the folder
+that ``dtwpt invariance`` writes), that pointing at a filter changes the numbers shown. Prints one
+line for each finding; the exit status is 1 if there is any. Needs Chromium, and no network.
 """
 
 from __future__ import annotations
@@ -54,7 +55,15 @@ function measure(doc, view, width) {
       found.push(`${e.scrollWidth - e.clientWidth} px beyond its column: ${name(e)}`);
     }
     const box = e.getBoundingClientRect();
+    if (e.closest(".frame")) continue;  // pictures of a report scroll in theirs
     if (box.right > width + 1) found.push(`ends at ${Math.round(box.right)} px: ${name(e)}`);
+  }
+  const dots = doc.querySelectorAll(".explorer circle");
+  if (dots.length) {
+    const numbers = doc.querySelector(".detail table"), before = numbers.textContent;
+    const other = [...dots].find(dot => !dot.classList.contains("on"));
+    other.dispatchEvent(new view.PointerEvent("pointerover", {bubbles: true}));
+    if (numbers.textContent === before) found.push("pointing at a filter changes nothing");
   }
   const walker = doc.createTreeWalker(main, NodeFilter.SHOW_TEXT);
   const seen = new Set();
@@ -63,7 +72,8 @@ function measure(doc, view, width) {
     if (!node.data.trim() || seen.has(e) || !e.getClientRects().length) continue;
     if (e.closest(".headerlink, .copybtn, script, style, .sr-only")) continue;
     seen.add(e);
-    const style = view.getComputedStyle(e), size = parseFloat(style.fontSize);
+    const style = view.getComputedStyle(e), drawn = e.ownerSVGElement;
+    const size = parseFloat(style.fontSize) * (drawn ? e.getScreenCTM().a : 1);
     if (size < 8) found.push(`text of ${size.toFixed(1)} px: ${name(e)}`);
     const text = luminance(style.color), ground = behind(e, view);
     if (text === null) continue;

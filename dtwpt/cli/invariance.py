@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 import dtwpt
-from dtwpt.cli.options import Shift, Size, Window, given, on_error_option, wavelet_option
+from dtwpt.cli.options import (
+    Shift,
+    Size,
+    Window,
+    given,
+    on_error_option,
+    picture_options,
+    wavelet_option,
+)
 from dtwpt.cli.terminal import (
     SHOWN,
     SOME_SKIPPED,
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
     from dtwpt.extract import Skipped
     from dtwpt.report.analysis import Analysis
     from dtwpt.report.images import Crops
+    from dtwpt.report.pictures import Style
 
 __all__ = ["invariance"]
 
@@ -86,6 +95,7 @@ __all__ = ["invariance"]
     help="Of the layer's convolution, before pooling with stride 2.",
 )
 @on_error_option("stop")
+@picture_options(160)
 @click.pass_context
 def invariance(
     ctx: click.Context,
@@ -103,6 +113,9 @@ def invariance(
     key: str | None,
     stride: int,
     on_error: str | None,
+    dpi: int,
+    size: tuple[float, ...] | None,
+    no_title: bool,
 ) -> None:
     """Report how stable filters are when the picture moves.
 
@@ -173,7 +186,9 @@ def invariance(
     settings = describe(analysis, kernels, key) + _listed(skipped)
     options = {name.replace("_", "-"): ctx.params[name] for name in sorted(names)}
     command = retell(images, options)
-    _write(output, analysis, settings, command)
+    from dtwpt.report.pictures import Style
+
+    _write(output, analysis, settings, command, Style(dpi, size, not no_title))
     if analysis.blank:
         note(
             f"note: {plural(len(analysis.blank), 'kernel')} left out, without an answer to grey "
@@ -231,12 +246,14 @@ def _listed(skipped: list[Skipped]) -> list[tuple[str, str]]:
     return [("skipped", text)] if skipped else []
 
 
-def _write(output: str, analysis: Analysis, settings: list[tuple[str, str]], command: str) -> None:
+def _write(
+    output: str, analysis: Analysis, settings: list[tuple[str, str]], command: str, style: Style
+) -> None:
     from dtwpt.report.folder import write_report
     from dtwpt.report.page import page
     from dtwpt.report.pictures import draw
 
-    pictures = draw(analysis)
+    pictures = draw(analysis, style)
     contents = {picture.name: picture.png for picture in pictures}
     contents["filters.csv"] = analysis.csv()
     contents["index.html"] = page(analysis, pictures, settings, command)

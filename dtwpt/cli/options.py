@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Depths",
+    "Inches",
     "Pool",
     "Shift",
     "Size",
@@ -27,6 +28,7 @@ __all__ = [
     "limit_options",
     "on_error_option",
     "page_options",
+    "picture_options",
     "wavelet_option",
 ]
 
@@ -104,6 +106,34 @@ class Depths(click.ParamType):  # type: ignore[type-arg]  # generic in newer cli
         return depths if len(depths) > 1 else depths[0]
 
 
+class Inches(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """``W`` or ``WxH`` in inches."""
+
+    name = "inches"
+    _LARGEST = 100.0
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Return what stands for it in the help."""
+        return "W|WxH"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Return the width alone, or width and height."""
+        if not isinstance(value, str):
+            result: tuple[float, ...] = value
+            return result
+        try:
+            sides = tuple(float(part) for part in value.lower().split("x"))
+        except ValueError:
+            sides = ()
+        if len(sides) not in (1, 2):
+            self.fail(f"{value!r} is not a width such as 7, or two sides such as 7x3", param, ctx)
+        if not all(1 <= side <= self._LARGEST for side in sides):  # NaN neither
+            self.fail(f"{value!r}: must be from 1 to {self._LARGEST:g} inches", param, ctx)
+        return sides
+
+
 class Shift(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
     """``DY,DX`` in pixels."""
 
@@ -164,6 +194,31 @@ files_from_option = click.option(
     help="Read more paths from a file, or from standard input: one a line, or separated by zero "
     "bytes. They are no patterns, and one that is missing is a file that cannot be used.",
 )
+
+
+def picture_options(dpi: int) -> Callable[[Any], Any]:
+    """Return a decorator that adds how pictures are drawn; ``dpi`` is the default."""
+
+    def add(command: Any) -> Any:
+        for option in (
+            click.option("--no-title", is_flag=True, help="Leave out headings and captions."),
+            click.option(
+                "--size",
+                type=Inches(),
+                help="Width of a picture in inches, or width and height, such as 3.4 or 7x3.",
+            ),
+            click.option(
+                "--dpi",
+                type=click.IntRange(20, 1200),
+                default=dpi,
+                show_default=True,
+                help="Pixels in an inch.",
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return add
 
 
 def inputs_of(ctx: click.Context) -> Inputs:

@@ -21,7 +21,8 @@ __all__ = ["atom_picture", "atom_waves", "filters", "selection"]
 _ALL, _SOME = 8, 4
 _WIDEST = 20.0  # pixels from the centre of an atom: more, and its waves are too fine to print
 _BOUNDARY = "0.87"
-_SIZE = (9.6, 4.0)  # inches
+#: Inches of a new figure.
+SIZE = (9.6, 4.0)
 
 
 def filters(
@@ -68,8 +69,8 @@ def filters(
     >>> fig.savefig("filters.png")  # doctest: +SKIP
     """
     bank = as_bank(bank)
-    fig = as_figure(fig, _SIZE)
-    room = Room(fig, _SIZE)
+    fig = as_figure(fig, SIZE)
+    room = Room(fig, SIZE)
     bottom = (0.25 if title else 0.21) if room.wide else 0.2
     grid = fig.add_gridspec(
         1, 2, width_ratios=(2, 1), left=0.055 if room.wide else 0.12, right=0.985, bottom=bottom,

@@ -11,6 +11,7 @@ import numpy as np
 import dtwpt
 from dtwpt.invariance.kernels import DC_MOST, LIKENESS_LEAST
 from dtwpt.report.analysis import Analysis
+from dtwpt.report.explorer import STYLE, explorer
 from dtwpt.report.folder import MARK
 from dtwpt.report.pictures import Picture
 
@@ -37,8 +38,13 @@ p { margin: .3rem 0 .9rem; max-width: 48rem; }
 .tile span { color: var(--soft); font-size: .9rem; }
 .cmod { color: var(--cmod); } .rmax { color: var(--rmax); }
 figure { margin: .4rem 0 0; }
-img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-.frame { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: .8rem; }
+.frame img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
+.verdict { font-size: 1.3rem; line-height: 1.4; margin: 1rem 0; }
+.frame { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: .8rem;
+  overflow-x: auto; }
+@media (prefers-color-scheme: dark) { .frame { filter: brightness(.85); } }
+.frame a { display: block; }
+a { color: var(--cmod); }
 table { border-collapse: collapse; font-size: .93rem; margin: .5rem 0; }
 th, td { text-align: left; vertical-align: top; padding: .32rem 1.4rem .32rem 0;
   border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
@@ -73,6 +79,7 @@ def page(
     bytes
         UTF-8. The same arguments give the same bytes: there is no date in it.
     """
+    look = explorer(analysis)
     figures = "".join(_figure(picture) for picture in pictures)
     rows = "".join(
         f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>\n" for name, value in settings
@@ -84,15 +91,18 @@ def page(
 {MARK}{escape(dtwpt.__version__)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {look.policy}">
 <title>{escape(_title(analysis))}</title>
-<style>{_STYLE}</style>
+<style>{_STYLE}{STYLE}</style>
 </head>
 <body>
 <h1>{escape(_title(analysis))}</h1>
+<p class="verdict">{escape(_verdict(analysis))}</p>
 <p class="lead">{escape(_lead(analysis))}</p>
 {_tiles(analysis)}
-{figures}
+<p>All numbers: <a href="filters.csv">filters.csv</a>. Pictures:
+{", ".join(f'<a href="{picture.name}">{picture.name}</a>' for picture in pictures)}.</p>
+{look.html}{figures}
 <h2>Settings</h2>
 <table>
 {rows}<tr><th>made by</th><td>dtwpt {escape(dtwpt.__version__)}</td></tr>
@@ -106,9 +116,10 @@ The table also has RMax's change over CMod's energy, which the bounds of the the
 RMax is the filter's real output at stride m, max-pooled with stride 2; CMod is
 the modulus of the complex output at stride 2 m. Predictions are those for a Gaussian field of the
 power spectrum above. {escape(_likeness(analysis))}</p>
-<p>All filters and shifts, with standard errors, are in <code>filters.csv</code>.</p>
+<p>All filters and shifts, with standard errors, are in <a href="filters.csv">filters.csv</a>.</p>
 <footer>dtwpt {escape(dtwpt.__version__)}. After H. Leterme, K. Polisano, V. Perrier and K. Alahari,
 arXiv 2209.11740.</footer>
+<script>{look.script}</script>
 </body>
 </html>
 """
@@ -119,6 +130,38 @@ def _title(analysis: Analysis) -> str:
     if analysis.bank is not None:
         return f"Shift invariance of wavelet packets, depth {analysis.bank.depth}"
     return "Shift invariance of a first layer"
+
+
+def _verdict(analysis: Analysis) -> str:
+    """Say in two sentences which operator is more stable, by how much, and how far."""
+    table = analysis.shown[0][analysis.kept]
+    cmod, rmax = (float(np.nanmean(table[name])) for name in ("cmod_shift", "rmax_shift"))
+    how = "predicted" if analysis.measured is None else "measured"
+    move = _pixels(table["shift_y"][0], table["shift_x"][0])
+    numbers = f"{cmod:.3g} against {rmax:.3g}, {how}"
+    if max(cmod, rmax) <= 1.1 * min(cmod, rmax):
+        first = f"A shift by {move} changes CMod and RMax about equally ({numbers})."
+    elif cmod < rmax:
+        times = f"{rmax / cmod:.1f} times " if cmod > 0 else ""
+        first = f"A shift by {move} changes CMod {times}less than RMax ({numbers})."
+    else:
+        times = f"{cmod / rmax:.1f} times " if rmax > 0 else ""
+        first = f"A shift by {move} changes RMax {times}less than CMod ({numbers})."
+    curve = analysis.curve_predicted if analysis.measured is None else analysis.curve_measured
+    if curve is None:
+        return first
+    lengths = np.hypot(curve["shift_y"][:, 0], curve["shift_x"][:, 0])
+    order = np.argsort(lengths)
+    means = [np.nanmean(curve[name], axis=1)[order] for name in ("cmod_shift", "rmax_shift")]
+    moved = lengths[order] > 0
+    ahead = (means[0] < means[1])[moved]
+    count = int(np.argmin(ahead)) if not ahead.all() else len(ahead)
+    if not count:
+        return first
+    farthest = float(lengths[order][moved][count - 1])
+    unit = "pixel" if farthest == 1 else "pixels"
+    end = ", the longest shift looked at" if ahead.all() else ""
+    return f"{first} CMod stays the more stable one up to {farthest:.3g} {unit}{end}."
 
 
 def _lead(analysis: Analysis) -> str:
@@ -173,8 +216,10 @@ def _figure(picture: Picture) -> str:
     data = base64.b64encode(picture.png).decode("ascii")
     return (
         f"<h2>{escape(picture.title)}</h2>\n<p>{escape(picture.reading)}</p>\n"
-        f'<figure class="frame"><img alt="{escape(picture.title)}" width="{picture.width}" '
-        f'src="data:image/png;base64,{data}"></figure>\n'
+        f'<figure class="frame"><a href="{picture.name}"><img alt="{escape(picture.title)}" '
+        # Text stays readable on a phone, where the picture scrolls sideways in its frame.
+        f'width="{picture.width}" style="min-width:{round(0.75 * picture.width)}px" '
+        f'src="data:image/png;base64,{data}"></a></figure>\n'
     )
 
 

@@ -14,7 +14,7 @@ import dtwpt.plot
 from dtwpt.plot.canvas import as_figure
 from dtwpt.report.analysis import Analysis
 
-__all__ = ["Picture", "draw"]
+__all__ = ["Picture", "Style", "draw"]
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,38 @@ class Picture:
     width: int
 
 
-def draw(analysis: Analysis) -> list[Picture]:
+@dataclass(frozen=True)
+class Style:
+    """How pictures are drawn.
+
+    Attributes
+    ----------
+    dpi : float, default: 160
+        Pixels in an inch.
+    size : (float,) or (float, float), optional
+        Width in inches, heights being in proportion; or width and height. By default each
+        picture has its own.
+    title : bool, default: True
+        Whether to write headings. Names of panels, which tell them apart, always stand.
+    """
+
+    dpi: float = 160
+    size: tuple[float, ...] | None = None
+    title: bool = True
+
+    def figure(self, width: float, height: float) -> Figure:
+        """Return a new figure, of this size unless another is asked for."""
+        if self.size is None:
+            return as_figure(None, (width, height))
+        if len(self.size) == 1:
+            return as_figure(None, (self.size[0], self.size[0] * height / width))
+        return as_figure(None, (self.size[0], self.size[1]))
+
+
+def draw(analysis: Analysis, style: Style | None = None) -> list[Picture]:
     """Draw all pictures that an analysis gives."""
-    order: list[Callable[[Analysis], tuple[str, str, str, Figure]]] = [
+    style = style or Style()
+    order: list[Callable[[Analysis, Style], tuple[str, str, str, Figure]]] = [
         _plane, _orientation, _frequency, _shift, _gamma,
     ]  # fmt: skip
     if analysis.measured is not None:
@@ -38,15 +67,15 @@ def draw(analysis: Analysis) -> list[Picture]:
     if analysis.kernels is not None:
         order[:0] = [_kernels, _gain]
     return [
-        Picture(name, title, reading, _png(figure), round(100 * figure.get_figwidth()))
-        for name, title, reading, figure in (make(analysis) for make in order)
+        Picture(name, title, reading, _png(figure, style), round(100 * figure.get_figwidth()))
+        for name, title, reading, figure in (make(analysis, style) for make in order)
     ]
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: Figure, style: Style) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(
-        buffer, format="png", dpi=160, metadata={"Software": f"dtwpt {dtwpt.__version__}"}
+        buffer, format="png", dpi=style.dpi, metadata={"Software": f"dtwpt {dtwpt.__version__}"}
     )
     return buffer.getvalue()
 
@@ -61,7 +90,7 @@ def _which(analysis: Analysis) -> str:
     return f"the {analysis.gabor.sum()} Gabor-like filters of {len(analysis.gabor)}"
 
 
-def _kernels(analysis: Analysis) -> tuple[str, str, str, Figure]:
+def _kernels(analysis: Analysis, style: Style) -> tuple[str, str, str, Figure]:
     values = analysis.kernels
     if values is None:
         raise ValueError("there are no kernels")
@@ -69,14 +98,13 @@ def _kernels(analysis: Analysis) -> tuple[str, str, str, Figure]:
     order = np.argsort(-table["rmax_shift"], kind="stable")
     columns = 10
     rows = -(-len(order) // columns)
-    fig = as_figure(None, (9.6, 0.3 + rows * 9.4 / columns * 0.88 / 0.76))
-    ax = fig.add_axes((0.01, 0.01, 0.98, 0.98))
+    fig = style.figure(9.6, 0.3 + rows * 9.4 / columns * 0.88 / 0.76)
     names = [
         f"{analysis.filters[k]}: {table['rmax_shift'][k]:.2f} \u2192 {table['cmod_shift'][k]:.2f}"
         for k in order
     ]
     dtwpt.plot.kernels(
-        values[order], ax, names=names, marked=analysis.gabor[order], columns=columns
+        values[order], fig, names=names, marked=analysis.gabor[order], columns=columns
     )
     return (
         "kernels.png",
@@ -88,11 +116,9 @@ def _kernels(analysis: Analysis) -> tuple[str, str, str, Figure]:
     )
 
 
-def _gain(analysis: Analysis) -> tuple[str, str, str, Figure]:
-    fig = as_figure(None, (7.2, 4.4))
-    ax = fig.add_subplot()
-    fig.subplots_adjust(left=0.09, right=0.94, bottom=0.12, top=0.95)
-    dtwpt.plot.gain(analysis.shown[0], analysis.description["gabor_likeness"], ax)
+def _gain(analysis: Analysis, style: Style) -> tuple[str, str, str, Figure]:
+    fig = style.figure(7.2, 4.4)
+    dtwpt.plot.gain(analysis.shown[0], analysis.description["gabor_likeness"], fig)
     return (
         "gain.png",
         "What a complex modulus would gain",
@@ -103,11 +129,11 @@ def _gain(analysis: Analysis) -> tuple[str, str, str, Figure]:
     )
 
 
-def _plane(analysis: Analysis) -> tuple[str, str, str, Figure]:
+def _plane(analysis: Analysis, style: Style) -> tuple[str, str, str, Figure]:
     table = analysis.shown[0]
-    fig = as_figure(None, (9.6, 3.9))
+    fig = style.figure(9.6, 3.9)
+    fig.set_layout_engine("constrained")
     axes = fig.subplots(1, 2)
-    fig.subplots_adjust(left=0.07, right=0.925, bottom=0.12, top=0.93, wspace=0.36)
     errors = ("cmod_shift", "rmax_shift")
     most = max(float(np.nanmax(table[error])) for error in errors)
     # One scale for both; the low-pass and the packets at the border must not set it.
@@ -135,34 +161,36 @@ def _plane(analysis: Analysis) -> tuple[str, str, str, Figure]:
     )
 
 
-def _orientation(analysis: Analysis) -> tuple[str, str, str, Figure]:
-    axes = dtwpt.plot.invariance(analysis.shown[0][analysis.kept])
+def _orientation(analysis: Analysis, style: Style) -> tuple[str, str, str, Figure]:
+    fig = style.figure(9.4, 3.5)
+    dtwpt.plot.invariance(analysis.shown[0][analysis.kept], ax=fig)
     return (
         "orientation.png",
         "Stability against orientation",
         "Each point is a filter, with its standard error; curves join filters of one band of "
         "frequencies, and the dotted lines mark waves that run along the shift. Both panels have "
         f"one logarithmic scale, and show {_which(analysis)}, {_source(analysis)}.",
-        axes[0].figure,
+        fig,
     )
 
 
-def _frequency(analysis: Analysis) -> tuple[str, str, str, Figure]:
-    axes = dtwpt.plot.invariance(analysis.shown[0][analysis.kept], "frequency")
+def _frequency(analysis: Analysis, style: Style) -> tuple[str, str, str, Figure]:
+    fig = style.figure(9.4, 3.5)
+    dtwpt.plot.invariance(analysis.shown[0][analysis.kept], "frequency", fig)
     return (
         "frequency.png",
         "Stability against frequency",
         "The same filters against their frequency, with one curve for each range of angles between "
         "a filter's waves and the shift. Where a curve of RMax peaks, the steps of its pooling "
         "window fall in with the wave's period.",
-        axes[0].figure,
+        fig,
     )
 
 
-def _prediction(analysis: Analysis) -> tuple[str, str, str, Figure]:
-    fig = as_figure(None, (9.6, 3.6))
+def _prediction(analysis: Analysis, style: Style) -> tuple[str, str, str, Figure]:
+    fig = style.figure(9.6, 3.6)
+    fig.set_layout_engine("constrained")
     axes = fig.subplots(1, 3)
-    fig.subplots_adjust(left=0.062, right=0.985, bottom=0.125, top=0.905, wspace=0.26)
     if analysis.measured is None:
         raise ValueError("nothing was measured")
     kept = analysis.kept
@@ -179,11 +207,9 @@ def _prediction(analysis: Analysis) -> tuple[str, str, str, Figure]:
     )
 
 
-def _shift(analysis: Analysis) -> tuple[str, str, str, Figure]:
-    fig = as_figure(None, (7.2, 3.9))
-    ax = fig.add_subplot()
-    fig.subplots_adjust(left=0.09, right=0.98, bottom=0.125, top=0.97)
-    dtwpt.plot.shift_curve(analysis.curve_predicted, analysis.curve_measured, ax)
+def _shift(analysis: Analysis, style: Style) -> tuple[str, str, str, Figure]:
+    fig = style.figure(7.2, 3.9)
+    ax = dtwpt.plot.shift_curve(analysis.curve_predicted, analysis.curve_measured, fig)
     step = 2 * analysis.stride
     ax.axvline(step, ymax=0.82, color="0.5", linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
     return (
@@ -198,11 +224,11 @@ def _shift(analysis: Analysis) -> tuple[str, str, str, Figure]:
     )
 
 
-def _gamma(analysis: Analysis) -> tuple[str, str, str, Figure]:
-    fig = as_figure(None, (5.6, 4.4))
-    ax = fig.add_subplot()
-    fig.subplots_adjust(left=0.12, right=0.89, bottom=0.11, top=0.93)
-    dtwpt.plot.gamma_map(analysis.q, analysis.stride, analysis.bank, ax)
+def _gamma(analysis: Analysis, style: Style) -> tuple[str, str, str, Figure]:
+    fig = style.figure(5.6, 4.4)
+    ax = dtwpt.plot.gamma_map(analysis.q, analysis.stride, analysis.bank, fig)
+    if not style.title:
+        ax.set_title("")
     if analysis.bank is None:
         chosen = analysis.description[analysis.kept]
         for side in (1, -1):

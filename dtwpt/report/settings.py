@@ -61,9 +61,11 @@ def retell(paths: Sequence[str], options: Mapping[str, Any]) -> str:
                 words += ["--shift", f"{down:g},{right:g}"]
         elif name == "output":
             words += ["-o", _text(value)]
+        elif value is True:
+            words.append(f"--{name}")
         else:
-            size = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            words += [f"--{name}", _text(size)]
+            size = "x".join(f"{side:g}" for side in value) if isinstance(value, tuple) else value
+            words += [f"--{name}", _text(str(size))]
     return shlex.join(words)
 
 

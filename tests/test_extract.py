@@ -33,7 +33,7 @@ from dtwpt.extract import (
 )
 from dtwpt.extract.atomic import replacing
 from dtwpt.extract.extractor import rows_of
-from dtwpt.extract.sizing import centre_crop, resize
+from dtwpt.extract.images.reading import centre_crop, resize
 from dtwpt.features import packet_feature_names, packet_features
 
 RNG = np.random.default_rng(0)

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dtwpt.extract import ImageError, read_image
-from dtwpt.extract.sources import open_source
+from dtwpt.extract.images.sources import open_source
 from tests import raw_images
 
 TABLE = Path(__file__).parents[1] / "docs" / "pixel-values.csv"

@@ -27,9 +27,9 @@ from PIL import Image, ImageOps
 import dtwpt
 from dtwpt.cli import cli
 from dtwpt.extract import ImageError, iter_tiles, read_image, tiles
+from dtwpt.extract.images.arrays import open_npy
 from dtwpt.extract.manifest import StoreWarning
 from dtwpt.extract.maps import partial_path
-from dtwpt.extract.npy import open_npy
 from dtwpt.features import OPERATORS
 from tests.strategies import modes, seeds
 
@@ -328,7 +328,7 @@ def test_rectangles_of_a_file(
 def test_a_large_piece_is_not_decoded(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", GREY, compression="zlib", rowsperstrip=700)
     with (
-        mock.patch("dtwpt.extract.sources._MOST_CHUNK_BYTES", 2**20),
+        mock.patch("dtwpt.extract.images.sources._MOST_CHUNK_BYTES", 2**20),
         pytest.raises(ImageError, match="store it in tiles"),
     ):
         tiles(tmp_path / "a.tif", tmp_path / "maps.zarr")

@@ -25,11 +25,12 @@ if _missing:
 from dtwpt.extract.decoding import WorkerError  # noqa: E402
 from dtwpt.extract.extractor import FeatureExtractor  # noqa: E402
 from dtwpt.extract.files import load, load_settings, save  # noqa: E402
+from dtwpt.extract.images.errors import ImageError  # noqa: E402
+from dtwpt.extract.images.limits import Limits  # noqa: E402
+from dtwpt.extract.images.reading import read_image  # noqa: E402
 from dtwpt.extract.inputs import find_images  # noqa: E402
-from dtwpt.extract.limits import Limits  # noqa: E402
 from dtwpt.extract.manifest import StoreBusyError  # noqa: E402
 from dtwpt.extract.maps import tiles  # noqa: E402
-from dtwpt.extract.reading import ImageError, read_image  # noqa: E402
 from dtwpt.extract.resume import extract_to_store  # noqa: E402
 from dtwpt.extract.run import extract  # noqa: E402
 from dtwpt.extract.settings import Settings  # noqa: E402

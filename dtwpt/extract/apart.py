@@ -6,8 +6,8 @@ import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-from dtwpt.extract.kinds import SUFFIXES
-from dtwpt.extract.locations import located
+from dtwpt.extract.images.locations import located
+from dtwpt.extract.images.reading import SUFFIXES
 
 __all__ = ["check_outputs", "check_spared", "sparing"]
 

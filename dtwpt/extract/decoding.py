@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtwpt.extract.extractor import Stamp, image_of, stamp_of
-from dtwpt.extract.reading import ImageError
+from dtwpt.extract.images.errors import ImageError
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.starting import start_apart
 

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtwpt.engine import cpu
-from dtwpt.extract.errors import ImageError
-from dtwpt.extract.locations import open_file, size_and_time
-from dtwpt.extract.reading import name_of, read_image
+from dtwpt.extract.images.errors import ImageError
+from dtwpt.extract.images.locations import open_file, size_and_time
+from dtwpt.extract.images.reading import centre_crop, name_of, read_image, resize
 from dtwpt.extract.settings import Settings
-from dtwpt.extract.sizing import centre_crop, resize
 from dtwpt.features import packet_features
 
 __all__ = [

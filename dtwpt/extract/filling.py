@@ -31,9 +31,9 @@ from dtwpt.extract.chunks import (
 )
 from dtwpt.extract.decoding import Task
 from dtwpt.extract.extractor import Row, Stamp, another_size
+from dtwpt.extract.images.errors import ImageError
 from dtwpt.extract.labels import Labelling
 from dtwpt.extract.manifest import Manifest, Plan, State, StoreBusyError, StoreWarning
-from dtwpt.extract.reading import ImageError
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.store import (
     FEATURES,

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-from dtwpt.extract.errors import UnusableError
-from dtwpt.extract.kinds import BEGINNING, SUFFIXES, kind_of
-from dtwpt.extract.locations import container_kind, file_system, located, members_of
+from dtwpt.extract.images.errors import UnusableError
+from dtwpt.extract.images.locations import container_kind, file_system, located, members_of
+from dtwpt.extract.images.reading import BEGINNING, SUFFIXES, kind_of
 
 __all__ = ["SUFFIXES", "FileName", "Inputs", "find_images", "iterate_images", "with_keys"]
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dtwpt.engine import cpu
 from dtwpt.extract.decoding import Arrival, Decoders, Task
 from dtwpt.extract.extractor import Row, Stamp, image_of, rows_of, stamp_of
-from dtwpt.extract.reading import ImageError
+from dtwpt.extract.images.errors import ImageError
 from dtwpt.extract.settings import Settings
 
 __all__ = ["TIMEOUT", "Outcome", "Pipeline", "Reading", "stream"]

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from dtwpt.extract.decoding import Task, WorkerError
 from dtwpt.extract.extractor import Row, check_device
+from dtwpt.extract.images.errors import ImageError
 from dtwpt.extract.manifest import State
 from dtwpt.extract.pipeline import Outcome, Pipeline, Reading, stream
-from dtwpt.extract.reading import ImageError
 from dtwpt.extract.table import versions
 
 if TYPE_CHECKING:

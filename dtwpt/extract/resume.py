@@ -11,12 +11,12 @@ from dtwpt.checks import as_count
 from dtwpt.extract.apart import sparing
 from dtwpt.extract.extractor import check_device
 from dtwpt.extract.files import is_store_name
+from dtwpt.extract.images.errors import ImageError
 from dtwpt.extract.inputs import Inputs, iterate_images
 from dtwpt.extract.labels import Labels, labelling
 from dtwpt.extract.manifest import State
 from dtwpt.extract.pipeline import TIMEOUT, Outcome, Reading, stream
 from dtwpt.extract.progress import Progress, following
-from dtwpt.extract.reading import ImageError
 from dtwpt.extract.run import check_on_error, check_timeout
 from dtwpt.extract.settings import Settings
 

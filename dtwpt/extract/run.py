@@ -12,11 +12,11 @@ import numpy as np
 from dtwpt.checks import as_count
 from dtwpt.extract.decoding import Task
 from dtwpt.extract.extractor import Row, another_size, check_device
+from dtwpt.extract.images.errors import ImageError
 from dtwpt.extract.inputs import Inputs, find_images, with_keys
 from dtwpt.extract.labels import Labels, labelling
 from dtwpt.extract.pipeline import TIMEOUT, Outcome, Reading, stream
 from dtwpt.extract.progress import Progress, following
-from dtwpt.extract.reading import ImageError
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.table import FeatureTable, Skipped
 

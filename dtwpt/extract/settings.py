@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from dtwpt.checks import as_int, as_mode
-from dtwpt.extract.limits import Choice, Limits
+from dtwpt.extract.images.limits import Choice, Limits
 from dtwpt.features import OPERATORS, Pooling, as_depths, packet_feature_names
 from dtwpt.wavelets import Wavelet
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from dtwpt.checks import as_count, as_depth
 from dtwpt.engine import cpu
 from dtwpt.engine.spec import Analysis, Kind, parse
-from dtwpt.extract.errors import ImageError
+from dtwpt.extract.images.errors import ImageError
+from dtwpt.extract.images.sources import Source, open_source
 from dtwpt.extract.settings import Settings
-from dtwpt.extract.sources import Source, open_source
 from dtwpt.transform import as_analysis
 
 __all__ = ["Tile", "Tiling", "as_workers", "iter_tiles"]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dtwpt.extract.reading import ImageError, read_image
-from dtwpt.extract.sizing import centre_crop
+from dtwpt.extract.images.errors import ImageError
+from dtwpt.extract.images.reading import centre_crop, read_image
 
 __all__ = ["Crops", "read_crops"]
 

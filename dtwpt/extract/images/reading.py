@@ -1,10 +1,11 @@
-"""Image files as arrays: :func:`read_image`."""
+"""Image files as arrays: :func:`read_image`, what kinds there are, resizing and cropping."""
 
 from __future__ import annotations
 
 import io
 import math
 import os
+import re
 import warnings
 from typing import Any, BinaryIO
 
@@ -13,16 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dtwpt.colour import LUMA
-from dtwpt.extract.errors import ImageError, UnusableError, naming
-from dtwpt.extract.kinds import BEGINNING, kind_of
-from dtwpt.extract.limits import Choice, Limits
-from dtwpt.extract.locations import open_file
-from dtwpt.extract.npy import check_shape, full_scale_of, open_npy, size_of
-from dtwpt.extract.orientation import orientation_of, turned
-from dtwpt.extract.pictures import PICTURES, pixels_of, read_picture
-from dtwpt.extract.tiff import read_tiff
-
-__all__ = ["ImageError", "as_planes", "name_of", "read_image"]
+from dtwpt.extract.images.arrays import check_shape, full_scale_of, open_npy, size_of
+from dtwpt.extract.images.errors import UnusableError, naming
+from dtwpt.extract.images.limits import Choice, Limits
+from dtwpt.extract.images.locations import open_file
+from dtwpt.extract.images.pictures import PICTURES, orientation_of, pixels_of, read_picture, turned
+from dtwpt.extract.images.tiff import read_tiff
 
 _LUMA = tuple(np.float32(weight) for weight in LUMA)
 # Pixels that are converted at a time: few, so that a large image is never there in float twice.
@@ -160,7 +157,7 @@ def _decode(
     if kind == "TIFF":
         return read_tiff(file, choice, limits)
     if kind == "DICOM":
-        from dtwpt.extract.dicom import read_dicom
+        from dtwpt.extract.images.pictures import read_dicom
 
         return read_dicom(file, choice, limits)
     if kind == "CR2":
@@ -215,3 +212,142 @@ def as_planes(
         if not np.isfinite(target).all():
             raise UnusableError("contains NaN, infinity or values beyond float32")
     return out if colour == "channels" else out[0]
+
+
+# Kinds of files, by what they begin with and by suffix -------------------------------------------
+
+
+#: What an image in a folder is recognised by, in lower or upper case.
+SUFFIXES = (
+    *(".avif", ".bmp", ".dcm", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+    *(".jxl", ".mpo", ".npy", ".png", ".svs", ".tif", ".tiff", ".webp"),
+)
+
+#: Bytes that :func:`kind_of` wants to see.
+BEGINNING = 132
+
+# How a TIFF, and a BigTIFF, begins.
+_TIFF = rb"II\*\0|MM\0\*|II\+\0\x08\0\0\0|MM\0\+\0\x08\0\0"
+_KINDS = {
+    "NPY": rb"\x93NUMPY",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "JPEG": rb"\xff\xd8\xff",
+    "GIF": rb"GIF8[79]a",
+    "WEBP": rb"RIFF....WEBP",
+    "CR2": rb"II\*\0\x10\0\0\0CR",
+    "TIFF": _TIFF,
+    # By the length of its second header, as two letters say little.
+    "BMP": rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
+    "JPEG 2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+    "JPEG XL": rb"\0\0\0\x0cJXL \r\n\x87\n|\xff\x0a",
+    "AVIF": rb"....ftypavi[fs]",
+    "HEIF": rb"....ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)",
+    "DICOM": rb".{128}DICM",
+}
+_PATTERNS = {name: re.compile(pattern, re.DOTALL) for name, pattern in _KINDS.items()}
+
+
+def kind_of(beginning: bytes) -> str | None:
+    """Return the kind of file that begins like this; None if it is no image known here.
+
+    Examples
+    --------
+    >>> from dtwpt.extract.images.reading import kind_of
+    >>> kind_of(b"GIF89a..."), kind_of(b"text")
+    ('GIF', None)
+    """
+    for name, pattern in _PATTERNS.items():
+        if pattern.match(beginning):
+            # The first of the brands of a still picture may be one of both codecs.
+            if name == "HEIF" and b"avif" in beginning[:64]:
+                return "AVIF"
+            return name
+    return None
+
+
+# Images made to fit ------------------------------------------------------------------------------
+
+
+# A long, thin image and the length of its shorter side can ask for more than any machine has.
+_MOST_PIXELS = 2**28
+
+
+def resize(image: NDArray[np.float32], size: int | tuple[int, int]) -> NDArray[np.float32]:
+    """Return an image of another size: bilinear, and smoothed where it shrinks (Pillow's filter).
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (..., H, W)
+    size : int or (int, int)
+        (height, width), or the length of the shorter side, the other one in proportion.
+
+    Returns
+    -------
+    ndarray of float32, shape (..., height, width)
+
+    Raises
+    ------
+    ValueError
+        If that would be more than ``2**28`` pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dtwpt.extract.images.reading import resize
+    >>> resize(np.zeros((3, 20, 41), np.float32), 10).shape
+    (3, 10, 21)
+    """
+    old_height, old_width = image.shape[-2:]
+    if isinstance(size, tuple):
+        height, width = size
+    else:
+        short = min(old_height, old_width)
+        # Rounded half up, in integers: the same on every machine.
+        height, width = (
+            max(1, (2 * length * size + short) // (2 * short)) for length in (old_height, old_width)
+        )
+    if (height, width) == (old_height, old_width):
+        return image
+    if height * width > _MOST_PIXELS:
+        raise ValueError(f"resize would make {height}x{width} pixels, the most is {_MOST_PIXELS}")
+    planes = [
+        np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
+        for plane in image.reshape(-1, old_height, old_width)
+    ]
+    return np.stack(planes).reshape(*image.shape[:-2], height, width)
+
+
+def centre_crop(image: NDArray[Any], size: int | tuple[int, int]) -> NDArray[Any]:
+    """Return the middle of an image; half a pixel up and to the left where there is no middle.
+
+    Parameters
+    ----------
+    image : ndarray, shape (..., H, W)
+    size : int or (int, int)
+        (height, width), or the side of a square.
+
+    Returns
+    -------
+    ndarray, shape (..., height, width)
+        A view.
+
+    Raises
+    ------
+    ValueError
+        If the image is smaller than that.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dtwpt.extract.images.reading import centre_crop
+    >>> centre_crop(np.arange(12).reshape(3, 4), (1, 2))
+    array([[5, 6]])
+    """
+    height, width = size if isinstance(size, tuple) else (size, size)
+    old_height, old_width = image.shape[-2:]
+    if height > old_height or width > old_width:
+        raise ValueError(
+            f"an image of {old_height}x{old_width} is smaller than the crop of {height}x{width}"
+        )
+    top, left = (old_height - height) // 2, (old_width - width) // 2
+    return image[..., top : top + height, left : left + width]

@@ -11,11 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dtwpt.extract.errors import UnusableError
-from dtwpt.extract.limits import Choice, Limits
-from dtwpt.extract.npy import full_scale_of, size_of
-from dtwpt.extract.orientation import BOTTOM_FIRST, RIGHT_FIRST, TURNED, turned
-from dtwpt.extract.pictures import pixels_of, with_truncated
+from dtwpt.extract.images.arrays import full_scale_of, size_of
+from dtwpt.extract.images.errors import UnusableError
+from dtwpt.extract.images.limits import Choice, Limits
+from dtwpt.extract.images.pictures import (
+    BOTTOM_FIRST,
+    RIGHT_FIRST,
+    TURNED,
+    pixels_of,
+    turned,
+    with_truncated,
+)
 
 __all__ = ["TiffLayout", "check_codec", "picture_of", "read_tiff"]
 

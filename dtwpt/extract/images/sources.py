@@ -15,13 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dtwpt.extract.errors import ImageError, naming
-from dtwpt.extract.kinds import BEGINNING, kind_of
-from dtwpt.extract.limits import Choice
-from dtwpt.extract.npy import FileArray, check_shape, full_scale_of, open_npy
-from dtwpt.extract.reading import as_planes
-from dtwpt.extract.tiff import TiffLayout, check_codec, picture_of
-from dtwpt.extract.zarrays import import_zarr, open_zarr
+from dtwpt.extract.images.arrays import (
+    FileArray,
+    check_shape,
+    full_scale_of,
+    import_zarr,
+    open_npy,
+    open_zarr,
+)
+from dtwpt.extract.images.errors import ImageError, naming
+from dtwpt.extract.images.limits import Choice
+from dtwpt.extract.images.reading import BEGINNING, as_planes, kind_of
+from dtwpt.extract.images.tiff import TiffLayout, check_codec, picture_of
 
 __all__ = ["Source", "SourceChangedError", "open_source"]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from dtwpt.checks import as_count, as_int
 from dtwpt.colour import COLOURS
-from dtwpt.extract.errors import UnusableError
+from dtwpt.extract.images.errors import UnusableError
 
 __all__ = ["Choice", "Limits"]
 

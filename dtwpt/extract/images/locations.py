@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, BinaryIO, NamedTuple
 
-from dtwpt.extract.errors import UnusableError, one_line
+from dtwpt.extract.images.errors import UnusableError, one_line
 
 __all__ = [
     "Location",

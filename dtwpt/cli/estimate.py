@@ -19,9 +19,8 @@ _SAMPLE = 20
 def estimate(job: Job) -> str:
     """Return what a run would do, for the terminal; nothing is written."""
     from dtwpt.extract import ImageError, find_images
-    from dtwpt.extract.apart import sparing
     from dtwpt.extract.extractor import features_of
-    from dtwpt.extract.inputs import with_keys
+    from dtwpt.extract.inputs import sparing, with_keys
 
     files = list(sparing(job.outputs(), find_images(job.paths)))
     finished = _finished(job.output)

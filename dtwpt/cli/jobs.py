@@ -52,8 +52,8 @@ class Job:
 
     def outputs(self) -> list[str]:
         """Return what will be written, once it is known to do no harm to what is read."""
-        from dtwpt.extract.apart import check_outputs
         from dtwpt.extract.files import files_of
+        from dtwpt.extract.inputs import check_outputs
 
         outputs = files_of(self.output) + ([self.report] if self.report is not None else [])
         check_outputs(outputs, self.paths)
@@ -189,7 +189,7 @@ def to_table(job: Job) -> FeatureTable:
     """Extract into a table in memory, and save it."""
     from dtwpt.extract import Skipped, find_images, save
     from dtwpt.extract import extract as run
-    from dtwpt.extract.apart import sparing
+    from dtwpt.extract.inputs import sparing
 
     # Before the report, which may be the one to do harm.
     files = list(sparing(job.outputs(), find_images(job.paths)))
@@ -214,8 +214,7 @@ def to_store(
 ) -> FeatureStore:
     """Extract into a store, or go on with it."""
     from dtwpt.extract import extract_to_store
-    from dtwpt.extract.apart import check_spared
-    from dtwpt.extract.inputs import iterate_images
+    from dtwpt.extract.inputs import check_spared, iterate_images
 
     job.outputs()
     if job.report is not None and os.path.isfile(job.report):  # of an earlier run, mostly

@@ -31,8 +31,7 @@ from dtwpt.extract.images.reading import read_image  # noqa: E402
 from dtwpt.extract.inputs import find_images  # noqa: E402
 from dtwpt.extract.manifest import StoreBusyError  # noqa: E402
 from dtwpt.extract.maps import tiles  # noqa: E402
-from dtwpt.extract.resume import extract_to_store  # noqa: E402
-from dtwpt.extract.run import extract  # noqa: E402
+from dtwpt.extract.run import extract, extract_to_store  # noqa: E402
 from dtwpt.extract.settings import Settings  # noqa: E402
 from dtwpt.extract.table import FeatureTable, Skipped  # noqa: E402
 from dtwpt.extract.tiling import Tile, iter_tiles  # noqa: E402

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from dtwpt.extract.apart import check_spared
 from dtwpt.extract.atomic import check_writable, replacing
 from dtwpt.extract.csv_table import csv_blocks, read_csv
+from dtwpt.extract.inputs import check_spared
 from dtwpt.extract.npz import load_npz, load_npz_settings, not_features, save_npz, settings_in
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.table import FeatureTable, Skipped

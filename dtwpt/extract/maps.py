@@ -18,11 +18,11 @@ import numpy as np
 
 import dtwpt
 from dtwpt.checks import as_count, as_depth
-from dtwpt.extract.apart import check_spared
 from dtwpt.extract.images.arrays import import_zarr
 from dtwpt.extract.images.errors import ImageError
 from dtwpt.extract.images.limits import Choice
 from dtwpt.extract.images.sources import Source, SourceChangedError, open_source
+from dtwpt.extract.inputs import check_spared
 from dtwpt.extract.manifest import StoreWarning
 from dtwpt.extract.progress import Progress, following
 from dtwpt.extract.settings import Settings

@@ -330,7 +330,7 @@ def test_every_table_comes_back(tmp_path: Path, suffix: str, labels: list[str] |
 def test_one_long_name_does_not_make_all_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dtwpt.extract.npz._MOST_BYTES", 1000)
+    monkeypatch.setattr("dtwpt.extract.files._MOST_BYTES", 1000)
     saved = table(files=["é" * 3000, os.fsdecode(b"\xff"), "c"])
     save(saved, tmp_path / "a.npz")
     assert os.path.getsize(tmp_path / "a.npz") < 4 * 3 * 3000 / 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import warnings
@@ -25,8 +26,6 @@ from dtwpt.cli.watched import watched
 if TYPE_CHECKING:
     from dtwpt.extract import FeatureStore, FeatureTable, Settings
     from dtwpt.extract.inputs import Inputs
-
-__all__ = ["Job", "to_store", "to_table", "warnings_as_notes"]
 
 
 @dataclass
@@ -106,26 +105,31 @@ class Job:
     def _write_report(
         self, path: str, status: str, message: str | None, failures: Callable[[], Any]
     ) -> None:
-        from dtwpt.extract.report import write_report
+        """Write JSON lines: each file without features, with the reason, then a summary.
+
+        They are ASCII: other characters are escaped, and so are bytes of a name that are not text
+        (as those from U+DC80 to U+DCFF, which ``os.fsencode`` turns back).
+        """
+        from dtwpt.extract.atomic import replacing
 
         seconds = time.perf_counter() - self.started
-        write_report(
-            path,
-            failures(),
-            {
-                "status": status,
-                "message": message,
-                "output": self.output,
-                "images": self.total,
-                "finished": self.done,
-                "finished_earlier": self.before or 0,
-                "seconds": round(seconds, 3),
-                "workers": self.workers,
-                "device": self.device,
-                "engine": self.engine,
-                "settings": self.settings.to_dict(),
-            },
-        )
+        summary = {
+            "status": status,
+            "message": message,
+            "output": self.output,
+            "images": self.total,
+            "finished": self.done,
+            "finished_earlier": self.before or 0,
+            "seconds": round(seconds, 3),
+            "workers": self.workers,
+            "device": self.device,
+            "engine": self.engine,
+            "settings": self.settings.to_dict(),
+        }
+        with replacing(path) as file:
+            for name, reason in failures():
+                file.write(json.dumps({"file": name, "reason": reason}).encode("ascii") + b"\n")
+            file.write(json.dumps({"summary": summary}).encode("ascii") + b"\n")
 
     def watch(self) -> None:
         """Go on in a process of which this one sees the end: Ray may end it without a word."""

@@ -15,8 +15,6 @@ from dtwpt.cli.info import cpu_engine, gpu_engine
 from dtwpt.cli.options import Size, depth_option
 from dtwpt.cli.terminal import plural
 
-__all__ = ["bench"]
-
 
 @click.command()
 @click.option("--size", type=Size(), default="224", show_default=True, help="Of an image, pixels.")

@@ -10,8 +10,6 @@ from dtwpt.cli.terminal import cores, duration, plural, quiet_libraries
 if TYPE_CHECKING:
     from dtwpt.cli.jobs import Job
 
-__all__ = ["estimate"]
-
 # Images that are tried, spread over all.
 _SAMPLE = 20
 

@@ -29,8 +29,6 @@ from dtwpt.features import OPERATORS
 if TYPE_CHECKING:
     from dtwpt.extract import FeatureStore, FeatureTable, Settings
 
-__all__ = ["extract"]
-
 
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATH]...")

@@ -9,8 +9,6 @@ import click
 from dtwpt.cli.options import depth_option, picture_options, wavelet_option
 from dtwpt.cli.terminal import need_matplotlib, one_line
 
-__all__ = ["filters"]
-
 
 @click.command()
 @click.option(

@@ -11,8 +11,6 @@ import click
 import dtwpt
 from dtwpt.cli.terminal import cores, one_line
 
-__all__ = ["cpu_engine", "gpu_engine", "info"]
-
 
 @click.command()
 def info() -> None:

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from dtwpt.report.images import Crops
     from dtwpt.report.pictures import Style
 
-__all__ = ["invariance"]
-
 
 @click.command()
 @click.argument("images", nargs=-1, metavar="[IMAGES]...")

@@ -14,24 +14,6 @@ import dtwpt
 if TYPE_CHECKING:
     from dtwpt.extract.inputs import Inputs
 
-__all__ = [
-    "Depths",
-    "Inches",
-    "Pool",
-    "Shift",
-    "Size",
-    "Window",
-    "depth_option",
-    "files_from_option",
-    "given",
-    "inputs_of",
-    "limit_options",
-    "on_error_option",
-    "page_options",
-    "picture_options",
-    "wavelet_option",
-]
-
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
     """``HxW`` or one number."""

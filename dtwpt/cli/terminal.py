@@ -12,24 +12,6 @@ from typing import Any
 
 import click
 
-__all__ = [
-    "FAILED",
-    "SHOWN",
-    "SOME_SKIPPED",
-    "STOP_SIGNALS",
-    "Stopped",
-    "cores",
-    "duration",
-    "need_matplotlib",
-    "note",
-    "one_line",
-    "open_streams",
-    "plural",
-    "quiet_libraries",
-    "show_progress",
-    "tell_skipped",
-]
-
 #: Exit statuses; 2 is for wrong usage.
 FAILED = 1
 SOME_SKIPPED = 3

@@ -12,8 +12,6 @@ from dtwpt.cli.jobs import warnings_as_notes
 from dtwpt.cli.options import given
 from dtwpt.cli.terminal import Stopped, note, quiet_libraries, show_progress
 
-__all__ = ["extract_tiles"]
-
 _SETTINGS = ("operator", "depth", "wavelet", "mode", "colour", "page", "level", "channel")
 _FOR_TILES = {*_SETTINGS, "paths", "output", "tile", "workers", "check", "progress"}
 

@@ -9,8 +9,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["say_over", "watched"]
-
 _said: list[int] = []
 
 

@@ -10,15 +10,6 @@ import shutil
 from collections.abc import Iterator
 from typing import BinaryIO
 
-__all__ = [
-    "check_writable",
-    "new_folder",
-    "remove_abandoned",
-    "replacing",
-    "sync_folder",
-    "temporary_beside",
-]
-
 _TEMPORARY = re.compile(r"\.dtwpt-[0-9a-f]{16}\.tmp")
 
 

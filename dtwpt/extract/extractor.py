@@ -18,19 +18,6 @@ from dtwpt.extract.images.reading import centre_crop, name_of, read_image, resiz
 from dtwpt.extract.settings import Settings
 from dtwpt.features import packet_features
 
-__all__ = [
-    "FeatureExtractor",
-    "Row",
-    "Stamp",
-    "another_size",
-    "check_device",
-    "features_of",
-    "features_of_images",
-    "image_of",
-    "rows_of",
-    "stamp_of",
-]
-
 
 class Row(NamedTuple):
     """The features of one image, shape (F,), and its final size."""

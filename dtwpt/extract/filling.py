@@ -54,8 +54,6 @@ from dtwpt.extract.store import (
 )
 from dtwpt.extract.table import versions
 
-__all__ = ["StoreWriter"]
-
 _LOCK_FILE = os.path.join(MANIFEST, "lock")
 # Raw bytes of a shard: what is rewritten when one row of it is new.
 _SHARD_BYTES = 1 << 22

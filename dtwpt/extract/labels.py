@@ -9,8 +9,6 @@ from typing import TypeAlias
 
 from dtwpt.extract.inputs import with_keys
 
-__all__ = ["Labelling", "Labels", "labelling"]
-
 #: What may be given as labels.
 Labels: TypeAlias = str | os.PathLike[str] | Mapping[str, str]
 #: The label of an image by its absolute path; empty where there is none.

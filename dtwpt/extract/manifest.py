@@ -19,8 +19,6 @@ from dtwpt.extract.extractor import Stamp, stamp_of
 from dtwpt.extract.inputs import with_keys
 from dtwpt.extract.labels import Labelling
 
-__all__ = ["Manifest", "Plan", "State", "StoreBusyError", "StoreWarning"]
-
 # Seconds to wait for another process that reads or writes at this moment.
 _PATIENCE = 60.0
 # Inputs that are fetched at a time, so that no reader ever holds up the writer.

@@ -28,8 +28,6 @@ from dtwpt.extract.progress import Progress, following
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.tiling import Tiling, as_workers
 
-__all__ = ["partial_path", "tiles"]
-
 # Bytes of a chunk, about: one map of a tile, or several small ones.
 _CHUNK_BYTES = 2**20
 # Names of the axes, from the last one.

@@ -21,8 +21,6 @@ from dtwpt.extract.extractor import Row, Stamp, image_of, rows_of, stamp_of
 from dtwpt.extract.images.errors import ImageError
 from dtwpt.extract.settings import Settings
 
-__all__ = ["TIMEOUT", "Outcome", "Pipeline", "Reading", "stream"]
-
 #: Seconds that reading one image may take.
 TIMEOUT = 600.0
 

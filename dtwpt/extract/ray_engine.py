@@ -44,8 +44,6 @@ try:
 except ImportError as error:
     raise ImportError('engine "ray" needs Ray: pip install "dtwpt[ray]"') from error
 
-__all__ = ["check_ray_device", "check_reachable", "stream_on_ray"]
-
 # Images that go to an actor at a time: few, so that little is lost with it; in a job of millions
 # more, as Ray keeps a record of each batch.
 _BATCH = 64

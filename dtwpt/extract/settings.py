@@ -11,8 +11,6 @@ from dtwpt.extract.images.limits import Choice, Limits
 from dtwpt.features import OPERATORS, Pooling, as_depths, packet_feature_names
 from dtwpt.wavelets import Wavelet
 
-__all__ = ["Settings"]
-
 
 @dataclass(frozen=True)
 class Settings:

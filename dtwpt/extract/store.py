@@ -22,31 +22,6 @@ from dtwpt.extract.manifest import Manifest, State
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.table import Rows, Skipped
 
-__all__ = [
-    "FEATURES",
-    "FORMAT",
-    "MANIFEST",
-    "MANIFEST_FILE",
-    "VERSION",
-    "FeatureStore",
-    "Header",
-    "StoredFeatures",
-    "StoredLayout",
-    "beside",
-    "check_sum",
-    "damaged",
-    "names_damage",
-    "names_sqlite",
-    "not_whole",
-    "open_features",
-    "open_store",
-    "read_header",
-    "shard_name",
-    "skipped_of",
-    "sum_of",
-    "with_sum",
-]
-
 #: Names in the group.
 FEATURES, MANIFEST = "features", "manifest"
 #: The manifest lies in the folder of an empty array: Zarr then takes it for no part of its own.

@@ -16,8 +16,6 @@ from dtwpt.engine import cpu
 from dtwpt.extract.inputs import with_keys
 from dtwpt.extract.settings import Settings
 
-__all__ = ["FeatureTable", "Rows", "Skipped", "as_text", "versions"]
-
 
 class Skipped(NamedTuple):
     """A file without features, and why."""

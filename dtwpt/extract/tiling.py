@@ -20,8 +20,6 @@ from dtwpt.extract.images.sources import Source, open_source
 from dtwpt.extract.settings import Settings
 from dtwpt.transform import as_analysis
 
-__all__ = ["Tile", "Tiling", "as_workers", "iter_tiles"]
-
 # Side of the pooling window of RMax, as for features.
 _POOL = 3
 # Threads by default, at most: each takes the memory of a tile.

@@ -6,8 +6,6 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-__all__ = ["ImageError", "UnusableError", "naming"]
-
 # The readers' remarks on odd metadata, which would otherwise reach the terminal where the program
 # has not set up logging.
 for _name in ("PIL", "tifffile", "pydicom"):

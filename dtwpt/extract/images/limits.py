@@ -9,8 +9,6 @@ from dtwpt.checks import as_count, as_int
 from dtwpt.colour import COLOURS
 from dtwpt.extract.images.errors import UnusableError
 
-__all__ = ["Choice", "Limits"]
-
 
 @dataclass(frozen=True)
 class Limits:

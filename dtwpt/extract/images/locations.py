@@ -26,16 +26,6 @@ from typing import Any, BinaryIO, NamedTuple
 
 from dtwpt.extract.images.errors import UnusableError, one_line
 
-__all__ = [
-    "Location",
-    "container_kind",
-    "file_system",
-    "located",
-    "members_of",
-    "open_file",
-    "size_and_time",
-]
-
 # Names of files that hold many images.
 _CONTAINERS = {
     "zip": (".zip",),

@@ -28,8 +28,6 @@ from dtwpt.extract.images.limits import Choice
 from dtwpt.extract.images.reading import BEGINNING, as_planes, kind_of
 from dtwpt.extract.images.tiff import TiffLayout, check_codec, picture_of
 
-__all__ = ["Source", "SourceChangedError", "open_source"]
-
 # What a source stores in one piece has to be decoded in one piece.
 _MOST_CHUNK_BYTES = 2**29
 # Bands of rows kept: those that tiles still being read need, and, with a periodic extension, a

@@ -23,8 +23,6 @@ from dtwpt.extract.images.pictures import (
     with_truncated,
 )
 
-__all__ = ["TiffLayout", "check_codec", "picture_of", "read_tiff"]
-
 # Pages that are looked through for the picture where the first one is not it.
 _MOST_PAGES = 100
 # Bytes that one compressed byte can stand for, at most: without compression 1, PackBits, LZW and

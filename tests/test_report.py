@@ -24,7 +24,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import dtwpt
-from dtwpt.invariance import characterize, estimate_spectrum, measure, predict
+from dtwpt.cli import main
+from dtwpt.invariance import (
+    Layer,
+    as_layer,
+    characterize,
+    design,
+    estimate_spectrum,
+    measure,
+    predict,
+)
 from dtwpt.invariance.filters import ERRORS
 
 pytest.importorskip("matplotlib")
@@ -35,6 +44,7 @@ from dtwpt.report import (
     analyse_layer,
     analyse_packets,
     load_kernels,
+    load_layer,
     read_crops,
     write_report,
 )
@@ -139,6 +149,115 @@ def test_a_layer_leaves_out_what_does_not_answer_grey() -> None:
     assert not any(name.startswith("measured") for name in table)
     with pytest.raises(ValueError, match="no kernel answers grey"):
         analyse_layer(kernels[1:3], [(0.0, 1.0)])
+
+
+@pytest.fixture(scope="module")
+def stem() -> Any:
+    """A stem of three kernels, one of them dead, in evaluation mode."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    conv, norm = torch.nn.Conv2d(3, 3, 7, 2, 3), torch.nn.BatchNorm2d(3)
+    conv.weight.data = torch.from_numpy(layer()[[0, 2, 1]])
+    conv.bias.data = torch.tensor([0.1, 0.2, 0])
+    norm.running_mean, norm.running_var = torch.tensor([0.3, 0.1, 0]), torch.tensor([0.5, 2, 1])
+    norm.weight.data, norm.bias.data = torch.tensor([1.5, 0.7, 1]), torch.tensor([0.4, 0.3, 0])
+    return torch.nn.Sequential(conv, norm, torch.nn.ReLU(), torch.nn.MaxPool2d(3, 2, 1)).eval()
+
+
+def test_a_whole_layer_in_colour(stem: Any, tmp_path: Path) -> None:
+    import torch
+
+    rng = np.random.default_rng(0)
+    for name in ("one", "two"):
+        np.save(tmp_path / f"{name}.npy", rng.random((72, 80, 3)))
+    files = sorted(str(path) for path in tmp_path.glob("*.npy"))
+    torch.save(stem.state_dict(), tmp_path / "stem.pt")
+    found, key = load_layer(tmp_path / "stem.pt", bias="0.bias", norm="1", relu=True)
+    assert key == "0.weight"
+    expected = as_layer(stem)
+    np.testing.assert_allclose(found.filters, expected.filters, rtol=1e-12)
+    np.testing.assert_allclose(found.bias, expected.bias, rtol=1e-12)
+    expected.save(tmp_path / "stem.npz")
+    again = Layer.load(tmp_path / "stem.npz")
+    for name in ("filters", "bias", "relu", "stride", "window", "blur", "pool_stride"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(expected, name))
+
+    crops = read_crops(files, least=least_size(found, 2, 1, [(0.0, 1.0)]))
+    analysis = analyse_layer(found, [(0.0, 1.0)], crops=crops)
+    assert analysis.blank == [2]
+    assert analysis.crops is not None
+    images = list(analysis.crops.images)
+    assert images[0].shape == (3, 72, 72)
+    some = Layer(found.filters[:2], found.bias[:2], relu=True, stride=2)
+    table = parsed(analysis.csv())
+    for which, result in (
+        ("measured", measure(images, some)),
+        ("predicted", predict(some, spectrum=images)),
+    ):
+        np.testing.assert_allclose(table[f"{which}_rmax_shift"], result["rmax_shift"], rtol=1e-6)
+    assert ("layer", "bias; ReLU; maximum over 3 x 3") in describe(analysis)
+    assert b"its twin" in page(analysis, draw(analysis), [], "")
+    blurred = Layer(found.filters[:2], relu=True, window=2, blur=3, stride=1.5)
+    analysis = analyse_layer(blurred, [(0.0, 1.0)])
+    assert "gamma.png" not in [picture.name for picture in draw(analysis)]
+    assert np.isnan(parsed(analysis.csv())["gamma"]).all()
+    with pytest.raises(ValueError, match="a layer with a bias needs images"):
+        analyse_layer(found, [(0.0, 1.0)])
+    with pytest.raises(KernelError, match=r"tensor '0.weight' must have shape \(3,\), got"):
+        load_layer(tmp_path / "stem.pt", bias="0.weight")
+    with pytest.raises(KernelError, match=r"no tensor 'bn\.running_mean'"):
+        load_layer(tmp_path / "stem.pt", norm="bn")
+    with pytest.raises(ValueError, match=r"one\.npy: not a layer that Layer\.save wrote"):
+        Layer.load(files[0])
+
+
+def test_a_design_on_the_command_line(
+    photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report"
+    ours = ["--stride", "2", "--pool", "3", "--budget", "4"]
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr("dtwpt.cli._on_stop_signals", lambda handler: None)
+
+    def run(*args: Any) -> tuple[Any, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            main(["invariance", *map(str, args)])
+        return caught.value.code, *capsys.readouterr()
+
+    with monkey.context():
+        said = run(*photos, "-o", report, "--design", *ours, "--crop", 97)
+        assert said[:2] == (0, f"{report}/index.html: 4 filters of 60 chosen on 2 images\n")
+        images = list(read_crops(photos, 97).images)
+        found = design(2, 3, estimate_spectrum(images, reach=5), budget=4)
+        table = parsed((report / "filters.csv").read_bytes())
+        for name in found.table.dtype.names or ():
+            np.testing.assert_array_equal(table[name], found.table[name].astype(float))
+        measured = measure(images, found.candidates, [(0, 1), (1, 0)])["rmax_shift"].mean(0)
+        np.testing.assert_allclose(table["measured"], measured, rtol=1e-6)
+        np.testing.assert_array_equal(np.load(report / "kernels.npy"), found.kernels.real)
+        text = (report / "index.html").read_text()
+        assert f"{measured[found.chosen].mean():.3f}" in text
+        assert "--budget 4 --crop 97 --design -o" in text
+        assert (report / "design.png").read_bytes().startswith(b"\x89PNG")
+        # Packets, in theory alone, replace it.
+        said = run("-o", report, "--design", "--depth", 2, "--spectrum", "white", "--budget", 30)
+        assert said[:2] == (0, f"{report}/index.html: 30 filters of 30 chosen, theory alone\n")
+        for status, message, args in (
+            (1, "budget must be at most 60, the candidates, got 99", ["--design", "--budget", 99]),
+            (2, "--budget is for --design", ["--budget", 9]),
+            (2, "--design and --kernels exclude each other", ["--design", "--kernels", "a.npy"]),
+            (2, "--kernels and --layer exclude each", ["--layer", "a", "--kernels", "a.npy"]),
+            (2, "--wavelet is for packets: give --depth", ["--design", "--wavelet", "qshift_a"]),
+            (2, "--relu is for --kernels", ["--relu"]),
+            (2, "--pool is a part of the layer", ["--layer", "a.npz", "--pool", 3]),
+            (1, "a.npz: No such file", ["--layer", "a.npz"]),
+        ):
+            code, out, error = run("-o", tmp_path / "no", *args)
+            assert (code, out) == (status, "")
+            assert message in error
+            assert error.count("\n") == 1
+    monkey.undo()
+    assert os.listdir(tmp_path) == ["report"]
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -92,6 +93,31 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of the layer's convolution, before pooling with stride 2.",
 )
+@click.option("--relu", is_flag=True, help="Of --kernels: a ReLU comes before pooling.")
+@click.option("--bias", metavar="KEY", help="Tensor of the biases, such as conv1.bias.")
+@click.option(
+    "--norm",
+    metavar="PREFIX",
+    help="What the names of the batch normalisation's tensors begin with, such as bn1.",
+)
+@click.option(
+    "--layer",
+    type=click.Path(),
+    metavar="FILE",
+    help="Analyse a whole first layer that dtwpt.invariance.Layer.save wrote.",
+)
+@click.option(
+    "--design",
+    is_flag=True,
+    help="Which filters should the layer use? Gabor filters, or with --depth packets, ranked.",
+)
+@click.option(
+    "--budget",
+    type=click.IntRange(1, 512),
+    default=16,
+    show_default=True,
+    help="Number of filters that --design chooses.",
+)
 @on_error_option("stop")
 @picture_options(160)
 @click.pass_context
@@ -110,6 +136,12 @@ def invariance(
     kernels: str | None,
     key: str | None,
     stride: int,
+    relu: bool,
+    bias: str | None,
+    norm: str | None,
+    layer: str | None,
+    design: bool,
+    budget: int,
     on_error: str | None,
     dpi: int,
     size: tuple[float, ...] | None,
@@ -127,6 +159,13 @@ def invariance(
       dtwpt invariance -o report
       dtwpt invariance photos/ -o report --depth 3 --shift 0,1 --shift 1,1
       dtwpt invariance photos/ -o report --kernels resnet18.pt --key conv1.weight
+      dtwpt invariance photos/ -o report --kernels resnet18.pt --key conv1.weight --norm bn1 --relu
+      dtwpt invariance photos/ -o report --layer stem.npz
+      dtwpt invariance photos/ -o report --design --stride 2 --budget 16
+
+    With --relu, --bias, --norm or --layer the whole layer counts, and it gets the images in colour,
+    from 0 to 1. With --design, filters are chosen that change least while they see as much of the
+    images; the table ranks all candidates, and kernels.npy holds the chosen ones.
 
     Writes a folder: index.html, which holds all pictures and how to read them, the pictures as
     PNG, and filters.csv, every number with its standard error. It appears, or replaces the report
@@ -136,25 +175,114 @@ def invariance(
     skipped; 128 + n stopped by signal n.
     """  # noqa: D301
     names = given(ctx)
-    _check_together(names, bool(images), kernels is not None)
+    whole = relu or bias is not None or norm is not None
+    _check_together(names, bool(images), kernels is not None, layer is not None, design)
     need_matplotlib()
     # Before the slow imports and the work.
     from dtwpt.report.folder import check_folder
 
     check_folder(output)
-    from dtwpt.extract import find_images  # which says what is missing, threadpoolctl included
+    from dtwpt.invariance import Layer
     from dtwpt.report.analysis import analyse_layer, analyse_packets, least_size
     from dtwpt.report.kernels import load_kernels
+    from dtwpt.report.layers import load_layer
+    from dtwpt.report.pictures import Style
     from dtwpt.report.settings import describe, retell
 
-    q = pool // 2
     shifts = tuple(dict.fromkeys(shifts))
+    if design:
+        _design(ctx, names, shifts)
+        return
+    q = pool // 2
     packets = dtwpt.PacketBank(depth, wavelet)
-    layer = None
-    if kernels is not None:
-        layer, key = load_kernels(kernels, key)
-    m = 2 ** (depth - 1) if layer is None else stride
-    least = least_size(packets if layer is None else layer, m, q, shifts)
+    seen: Any = None
+    if layer is not None:
+        seen = Layer.load(layer)
+    elif kernels is not None and whole:
+        seen, key = load_layer(
+            kernels, key, bias=bias, norm=norm, relu=relu, stride=stride, window=pool
+        )
+    elif kernels is not None:
+        seen, key = load_kernels(kernels, key)
+    m = 2 ** (depth - 1) if seen is None else stride
+    least = least_size(packets if seen is None else seen, m, q, shifts)
+    with _work(images, crop, least, on_error == "skip") as (crops, skipped, step):
+        if seen is not None:
+            analysis = analyse_layer(seen, shifts, stride, q, spectrum, crops, step)
+        else:
+            analysis = analyse_packets(packets, shifts, q, spectrum, crops, step)
+    settings = describe(analysis, kernels, key) + _listed(skipped)
+    command = retell(images, _options(ctx, names))
+    _write(output, analysis, settings, command, Style(dpi, size, not no_title))
+    if analysis.blank:
+        note(
+            f"note: {plural(len(analysis.blank), 'kernel')} left out, without an answer to "
+            f"{'any images' if analysis.layer is not None else 'grey images'}: "
+            f"{', '.join(map(str, analysis.blank[:SHOWN]))}"
+        )
+    what = "packet" if seen is None else "kernel"
+    _tell(
+        ctx,
+        f"{plural(len(analysis.filters), what)} x {plural(len(shifts), 'shift')}",
+        crops,
+        skipped,
+    )
+
+
+def _design(ctx: click.Context, names: set[str], shifts: tuple[tuple[float, float], ...]) -> None:
+    """Choose a layer's filters, and write the report on them."""
+    from dtwpt.report.designs import choose, describe_design, design_report, least_crop
+    from dtwpt.report.folder import write_report
+    from dtwpt.report.pictures import Style
+    from dtwpt.report.settings import retell
+
+    given = ctx.params
+    stride, pool, wavelet = given["stride"], given["pool"], given["wavelet"]
+    depth = given["depth"] if "depth" in names else None
+    shifts = shifts if "shifts" in names else ((0.0, 1.0), (1.0, 0.0))
+    least = least_crop(stride, pool, shifts, depth, wavelet)
+    with _work(given["images"], given["crop"], least, given["on_error"] == "skip", 2) as (
+        crops, skipped, step,
+    ):  # fmt: skip
+        found, measured = choose(
+            stride, pool, shifts, given["spectrum"], crops, step,
+            depth=depth, wavelet=wavelet, budget=given["budget"],
+        )  # fmt: skip
+    settings = describe_design(found, shifts, depth, wavelet, given["spectrum"], crops)
+    command = retell(given["images"], _options(ctx, names))
+    style = Style(given["dpi"], given["size"], not given["no_title"])
+    settings += _listed(skipped)
+    write_report(given["output"], design_report(found, measured, settings, command, style))
+    chosen = f"{plural(len(found.chosen), 'filter')} of {len(found.table)} chosen"
+    _tell(ctx, chosen, crops, skipped)
+
+
+def _options(ctx: click.Context, names: set[str]) -> dict[str, Any]:
+    return {name.replace("_", "-"): ctx.params[name] for name in sorted(names)}
+
+
+def _tell(ctx: click.Context, what: str, crops: Crops | None, skipped: list[Skipped]) -> None:
+    """Say what was written, and leave."""
+    written = os.path.join(ctx.params["output"], "index.html")
+    tell_skipped(skipped, written)
+    on = ", theory alone" if crops is None else f" on {plural(len(crops.files), 'image')}"
+    left_out = f", {len(skipped)} skipped" if skipped else ""
+    click.echo(one_line(f"{written}: {what}{on}{left_out}"))
+    if skipped:
+        ctx.exit(SOME_SKIPPED)
+
+
+@contextlib.contextmanager
+def _work(
+    images: tuple[str, ...],
+    crop: int | tuple[int, int] | None,
+    least: tuple[int, int],
+    skip: bool,
+    times: int = 3,
+) -> Iterator[tuple[Crops | None, list[Skipped], Callable[[], None]]]:
+    """Read the images, each of which is seen so many times, and set up the work on them."""
+    from dtwpt.extract import find_images  # which says what is missing, threadpoolctl included
+
     files = find_images(images) if images else []
     crops: Crops | None = None
     skipped: list[Skipped] = []
@@ -173,38 +301,11 @@ def invariance(
             nonlocal done
             done += 1
             if progress is not None:
-                progress(done, 3 * len(files))
+                progress(done, times * len(files))
 
         if files:
-            crops, skipped = _crops(files, crop, least, step, on_error == "skip")
-        if layer is not None:
-            analysis = analyse_layer(layer, shifts, stride, q, spectrum, crops, step)
-        else:
-            analysis = analyse_packets(packets, shifts, q, spectrum, crops, step)
-    settings = describe(analysis, kernels, key) + _listed(skipped)
-    options = {name.replace("_", "-"): ctx.params[name] for name in sorted(names)}
-    command = retell(images, options)
-    from dtwpt.report.pictures import Style
-
-    _write(output, analysis, settings, command, Style(dpi, size, not no_title))
-    if analysis.blank:
-        note(
-            f"note: {plural(len(analysis.blank), 'kernel')} left out, without an answer to grey "
-            f"images: {', '.join(map(str, analysis.blank[:SHOWN]))}"
-        )
-    written = os.path.join(output, "index.html")
-    tell_skipped(skipped, written)
-    on = ", theory alone" if crops is None else f" on {plural(len(crops.files), 'image')}"
-    left_out = f", {len(skipped)} skipped" if skipped else ""
-    what = "packet" if layer is None else "kernel"
-    click.echo(
-        one_line(
-            f"{written}: {plural(len(analysis.filters), what)} x "
-            f"{plural(len(shifts), 'shift')}{on}{left_out}"
-        )
-    )
-    if skipped:
-        ctx.exit(SOME_SKIPPED)
+            crops, skipped = _crops(files, crop, least, step, skip, times)
+        yield crops, skipped, step
 
 
 def _crops(
@@ -213,6 +314,7 @@ def _crops(
     least: tuple[int, int],
     step: Callable[[], None],
     skip: bool,
+    times: int,
 ) -> tuple[Crops, list[Skipped]]:
     """Read the middle of images, all but those that cannot be used if they may be skipped."""
     from dtwpt.extract import ImageError, Skipped
@@ -227,7 +329,7 @@ def _crops(
             if not skip:
                 raise
             errors.append(error)
-            for _ in range(3):  # as often as others are read
+            for _ in range(times):  # as often as others are read
                 step()
     if not alone:
         raise errors[0]
@@ -258,16 +360,35 @@ def _write(
     write_report(output, contents)
 
 
-def _check_together(names: set[str], images: bool, kernels: bool) -> None:
+def _check_together(
+    names: set[str], images: bool, kernels: bool, layer: bool, design: bool
+) -> None:
     """Refuse options that would change nothing."""
+    ctx = click.get_current_context()
+    for one, other, both in (
+        ("--kernels", "--layer", kernels and layer),
+        ("--design", "--kernels", design and kernels),
+        ("--design", "--layer", design and layer),
+    ):
+        if both:
+            raise click.UsageError(f"{one} and {other} exclude each other", ctx)
+    packets = not (kernels or layer)
     for name, used, why in (
         ("spectrum", not images, "is for a report without images, which bring their own spectra"),
         ("crop", images, "is for images"),
         ("on_error", images, "is for images"),
-        ("depth", not kernels, "is for packets, not for --kernels"),
-        ("wavelet", not kernels, "is for packets, not for --kernels"),
+        ("depth", packets, "is for packets, not for --kernels or --layer"),
+        ("wavelet", packets, "is for packets, not for --kernels or --layer"),
+        ("wavelet", not design or "depth" in names, "is for packets: give --depth, too"),
+        ("pool", not layer, "is a part of the layer"),
         ("key", kernels, "is for --kernels"),
-        ("stride", kernels, "is for --kernels; that of packets follows from --depth"),
-    ):
+        ("relu", kernels, "is for --kernels"),
+        ("bias", kernels, "is for --kernels"),
+        ("norm", kernels, "is for --kernels"),
+        ("stride", not layer, "is a part of the layer"),
+        ("stride", kernels or design or layer,
+         "is for --kernels and --design; that of packets follows from --depth"),
+        ("budget", design, "is for --design"),
+    ):  # fmt: skip
         if name in names and not used:
-            raise click.UsageError(f"--{name.replace('_', '-')} {why}", click.get_current_context())
+            raise click.UsageError(f"--{name.replace('_', '-')} {why}", ctx)

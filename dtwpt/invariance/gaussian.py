@@ -123,10 +123,10 @@ def predict(
     for index, kernel in enumerate(filters):
         kinds = fields(field, kernel, alone=filters.bias is not None)
         description = filters.table[index]
-        squared = [
-            kind.bandwidth(description["theta_y"], description["theta_x"]) ** 2 for kind in kinds
-        ]
-        table["bandwidth"][:, index] = np.sqrt(np.nanmean(squared))
+        each = [kind.bandwidth(description["theta_y"], description["theta_x"]) for kind in kinds]
+        squared = np.square([width for width in each if np.isfinite(width)])
+        if squared.size:  # some field makes it answer
+            table["bandwidth"][:, index] = np.sqrt(squared.mean())
         for row, where in zip(table[:, index], places, strict=True):
             joints = [where.joint(kind) for kind in kinds]
             if normal is None:
@@ -237,7 +237,7 @@ def _fill(
             found.setdefault(name, []).append(ratios(error, energy, 1e-12 * spread))
     for name, values in found.items():
         row[name], row[name + "_stderr"] = mean_and_error(values)
-    if np.isfinite(row["rmax_cmod_bound"]) and filters.bias is None:
+    if np.isfinite(row["rmax_cmod_bound"]) and spread > 0 and filters.bias is None:
         row["rmax_cmod_bound_stderr"] = bound_error / spread
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import zipfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,9 @@ from dtwpt.checks import as_count
 from dtwpt.packets import PacketBank
 
 __all__ = ["Layer", "as_layer", "is_network"]
+
+# Bytes of a saved layer: more than any has.
+_LARGEST = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +87,80 @@ class Layer:
     def side(self) -> int:
         """Outputs of the convolution that one output of the pooling sees along an axis."""
         return self.window + len(self.blur) - 1
+
+    def save(self, path: Any) -> None:
+        """Save the layer to a file, which :meth:`load` and ``dtwpt invariance --layer`` read.
+
+        Parameters
+        ----------
+        path : path
+            Ends in ``.npz``.
+
+        Raises
+        ------
+        TypeError
+            If the filters are a packet bank, which a depth and a wavelet tell.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from dtwpt.invariance import Layer
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "layer.npz")
+        ...     Layer(np.ones((1, 3, 7, 7)), bias=[0.5], relu=True).save(path)
+        ...     layer = Layer.load(path)
+        >>> layer.relu, layer.filters.shape
+        (True, (1, 3, 7, 7))
+        """
+        if isinstance(self.filters, PacketBank):
+            raise TypeError("filters must be kernels for a layer to be saved, got a PacketBank")
+        filters = self.filters.detach().cpu() if hasattr(self.filters, "detach") else self.filters
+        values = {
+            "filters": np.asarray(filters),
+            "bias": np.zeros(0) if self.bias is None else np.asarray(self.bias, np.float64),
+            "relu": self.relu,
+            "stride": default_stride(filters) if self.stride is None else self.stride,
+            "window": self.window,
+            "blur": self.blur,
+            "pool_stride": self.pool_stride,
+        }
+        with open(path, "wb") as file:  # NumPy would add an ending of its own
+            np.savez_compressed(file, **values)
+
+    @classmethod
+    def load(cls, path: Any) -> Layer:
+        """Read a layer that :meth:`save` wrote. Nothing that the file holds is run.
+
+        Parameters
+        ----------
+        path : path
+
+        Returns
+        -------
+        Layer
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it is damaged or holds something else.
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if sum(each.file_size for each in archive.infolist()) > _LARGEST:
+                    raise ValueError("too large")
+            with np.load(path, allow_pickle=False) as file:
+                filters, bias, blur = file["filters"], file["bias"], file["blur"]
+                relu, stride, window, pool_stride = (
+                    file[name].item() for name in ("relu", "stride", "window", "pool_stride")
+                )
+        except OSError:
+            raise
+        except Exception as error:  # of any kind: the file may be anything
+            raise ValueError(f"{path}: not a layer that Layer.save wrote") from error
+        return cls(filters, bias if bias.size else None, relu, stride, window, blur, pool_stride)
 
 
 def as_stride(stride: Any) -> float:

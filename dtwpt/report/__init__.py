@@ -7,6 +7,7 @@ from dtwpt.report.analysis import Analysis, analyse_layer, analyse_packets
 from dtwpt.report.folder import check_folder, write_report
 from dtwpt.report.images import Crops, read_crops
 from dtwpt.report.kernels import KernelError, load_kernels
+from dtwpt.report.layers import load_layer
 
 __all__ = [
     "Analysis",
@@ -16,6 +17,7 @@ __all__ = [
     "analyse_packets",
     "check_folder",
     "load_kernels",
+    "load_layer",
     "read_crops",
     "write_report",
 ]

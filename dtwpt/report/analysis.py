@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dtwpt.invariance import characterize, estimate_spectrum, gamma, measure, predict
-from dtwpt.invariance.filters import BOUNDS, ERRORS
+from dtwpt.invariance import Layer, characterize, estimate_spectrum, gamma, measure, predict
+from dtwpt.invariance.filters import BOUNDS, ERRORS, as_filters
 from dtwpt.packets import PacketBank
 from dtwpt.report.images import Crops
 
@@ -21,6 +21,7 @@ __all__ = [
     "analyse_layer",
     "analyse_packets",
     "least_size",
+    "margin",
 ]
 
 # Below this share of its norm, what a kernel answers to grey images is rounding.
@@ -47,17 +48,22 @@ class Analysis:
     description : structured ndarray, shape (filters,)
         ``bank.atoms()``, or :func:`dtwpt.invariance.characterize` of the kernels.
     grey_share : ndarray or None
-        Of a layer: share of a kernel's energy that answers grey images.
+        Of kernels: share of their energy that answers grey images.
     gabor : ndarray of bool
         Which filters are Gabor-like.
-    stride, q : int
-        Subsampling m before pooling, and its window, ``2 q + 1`` wide.
+    stride : float
+        Subsampling m before pooling.
+    q : int or None
+        Its window is ``2 q + 1`` wide; None of a layer whose pooling is no maximum over such a
+        window, or whose stride is not whole.
     spectrum : str or None
         The field of the prediction; None: the images' own.
     crops : Crops or None
     predicted, measured : structured ndarray, shape (shifts, filters)
     curve_predicted, curve_measured : structured ndarray, shape (lengths, filters)
         Of the Gabor-like filters alone (of all, if there is none), for lengths of the first shift.
+    layer : Layer or None
+        With bias, ReLU and pooling, of colour images, if it is not of kernels alone.
     """
 
     bank: PacketBank | None
@@ -67,14 +73,15 @@ class Analysis:
     description: np.ndarray
     grey_share: NDArray[np.float64] | None
     gabor: NDArray[np.bool_]
-    stride: int
-    q: int
+    stride: float
+    q: int | None
     spectrum: str | None
     crops: Crops | None
     predicted: np.ndarray
     measured: np.ndarray | None
     curve_predicted: np.ndarray
     curve_measured: np.ndarray | None
+    layer: Layer | None = None
 
     @property
     def shown(self) -> np.ndarray:
@@ -88,9 +95,11 @@ class Analysis:
 
     @property
     def gamma(self) -> NDArray[np.float64]:
-        """Gamma of each filter."""
+        """Gamma of each filter; NaN where it is not defined."""
+        if self.q is None:
+            return np.full(len(self.filters), np.nan)
         theta = np.stack([self.description["theta_y"], self.description["theta_x"]], axis=-1)
-        return gamma(theta, self.stride, self.q)
+        return gamma(theta, int(self.stride), self.q)
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """Return the columns of the table, each with one value a filter and shift."""
@@ -160,7 +169,7 @@ def analyse_packets(
 
 
 def analyse_layer(
-    kernels: NDArray[Any],
+    kernels: NDArray[Any] | Layer,
     shifts: Sequence[tuple[float, float]],
     stride: int = 2,
     q: int = 1,
@@ -168,11 +177,13 @@ def analyse_layer(
     crops: Crops | None = None,
     progress: Callable[[], None] | None = None,
 ) -> Analysis:
-    """Do the same for the kernels of a layer, given grey images.
+    """Do the same for the kernels of a layer, given grey images, or for a whole layer.
 
     Parameters
     ----------
-    kernels : ndarray, shape (out, in, h, w) or (n, h, w)
+    kernels : ndarray, shape (out, in, h, w) or (n, h, w), or Layer
+        Of a Layer bias, ReLU and pooling count, and the images are taken in colour if it has three
+        channels; stride and q are its own.
     shifts : sequence of (float, float)
     stride : int, default: 2
         Of the convolution, before pooling with stride 2.
@@ -188,8 +199,11 @@ def analyse_layer(
     Raises
     ------
     ValueError
-        If no kernel answers grey images.
+        If no kernel answers grey images, or a Layer has a bias and there are no images, in whose
+        units the bias is, or it does not have one or three channels.
     """
+    if isinstance(kernels, Layer):
+        return _analyse_whole(kernels, shifts, spectrum, crops, progress)
     values = np.asarray(kernels, dtype=np.float64)
     values = values[:, None] if values.ndim == 3 else values
     energy = np.square(values).sum(axis=(1, 2, 3))
@@ -211,24 +225,76 @@ def analyse_layer(
     )  # fmt: skip
 
 
+def _analyse_whole(
+    layer: Layer,
+    shifts: Sequence[tuple[float, float]],
+    spectrum: str,
+    crops: Crops | None,
+    progress: Callable[[], None] | None,
+) -> Analysis:
+    values = np.asarray(layer.filters, dtype=np.float64)
+    values = values[:, None] if values.ndim == 3 else values
+    if values.shape[1] not in (1, 3):
+        raise ValueError(f"a layer must have 1 or 3 channels, got {values.shape[1]}")
+    if crops is None and layer.bias is not None:
+        raise ValueError(
+            "a layer with a bias needs images, in whose units it is: give some, or leave it out"
+        )
+    if crops is not None:
+        crops = replace(crops, colour=values.shape[1] == 3)
+    energy = np.square(values).sum(axis=(1, 2, 3))
+    answers = energy > _BLANK**2 * energy.max()
+    if not answers.any():
+        raise ValueError("no kernel of the layer answers anything")
+    numbers, values = np.flatnonzero(answers), values[answers]
+    bias = None if layer.bias is None else np.asarray(layer.bias, np.float64)[answers]
+    layer = replace(layer, filters=values, bias=bias)
+    stride = 2 if layer.stride is None else layer.stride
+    description = characterize(values, stride, "full")
+    gabor = np.asarray(description["gabor"])
+    some = layer
+    if gabor.any():
+        some = replace(layer, filters=values[gabor], bias=None if bias is None else bias[gabor])
+    tables = _tables(layer, None, some, None, slice(None), shifts, None, spectrum, crops, progress)
+    grey = values.shape[1] * np.square(values.mean(axis=1)).sum(axis=(1, 2))
+    plain = layer.window % 2 == 1 and len(layer.blur) == 1 and stride == int(stride)
+    return Analysis(
+        None, values, numbers, np.flatnonzero(~answers).tolist(), description,
+        grey / energy[answers], gabor, stride, (layer.window - 1) // 2 if plain else None,
+        spectrum if crops is None else None, crops, *tables, layer=layer,
+    )  # fmt: skip
+
+
 def least_size(
-    filters: PacketBank | NDArray[Any], stride: int, q: int, shifts: Sequence[tuple[float, float]]
+    filters: PacketBank | NDArray[Any] | Layer,
+    stride: int,
+    q: int,
+    shifts: Sequence[tuple[float, float]],
 ) -> tuple[int, int]:
     """Return the height and width that images must have for filters and shifts."""
+    extent = float(2 * q * stride)
+    if isinstance(filters, Layer):
+        extent = (2 if filters.stride is None else filters.stride) * (filters.side - 1)
+        filters = np.asarray(filters.filters)
     if isinstance(filters, PacketBank):
         # Outputs have their fixed places, the farthest of which from the border is one step away.
         taps = (filters.filters.shape[1] + 2 * stride - 1,) * 2
     else:  # as long as their analytic extension
         taps = (4 * filters.shape[-2], 4 * filters.shape[-1])
-    sides = []
-    for axis in (0, 1):
-        needs = []
-        for moves in (np.array(shifts), np.array(_whole_shifts(shifts[0]))):
-            margin = 0 if np.all(moves == np.round(moves)) else 2 * _INTERPOLATION
-            along = moves[:, axis]
-            needs.append(max(np.ceil(along.max()), 0) + max(np.ceil(-along.min()), 0) + margin)
-        sides.append(taps[axis] + 2 * q * stride + int(max(needs)))
-    return sides[0], sides[1]
+    curve = _whole_shifts(shifts[0])
+    height, width = (
+        taps[axis] + int(np.ceil(extent)) + max(margin(each, axis) for each in (shifts, curve))
+        for axis in (0, 1)
+    )
+    return height, width
+
+
+def margin(shifts: Sequence[tuple[float, float]], axis: int) -> int:
+    """Return the pixels along an axis that measuring shifts together needs."""
+    moves = np.array(shifts)
+    along = moves[:, axis]
+    needed = max(np.ceil(along.max()), 0) + max(np.ceil(-along.min()), 0)
+    return int(needed) + (0 if np.all(moves == np.round(moves)) else 2 * _INTERPOLATION)
 
 
 def _tables(
@@ -238,7 +304,7 @@ def _tables(
     some_stride: int | None,
     columns: Any,
     shifts: Sequence[tuple[float, float]],
-    q: int,
+    q: int | None,
     spectrum: str,
     crops: Crops | None,
     progress: Callable[[], None] | None,
@@ -247,9 +313,10 @@ def _tables(
     curve = _shifts_of_lengths(shifts[0])
     field: Any = spectrum
     if crops is not None:
-        m = 2 ** (filters.depth - 1) if isinstance(filters, PacketBank) else stride or 2
         furthest = int(np.ceil(np.abs([*shifts, *curve]).max()))
-        field = estimate_spectrum(crops.images, reach=furthest + 2 * q * m)
+        seen = as_filters(filters, stride, q=q)
+        reach = furthest + int(np.ceil(seen.stride * (seen.side - 1)))
+        field = estimate_spectrum(crops.images, reach=reach, channels=seen.channels)
     predicted = predict(filters, list(shifts), q, field, stride=stride)
     curve_predicted = predict(some, curve, q, field, stride=some_stride)[:, columns]
     if crops is None:

@@ -22,6 +22,8 @@ from scipy.ndimage import maximum_filter
 
 import dtwpt
 from dtwpt.invariance import analytic_kernels
+from dtwpt.invariance.filters import as_filters
+from dtwpt.invariance.windows import Windows
 from dtwpt.plot.atoms import atom_picture, atom_waves
 from dtwpt.report.analysis import Analysis
 
@@ -119,7 +121,7 @@ def explorer(analysis: Analysis) -> Explorer:
     image = _photograph(analysis)
     if image is not None:
         cmod, rmax = _maps(analysis, image)
-        height, width = image.shape
+        height, width = image.shape[-2:]
         shots.append(
             '<figure><div class="sheet" role="img" aria-label="photograph" style="'
             f"aspect-ratio:{width}/{height};background-size:100% 100%;"
@@ -236,13 +238,13 @@ def _kernels(analysis: Analysis) -> NDArray[np.uint8]:
 
 
 def _photograph(analysis: Analysis) -> NDArray[np.float64] | None:
-    """Return the middle of the first image, no larger than its maps need."""
+    """Return the middle of the first image, no larger than its maps need: (..., h, w)."""
     if analysis.crops is None:
         return None
     image = np.asarray(next(analysis.crops.images), np.float64)
-    side = 2 * analysis.stride * _SIDE
-    top, left = (max(length - side, 0) // 2 for length in image.shape)
-    return image[top : top + side, left : left + side]
+    side = int(2 * analysis.stride * _SIDE)
+    top, left = (max(length - side, 0) // 2 for length in image.shape[-2:])
+    return image[..., top : top + side, left : left + side]
 
 
 def _maps(
@@ -250,7 +252,11 @@ def _maps(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return the CMod and RMax maps of all filters, each on its own scale."""
     bank = analysis.bank
-    if bank is not None and analysis.q == 1:
+    if analysis.layer is not None:
+        windows = Windows(as_filters(analysis.layer))
+        found = windows(image, windows.grid(image.shape), False)
+        sheets = [found.cmod, found.rmax]
+    elif bank is not None and analysis.q == 1:
         both = [compute(image, bank.depth, bank.wavelet) for compute in (dtwpt.cmod2, dtwpt.rmax2)]
         sheets = [maps.reshape(-1, *maps.shape[-2:]) for maps in both]
     else:
@@ -264,7 +270,7 @@ def _outputs(
     image: NDArray[np.float64], kernel: NDArray[np.complex128], analysis: Analysis
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the modulus at stride 2 m, and the real part at stride m, pooled by 2."""
-    m, window = analysis.stride, 2 * analysis.q + 1
+    m, window = int(analysis.stride), 2 * (analysis.q or 0) + 1
     pads = [(side // 2, side - side // 2) for side in kernel.shape]
     padded = np.pad(image, pads, mode="symmetric")
     spectrum = np.fft.fft2(padded) * np.fft.fft2(kernel, padded.shape).conj()
@@ -283,6 +289,7 @@ def _complex_kernels(analysis: Analysis) -> Iterator[NDArray[np.complex128]]:
 
 def _photo(image: NDArray[np.float64]) -> NDArray[np.uint8]:
     low, high = float(image.min()), float(image.max())
+    image = np.moveaxis(image, 0, -1) if image.ndim == 3 else image
     return np.round(255 * (image - low) / ((high - low) or 1.0)).astype(np.uint8)
 
 

@@ -28,6 +28,8 @@ FILES = (
     "gamma.png",
     "kernels.png",
     "gain.png",
+    "design.png",
+    "kernels.npy",
 )
 
 

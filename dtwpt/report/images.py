@@ -19,15 +19,17 @@ _SIDE = 256
 
 @dataclass(frozen=True)
 class Crops:
-    """One crop an image: crops of one image would not be independent samples."""
+    """One crop an image, in grey or in colour: crops of one would not be independent samples."""
 
     files: list[str]
     size: tuple[int, int]
+    colour: bool = False
 
     @property
     def images(self) -> Iterator[NDArray[np.float32]]:
         """The crops one after the other, read again every time: thousands need no memory."""
-        return (centre_crop(read_image(file), self.size) for file in self.files)
+        colour = "channels" if self.colour else "luma"
+        return (centre_crop(read_image(file, colour), self.size) for file in self.files)
 
 
 def read_crops(

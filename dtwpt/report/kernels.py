@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["KernelError", "load_kernels"]
+__all__ = ["KernelError", "load_kernels", "open_tensors"]
 
 # Candidates named in an error.
 _SHOWN = 8
@@ -75,23 +75,7 @@ def load_kernels(
     (64, 3, 7, 7)
     """
     path = os.fspath(path)
-    suffix = os.path.splitext(path)[1].lower()
-    readers = {
-        ".npy": _read_npy,
-        ".pt": _read_torch,
-        ".pth": _read_torch,
-        ".safetensors": _read_safetensors,
-    }
-    if suffix not in readers:
-        raise KernelError(path, f"kernels are read from {' '.join(readers)} files")
-    if os.path.isdir(path):
-        raise KernelError(path, "is a folder")
-    try:
-        with open(path, "rb"):
-            pass
-    except OSError as error:
-        raise KernelError(path, error.strerror or str(error)) from None
-    tensors = readers[suffix](path)
+    tensors = open_tensors(path)
     chosen = _choose(path, tensors.shapes, key)
     shape = tensors.shapes[chosen]  # before a large one is loaded
     if len(shape) not in (3, 4) or 0 in shape:
@@ -111,7 +95,34 @@ def load_kernels(
     return kernels, chosen
 
 
-class _Tensors:
+def open_tensors(path: str) -> Tensors:
+    """Return what a file of kernels holds.
+
+    Raises
+    ------
+    KernelError, ImportError
+        As :func:`load_kernels` does.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    readers = {
+        ".npy": _read_npy,
+        ".pt": _read_torch,
+        ".pth": _read_torch,
+        ".safetensors": _read_safetensors,
+    }
+    if suffix not in readers:
+        raise KernelError(path, f"kernels are read from {' '.join(readers)} files")
+    if os.path.isdir(path):
+        raise KernelError(path, "is a folder")
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise KernelError(path, error.strerror or str(error)) from None
+    return readers[suffix](path)
+
+
+class Tensors:
     """What a file holds: the shape of each tensor by name, and how to get one."""
 
     def __init__(self, shapes: dict[str | None, tuple[int, ...]], load: Any) -> None:
@@ -147,16 +158,16 @@ def _listing(names: list[str], shapes: Mapping[str | None, tuple[int, ...]]) -> 
     return (shown or "there is none of four dimensions") + more
 
 
-def _read_npy(path: str) -> _Tensors:
+def _read_npy(path: str) -> Tensors:
     # Mapped, so that neither objects nor a shape that the file does not hold get anywhere.
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # the header is Python of a kind, and may be any
         raise KernelError(path, f"not a plain .npy array: {_one_line(error)}") from None
-    return _Tensors({None: array.shape}, lambda _: np.array(array))
+    return Tensors({None: array.shape}, lambda _: np.array(array))
 
 
-def _read_torch(path: str) -> _Tensors:
+def _read_torch(path: str) -> Tensors:
     try:
         torch = importlib.import_module("torch")
     except ImportError as error:
@@ -198,7 +209,7 @@ def _read_torch(path: str) -> _Tensors:
         except (RuntimeError, TypeError, NotImplementedError) as error:
             raise KernelError(path, f"tensor cannot be read: {_one_line(error)}") from error
 
-    return _Tensors({name: tuple(tensor.shape) for name, tensor in found.items()}, load)
+    return Tensors({name: tuple(tensor.shape) for name, tensor in found.items()}, load)
 
 
 def _tensors_in(content: Any, torch: Any) -> Iterator[tuple[str | None, Any]]:
@@ -248,7 +259,7 @@ def _unusual(tensor: Any, torch: Any, file_bytes: int) -> str:
     return "" if holds or not tensor.numel() else "is larger than what is stored of it"
 
 
-def _read_safetensors(path: str) -> _Tensors:
+def _read_safetensors(path: str) -> Tensors:
     try:
         library = importlib.import_module("safetensors")
     except ImportError as error:
@@ -270,7 +281,7 @@ def _read_safetensors(path: str) -> _Tensors:
                 path, f"tensor {name!r} cannot be read: {_one_line(error)}"
             ) from error
 
-    return _Tensors(shapes, load)
+    return Tensors(shapes, load)
 
 
 def _one_line(error: BaseException) -> str:

@@ -11,11 +11,11 @@ import numpy as np
 import dtwpt
 from dtwpt.invariance.kernels import DC_MOST, LIKENESS_LEAST
 from dtwpt.report.analysis import Analysis
-from dtwpt.report.explorer import STYLE, explorer
+from dtwpt.report.explorer import STYLE, Explorer, explorer
 from dtwpt.report.folder import MARK
 from dtwpt.report.pictures import Picture
 
-__all__ = ["page"]
+__all__ = ["document", "figure", "page", "settings_table", "tiles_of"]
 
 # Image files named on the page.
 _FILES_SHOWN = 200
@@ -80,10 +80,31 @@ def page(
         UTF-8. The same arguments give the same bytes: there is no date in it.
     """
     look = explorer(analysis)
-    figures = "".join(_figure(picture) for picture in pictures)
-    rows = "".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>\n" for name, value in settings
+    links = ", ".join(f'<a href="{picture.name}">{picture.name}</a>' for picture in pictures)
+    body = f"""<p>All numbers: <a href="filters.csv">filters.csv</a>. Pictures:
+{links}.</p>
+{look.html}{"".join(figure(picture) for picture in pictures)}
+{settings_table(settings, command)}
+{_files(analysis)}
+<h2>What the numbers are</h2>
+<p>Changes are ratios of squared norms: how much an operator's output differs between the picture
+and the picture moved, over the output's own energy; 0 is perfect stability.
+The table also has RMax's change over CMod's energy, which the bounds of the theory are about.
+{escape(_operators(analysis))} Predictions are those for a Gaussian field of the
+power spectrum above. {escape(_likeness(analysis))}</p>
+<p>All filters and shifts, with standard errors, are in <a href="filters.csv">filters.csv</a>.</p>
+"""
+    return document(
+        _title(analysis), _verdict(analysis), _lead(analysis), _tiles(analysis), body, look
     )
+
+
+def document(
+    title: str, verdict: str, lead: str, tiles: str, body: str, look: Explorer | None = None
+) -> bytes:
+    """Return a page: the first three are text, tiles and body are HTML; with look's script."""
+    policy = "" if look is None else f"; script-src {look.policy}"
+    script = "" if look is None else f"<script>{look.script}</script>\n"
     text = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -91,39 +112,46 @@ def page(
 {MARK}{escape(dtwpt.__version__)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {look.policy}">
-<title>{escape(_title(analysis))}</title>
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'{policy}">
+<title>{escape(title)}</title>
 <style>{_STYLE}{STYLE}</style>
 </head>
 <body>
-<h1>{escape(_title(analysis))}</h1>
-<p class="verdict">{escape(_verdict(analysis))}</p>
-<p class="lead">{escape(_lead(analysis))}</p>
-{_tiles(analysis)}
-<p>All numbers: <a href="filters.csv">filters.csv</a>. Pictures:
-{", ".join(f'<a href="{picture.name}">{picture.name}</a>' for picture in pictures)}.</p>
-{look.html}{figures}
-<h2>Settings</h2>
-<table>
-{rows}<tr><th>made by</th><td>dtwpt {escape(dtwpt.__version__)}</td></tr>
-<tr><th>command</th><td><code>{escape(command)}</code></td></tr>
-</table>
-{_files(analysis)}
-<h2>What the numbers are</h2>
-<p>Changes are ratios of squared norms: how much an operator's output differs between the picture
-and the picture moved, over the output's own energy; 0 is perfect stability.
-The table also has RMax's change over CMod's energy, which the bounds of the theory are about.
-RMax is the filter's real output at stride m, max-pooled with stride 2; CMod is
-the modulus of the complex output at stride 2 m. Predictions are those for a Gaussian field of the
-power spectrum above. {escape(_likeness(analysis))}</p>
-<p>All filters and shifts, with standard errors, are in <a href="filters.csv">filters.csv</a>.</p>
-<footer>dtwpt {escape(dtwpt.__version__)}. After H. Leterme, K. Polisano, V. Perrier and K. Alahari,
-arXiv 2209.11740.</footer>
-<script>{look.script}</script>
-</body>
+<h1>{escape(title)}</h1>
+<p class="verdict">{escape(verdict)}</p>
+<p class="lead">{escape(lead)}</p>
+{tiles}
+{body}<footer>dtwpt {escape(dtwpt.__version__)}. After H. Leterme, K. Polisano, V. Perrier and
+K. Alahari, arXiv 2209.11740.</footer>
+{script}</body>
 </html>
 """
     return text.encode()
+
+
+def settings_table(settings: Sequence[tuple[str, str]], command: str) -> str:
+    """Return the part of a page on how it was made."""
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>\n" for name, value in settings
+    )
+    return f"""<h2>Settings</h2>
+<table>
+{rows}<tr><th>made by</th><td>dtwpt {escape(dtwpt.__version__)}</td></tr>
+<tr><th>command</th><td><code>{escape(command)}</code></td></tr>
+</table>"""
+
+
+def _operators(analysis: Analysis) -> str:
+    if analysis.layer is not None:
+        return (
+            "RMax stands for the layer's output, with bias, ReLU and pooling; CMod for its twin, "
+            "the modulus of the analytic kernel's output in the middle of the window, with the "
+            "same bias and ReLU."
+        )
+    return (
+        "RMax is the filter's real output at stride m, max-pooled with stride 2; CMod is the "
+        "modulus of the complex output at stride 2 m."
+    )
 
 
 def _title(analysis: Analysis) -> str:
@@ -201,6 +229,11 @@ def _tiles(analysis: Analysis) -> str:
         tiles.append(("", f"{ratio:.1f}\u00d7", f"as much change in {name} as in {other}"))
     of = "Gabor-like" if analysis.gabor.any() else "none is Gabor-like: means are of all"
     tiles.append(("", f"{analysis.gabor.sum()} of {len(kept)}", f"filters, {of}"))
+    return tiles_of(tiles)
+
+
+def tiles_of(tiles: Sequence[tuple[str, str, str]]) -> str:
+    """Return tiles as HTML: the class of each, its value, and what it is."""
     return (
         '<div class="tiles">'
         + "".join(
@@ -212,7 +245,8 @@ def _tiles(analysis: Analysis) -> str:
     )
 
 
-def _figure(picture: Picture) -> str:
+def figure(picture: Picture) -> str:
+    """Return a picture with its title and how to read it, as HTML."""
     data = base64.b64encode(picture.png).decode("ascii")
     return (
         f"<h2>{escape(picture.title)}</h2>\n<p>{escape(picture.reading)}</p>\n"
@@ -242,7 +276,12 @@ def _likeness(analysis: Analysis) -> str:
         f"A kernel is called Gabor-like if at least {LIKENESS_LEAST:.0%} of its energy lies in one "
         f"square window of side \u03c0/m of the frequency plane, and its squared response to a "
         f"constant is at most {DC_MOST:.0%} of that to the wave which it answers most. "
-        "Kernels of several input channels are averaged over these, as grey images see them."
+        + (
+            "Energies are summed over the input channels."
+            if analysis.layer is not None
+            else "Kernels of several input channels are averaged over these, as grey images see "
+            "them."
+        )
     )
 
 

@@ -14,7 +14,7 @@ import dtwpt.plot
 from dtwpt.plot.canvas import as_figure
 from dtwpt.report.analysis import Analysis
 
-__all__ = ["Picture", "Style", "draw"]
+__all__ = ["Picture", "Style", "as_png", "draw"]
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,22 @@ def draw(analysis: Analysis, style: Style | None = None) -> list[Picture]:
     """Draw all pictures that an analysis gives."""
     style = style or Style()
     order: list[Callable[[Analysis, Style], tuple[str, str, str, Figure]]] = [
-        _plane, _orientation, _frequency, _shift, _gamma,
+        _plane, _orientation, _frequency, _shift,
     ]  # fmt: skip
+    if analysis.q is not None:
+        order.append(_gamma)
     if analysis.measured is not None:
         order.insert(3, _prediction)
     if analysis.kernels is not None:
         order[:0] = [_kernels, _gain]
     return [
-        Picture(name, title, reading, _png(figure, style), round(100 * figure.get_figwidth()))
+        Picture(name, title, reading, as_png(figure, style), round(100 * figure.get_figwidth()))
         for name, title, reading, figure in (make(analysis, style) for make in order)
     ]
 
 
-def _png(figure: Figure, style: Style) -> bytes:
+def as_png(figure: Figure, style: Style) -> bytes:
+    """Return a figure as PNG, the same bytes for the same figure."""
     buffer = io.BytesIO()
     figure.savefig(
         buffer, format="png", dpi=style.dpi, metadata={"Software": f"dtwpt {dtwpt.__version__}"}
@@ -210,14 +213,14 @@ def _prediction(analysis: Analysis, style: Style) -> tuple[str, str, str, Figure
 def _shift(analysis: Analysis, style: Style) -> tuple[str, str, str, Figure]:
     fig = style.figure(7.2, 3.9)
     ax = dtwpt.plot.shift_curve(analysis.curve_predicted, analysis.curve_measured, fig)
-    step = 2 * analysis.stride
+    step = analysis.stride * (2 if analysis.layer is None else analysis.layer.pool_stride)
     ax.axvline(step, ymax=0.82, color="0.5", linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
     return (
         "shift.png",
         "How far the picture may move",
         f"Mean over {_which(analysis)} against the length of the shift, in the first shift's "
         f"direction; bands{'' if analysis.measured is None else ' and bars'} hold eight tenths of "
-        f"the filters. Outputs lie {step} pixels apart (dotted) and are compared place by place: "
+        f"the filters. Outputs lie {step:g} pixels apart (dotted) and are compared place by place: "
         "what counts for stability is the rise well before that, as beyond it the picture's "
         "content has moved on to the next output.",
         fig,
@@ -226,7 +229,7 @@ def _shift(analysis: Analysis, style: Style) -> tuple[str, str, str, Figure]:
 
 def _gamma(analysis: Analysis, style: Style) -> tuple[str, str, str, Figure]:
     fig = style.figure(5.6, 4.4)
-    ax = dtwpt.plot.gamma_map(analysis.q, analysis.stride, analysis.bank, fig)
+    ax = dtwpt.plot.gamma_map(analysis.q or 0, int(analysis.stride), analysis.bank, fig)
     if not style.title:
         ax.set_title("")
     if analysis.bank is None:

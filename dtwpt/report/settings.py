@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dtwpt.report.analysis import Analysis
+from dtwpt.report.images import Crops
 
-__all__ = ["describe", "retell"]
+__all__ = ["describe", "images_row", "retell"]
 
 
 def describe(
@@ -31,23 +32,39 @@ def describe(
             rows.append(("kernels", f"{_text(os.path.basename(kernels))}{named}"))
         if analysis.blank:
             left_out = ", ".join(map(str, analysis.blank))
-            rows.append(("left out", f"kernels that do not answer grey images: {left_out}"))
-    side = 2 * analysis.q + 1
-    rows.append(("stride m", f"{analysis.stride} before pooling, {2 * analysis.stride} after it"))
-    rows.append(("pooling window", f"{side} x {side} outputs (q = {analysis.q})"))
+            what = "any images" if analysis.layer is not None else "grey images"
+            rows.append(("left out", f"kernels that do not answer {what}: {left_out}"))
+    m, layer = analysis.stride, analysis.layer
+    further = 2 if layer is None else layer.pool_stride
+    rows.append(("stride m", f"{m:g} before pooling, {further * m:g} after it"))
+    if layer is None:
+        side = 2 * (analysis.q or 0) + 1
+        rows.append(("pooling window", f"{side} x {side} outputs (q = {analysis.q})"))
+    else:
+        parts = ["bias"] * (layer.bias is not None) + ["ReLU"] * layer.relu
+        parts.append(f"maximum over {layer.window} x {layer.window}")
+        if len(layer.blur) > 1:
+            weights = ", ".join(f"{weight:g}" for weight in layer.blur)
+            parts.append(f"mean with the weights {weights} along each axis")
+        rows.append(("layer", "; ".join(parts)))
     shifts = [f"{row['shift_y']:g},{row['shift_x']:g}" for row in analysis.predicted[:, 0]]
     rows.append(("shifts", f"{'; '.join(shifts)} (pixels down, right)"))
     if analysis.crops is None:
         rows.append(("power spectrum", f"{analysis.spectrum} noise"))
     else:
-        height, width = analysis.crops.size
-        number = len(analysis.crops.files)
-        one = "the middle of 1 image" if number == 1 else f"the middle of {number} images, each"
-        rows.append(("images", f"{one} {height} x {width} pixels, in grey"))
+        rows.append(images_row(analysis.crops))
         rows.append(("power spectrum", "the images' own"))
-        if number == 1:
+        if len(analysis.crops.files) == 1:
             rows.append(("standard errors", "none of the measurement: there is but one image"))
     return rows
+
+
+def images_row(crops: Crops) -> tuple[str, str]:
+    """Return the setting that tells of the images."""
+    height, width = crops.size
+    number = len(crops.files)
+    one = "the middle of 1 image" if number == 1 else f"the middle of {number} images, each"
+    return "images", f"{one} {height} x {width} pixels, in {'colour' if crops.colour else 'grey'}"
 
 
 def retell(paths: Sequence[str], options: Mapping[str, Any]) -> str:

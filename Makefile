@@ -105,4 +105,4 @@ docs: $(VENV)/.docs  ## the site, in docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 clean:  ## remove environments and what was built
-	rm -rf $(VENV) $(REFERENCE_VENV) $(WHEEL_VENV) docs/_build docs/api demo-output build dist
+	rm -rf $(VENV) $(REFERENCE_VENV) $(WHEEL_VENV) docs/_build docs/api docs/auto_gallery demo-output build dist

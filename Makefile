@@ -85,8 +85,9 @@ wheels:  ## build the sdist, the wheel from it, and look at what they hold
 	$(WHEEL_VENV)/bin/python -c "$$CHECK_DISTRIBUTIONS"
 	$(WHEEL_VENV)/bin/auditwheel show dist/*.whl
 
-reproduction: $(VENV)/.examples  ## the paper's experiment on real photographs
-	$(BIN)/python examples/reproduce_shift_invariance.py
+reproduction: $(VENV)/.examples  ## the paper's experiment; OPTIONS="--images photos --shift 1 1"
+	$(BIN)/python examples/reproduce_shift_invariance.py $(OPTIONS)
+	$(BIN)/python examples/trained_layer.py
 
 benchmark: $(REFERENCE_VENV)/.reference  ## time and memory, against a ResNet stem and pytorch_wavelets
 	$(REFERENCE_VENV)/bin/python benchmarks/speed.py

@@ -16,6 +16,7 @@ from tests.test_examples import run_example
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reproduction.rst"
 REPORT = ROOT / "docs" / "images" / "reproduction" / "report.txt"
+LAYER = REPORT.parent / "layer.txt"
 PICTURES = ("maps-2.png", "maps-3.png", "prediction.png", "shifts.png")
 # Decimals, signed where they are.
 NUMBER = re.compile(r"(?<![\w.])[-\u2212]?\d+\.\d+(?![\w.]*\.\d)")
@@ -64,13 +65,29 @@ def test_script_prints_what_the_documentation_shows(tmp_path: Path) -> None:
     assert all(float(difference) < 6 for difference in controls)
 
 
-def test_page_quotes_the_report() -> None:
-    known = {text.replace("\u2212", "-") for text in NUMBER.findall(REPORT.read_text("utf-8"))}
+def test_page_quotes_the_reports() -> None:
+    reports = REPORT.read_text("utf-8") + LAYER.read_text("utf-8")
+    known = {text.replace("\u2212", "-") for text in NUMBER.findall(reports)}
     prose = PAGE.read_text("utf-8")
-    prose = re.sub(r"arXiv \d+\.\d+ <\S+>", "", prose)
+    prose = re.sub(r"arXiv \d+\.\d+( <\S+>)?", "", prose)
     quoted = {text.replace("\u2212", "-") for text in NUMBER.findall(prose)}
     assert len(quoted) > 40
     assert quoted <= known, sorted(quoted - known)
+
+
+def test_a_trained_layer_is_as_the_page_says(tmp_path: Path) -> None:
+    printed = run_example(
+        "trained_layer.py", "--crops", "4", "--shift", "0.5", "-1", "--output", "out",
+        folder=tmp_path,
+    )  # fmt: skip
+    saved = (tmp_path / "out" / "layer.txt").read_text("utf-8")
+    assert saved.strip() in printed
+    assert skeleton(saved) == skeleton(LAYER.read_text("utf-8"))
+    assert saved.splitlines()[0] == LAYER.read_text("utf-8").splitlines()[0]
+    assert (tmp_path / "out" / "layer.png").read_bytes().startswith(b"\x89PNG")
+    correlations = [float(row) for row in re.findall(r"(-?\d\.\d+)$", saved, re.M)]
+    # RMax against CMod, and RMax's own change, of kernels alone and of the whole layer.
+    assert min(correlations[k] for k in (0, 4, 5)) > 0.85
 
 
 def test_crops_are_those_of_the_other_tests(script: ModuleType) -> None:

@@ -27,8 +27,8 @@ demo: $(VENV)/.examples  ## set up, extract features from real photographs, draw
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.test  ## set up and pass the tests
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not (slow or reference or alone)"
-	$(BIN)/python -m pytest -m "alone and not (slow or reference)"
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder \
+		-m "not (slow or reference)"
 
 test-slow: $(VENV)/.test  ## the exhaustive sweeps
 	$(BIN)/python -m pytest -m slow

@@ -4,6 +4,7 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # no window, wherever the tests run
@@ -18,6 +19,15 @@ settings.register_profile(
     "dtwpt", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("dtwpt")
+
+
+# Files that take longest, for --dist loadfile to begin with, so that none is left to one worker.
+_LONGEST = ("ray", "tracing", "invariance", "tiles", "store", "surgery", "cli", "gpu_kernels")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {f"test_{name}": place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 def _let_torchvision_import() -> None:

@@ -27,8 +27,6 @@ from dtwpt.extract import Settings, extract, load
 from dtwpt.invariance import predict
 from tests.gated import has_features, let_go, running, wait_until
 
-pytestmark = pytest.mark.alone
-
 RNG = np.random.default_rng(0)
 COMMAND = [sys.executable, "-m", "dtwpt.cli"]
 GATED = [sys.executable, str(Path(__file__).with_name("gated.py"))]

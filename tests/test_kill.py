@@ -18,8 +18,6 @@ import dtwpt
 from dtwpt.extract import extract, load
 from tests.gated import GATED, running, wait_until
 
-pytestmark = pytest.mark.alone
-
 zarr = pytest.importorskip("zarr", reason="feature stores need zarr, hence Python 3.11")
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(dtwpt.__file__).parents[1])}

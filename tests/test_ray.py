@@ -41,7 +41,6 @@ from dtwpt.extract.pipeline import Outcome
 from tests.gated import has_features, running, wait_until
 
 pytestmark = [
-    pytest.mark.alone,
     # Ray leaves the sockets and log files of its processes to the garbage collector.
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),

@@ -59,8 +59,6 @@ from dtwpt.extract.extractor import Stamp, features_of, image_of  # noqa: E402
 from dtwpt.extract.manifest import State, StoreWarning  # noqa: E402
 from tests.gated import has_features, running, wait_until  # noqa: E402
 
-pytestmark = pytest.mark.alone
-
 RNG = np.random.default_rng(0)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(dtwpt.__file__).parents[1])}
 

@@ -33,8 +33,6 @@ from dtwpt.extract.maps import partial_path
 from dtwpt.features import OPERATORS
 from tests.strategies import modes, seeds
 
-pytestmark = pytest.mark.alone
-
 zarr = pytest.importorskip("zarr", reason="zarr 3 needs Python 3.11", exc_type=ImportError)
 
 RNG = np.random.default_rng(0)

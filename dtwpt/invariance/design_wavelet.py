@@ -161,7 +161,9 @@ def optimise_wavelet(
 
     See Also
     --------
-    dtwpt.wavelets : "stable_10", "stable_14" and "stable_16" were found in this way.
+    dtwpt.wavelets : "stable_10", "stable_16" and "stable_20" were found in this way. The page
+        :doc:`/choosing-a-wavelet` has a table of their analyticity, their predicted change and the
+        time of their transforms.
 
     Examples
     --------

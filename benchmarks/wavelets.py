@@ -32,7 +32,7 @@ def times() -> dict[str, float]:
                 start = time.process_time()
                 dtwpt.cmod2(image, DEPTH, name)
                 best[name] = min(best[name], time.process_time() - start)
-    return best
+    return {str(name): seconds for name, seconds in best.items()}
 
 
 def main() -> None:

@@ -308,9 +308,10 @@ class LoRA(nn.Module):
     def __init__(self, base: nn.Conv2d) -> None:
         super().__init__()
         self.base_layer = base
-        self.down = nn.Conv2d(3, 2, base.kernel_size, base.stride, base.padding, bias=False)  # type: ignore[arg-type]
+        layer: Any = base
+        geometry = layer.kernel_size, layer.stride, layer.padding
+        self.down = nn.Conv2d(base.in_channels, 2, *geometry)
         self.up = nn.Conv2d(2, base.out_channels, 1, bias=False)
-        self.stride = base.stride
 
     def forward(self, x: Any) -> Any:
         return self.base_layer(x) + self.up(self.down(x))
@@ -341,6 +342,16 @@ def test_modules_are_called_not_read(kind: str) -> None:
         next(p for p in stable.conv.parameters()).mul_(1.5)  # whichever it is
     assert not torch.allclose(network(x), before)
     assert len(calls) == 2
+
+
+def test_an_adapted_layer_is_averaged_whole() -> None:
+    network = nn.Sequential(*_stem(), LoRA(nn.Conv2d(4, 5, 3, 2, 1)).double(), nn.ReLU()).double()
+    images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
+    stable: Any = antialias_stem(network, images, layers="all", reach=1, **NAMES)
+    later = [m for m in stable.modules() if type(m) is ShiftAverage]
+    assert [type(average.conv) for average in later] == [LoRA]
+    assert stable[0].refitted == []  # an adapter's kernels stay as they are
+    assert torch.equal(restore_stem(stable)(images), network(images))
 
 
 def test_training_dtypes_and_half_precision() -> None:
@@ -408,6 +419,8 @@ def test_wrong_arguments() -> None:
         arguments: Any = options
         with pytest.raises(error, match=message):
             antialias_stem(network, **arguments, **NAMES)
+    with pytest.warns(DeprecationWarning, match="threshold of antialias_stem is deprecated"):
+        antialias_stem(network, threshold=0.5, **NAMES)
     for pool in (nn.AdaptiveMaxPool2d(7), nn.FractionalMaxPool2d(2, 8)):
         with pytest.raises(ValueError, match="has no fixed stride"):
             ShiftAverage(nn.Conv2d(3, 4, 3), pool=pool)

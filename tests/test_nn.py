@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 from typing import Any
 
@@ -20,6 +21,7 @@ from dtwpt.nn import (
     DTCWPT2d,
     EnergyNorm2d,
     IDTCWPT2d,
+    LearnedPolyphasePool2d,
     MaxBlurPool2d,
     RMax2d,
     WaveletStem,
@@ -132,6 +134,8 @@ def test_conversions_never_lose_digits_of_the_filters() -> None:
         MaxBlurPool2d,
         lambda: WaveletStem(colour="mix"),
         lambda: WaveletStem(operator="rmax"),
+        lambda: WaveletStem(norm="none"),
+        lambda: LearnedPolyphasePool2d(3),
     ],
 )
 def test_made_without_memory(make: Any) -> None:
@@ -142,10 +146,13 @@ def test_made_without_memory(make: Any) -> None:
         twin = make()
     assert all(tensor.is_meta for tensor in [*twin.parameters(), *twin.buffers()])
     twin = twin.to_empty(device="cpu").eval()
+    for tensor in (*twin.parameters(), *twin.buffers()):
+        tensor.data.fill_(torch.nan if tensor.is_floating_point() else 99)
     for module in twin.modules():
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
-    twin(x)
+    assert twin(x).isfinite().all()
+    assert all(tensor.isfinite().all() for tensor in twin.buffers())
     twin.load_state_dict(original.state_dict())
     assert torch.equal(twin(x), original(x))
 
@@ -194,6 +201,27 @@ def test_gradients(module: Any) -> None:
     ours = torch.autograd.grad(operator(x).abs().square().sum(), x)[0]
     expected = FUNCTIONS[module](x, mode="periodic").abs().square().sum()
     assert torch.allclose(ours, torch.autograd.grad(expected, x)[0], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("module", [CMod2d, RMax2d])
+def test_what_follows_may_work_in_place(module: Any) -> None:
+    grads = []
+    for inplace in (False, True):
+        x = torch.from_numpy(noise(8, 1, 2, 16, 16)).requires_grad_()
+        nn.Sequential(module(), nn.Hardtanh(0.1, 0.8, inplace=inplace))(x).square().sum().backward()
+        grads.append(x.grad)
+    assert grads[0] is not None
+    assert torch.equal(grads[0], grads[1])  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore")  # torch announces the end of its traces
+def test_a_trace_of_the_inverse_can_be_saved() -> None:
+    inverse, c = IDTCWPT2d(), DTCWPT2d()(torch.from_numpy(noise(9, 1, 1, 24, 16)))
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(inverse, c), file)  # type: ignore[no-untyped-call]
+    file.seek(0)
+    loaded = torch.jit.load(file)  # type: ignore[no-untyped-call]
+    assert torch.equal(loaded(2 * c), inverse(2 * c))
 
 
 def test_gradient_of_the_inverse() -> None:

@@ -264,6 +264,17 @@ def test_what_follows_may_work_in_place(operator: str, free: int, options: Any) 
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
+def test_any_norm_in_half_precision(operator: str) -> None:
+    x = torch.rand(2, 3, 32, 32)
+    for norm in ("energy", "batch", lambda channels: nn.GroupNorm(2, channels)):
+        stem = WaveletStem(operator=operator, norm=norm, groups="sector").eval()
+        expected = stem(x)
+        out = stem.bfloat16()(x.bfloat16())
+        assert out.dtype == torch.bfloat16
+        assert (out.float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
 def test_one_image_without_a_batch(operator: str) -> None:
     for options in ({}, {"blur": 3}, {"learn_filters": True}):
         stem = WaveletStem(operator=operator, **options).eval()

@@ -493,6 +493,17 @@ def test_networks_that_need_more_of_their_stem_are_refused(name: str) -> None:
     assert stem_cost(model) == stem_cost(torchvision.models.resnet18())
 
 
+def test_hooks_of_the_network_s_own_and_plain_references_are_refused() -> None:
+    model = Wrapped(_resnet(), lambda net, x: net(x))
+    model.inner.maxpool.register_forward_hook(model.__dict__.setdefault("seen", []).append)
+    with pytest.raises(ValueError, match=r"hook of its own on inner\.maxpool"):
+        replace_stem(model)
+    held = Wrapped(_resnet(), lambda net, x: net(x))
+    held.__dict__["layers"] = [held.inner.conv1]
+    with pytest.raises(ValueError, match=r"Wrapped holds inner\.conv1 a second time, in layers"):
+        replace_stem(held)
+
+
 def test_networks_that_hand_out_later_maps_are_not() -> None:
     for model in (
         _features(out_indices=(1, 2, 3, 4)),

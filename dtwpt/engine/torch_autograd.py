@@ -76,9 +76,13 @@ def _reference(x: Tensor, analysis: Analysis, size: tuple[int, ...], kind: Kind)
 # Derivatives ------------------------------------------------------------------------------------
 
 
+# What a kernel reshaped is no view: a view made in a Function may not be changed in place.
+_VIEWS = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
+
+
 def _below(operator: Any, *arguments: Any) -> Tensor:
     """Call an operator's kernel, past its derivative."""
-    with torch._C._AutoDispatchBelowAutograd():
+    with torch._C._AutoDispatchBelowAutograd(), torch._C._ExcludeDispatchKeyGuard(_VIEWS):
         out: Tensor = operator(*arguments)
     return out
 
@@ -268,7 +272,7 @@ def _same_pool(value: Tensor, x: Tensor, text: str, kind: str, statistics: str) 
 
 
 def _call(function: Any, operator: Any, *arguments: Any) -> Tensor:
-    compiling = torch.compiler.is_compiling()
+    compiling = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     out: Tensor = operator(*arguments) if compiling else function.apply(*arguments)
     return out
 

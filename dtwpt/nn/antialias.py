@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ def antialias_stem(
     layers: str = "stem",
     weights: Any = None,
     reach: int | None = None,
+    threshold: float | None = None,
     conv: str | None = None,
     norm: str | None = None,
     act: str | None = None,
@@ -66,6 +68,8 @@ def antialias_stem(
         the original's.
     reach : int, optional
         In place of weights: binomial ones of the shifts -reach to reach.
+    threshold : float, optional
+        Deprecated, without effect: every channel is averaged.
     conv, norm, act, pool : str, optional
         Dotted names of the modules, for a network that is not recognised.
     inplace : bool, default: False
@@ -116,6 +120,9 @@ def antialias_stem(
         raise ValueError(f'layers must be "stem" or "all", got {layers!r}')
     if layers == "all" and images is None:
         raise ValueError('layers="all" needs images, to correct what follows each layer')
+    if threshold is not None:
+        message = "threshold of antialias_stem is deprecated: every channel is averaged"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
     if weights is None and reach is None:
         reach = 2
     weights = as_weights(weights, reach)
@@ -241,16 +248,19 @@ def _correct(
     targets: list[Target] = []
     for k, call in enumerate(calls):
         several = counts[call.name] > 1 or len(all_names(original, call.module)) > 1
-        if k <= start or several or not isinstance(call.module, nn.Conv2d):
+        layer = getattr(call.module, "base_layer", call.module)
+        if k <= start or several or not isinstance(layer, nn.Conv2d):
             continue
-        strided = max(call.module.stride) > 1
+        if _is_in_adapter(original, call.name):
+            continue
+        strided = max(layer.stride) > 1
         if strided and not every_layer:
             break
         place = conv = model.get_submodule(call.name)
         norm, act = (
             None if name is None else model.get_submodule(name) for name in _followers(calls, k)
         )
-        if strided and max(call.module.dilation) == 1:
+        if strided and max(layer.dilation) == 1:
             apart = None if norm is act or act is None else norm
             average = ShiftAverage(conv, apart, act, weights=_LATER_WEIGHTS)
             _put(model, average)
@@ -259,6 +269,15 @@ def _correct(
         if can_refit(conv):
             targets.append(Target(call.name, place, conv, norm))
     stem.refitted = refit(original, model, targets, images, _slightly_moved(images))
+
+
+def _is_in_adapter(model: nn.Module, name: str) -> bool:
+    """Return whether a module is a part of an adapter (LoRA), which is one layer."""
+    parents = name.split(".")[:-1]
+    return any(
+        hasattr(model.get_submodule(".".join(parents[:k])), "base_layer")
+        for k in range(1, len(parents) + 1)
+    )
 
 
 def _followers(calls: list[Call], k: int) -> tuple[str | None, str | None]:

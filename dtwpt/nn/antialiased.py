@@ -220,7 +220,8 @@ def stride_of(module: nn.Module) -> tuple[int, int]:
     if isinstance(module, nn.Sequential):
         strides = [stride_of(child) for child in module]
         return prod(s[0] for s in strides), prod(s[1] for s in strides)
-    own = getattr(module, "stride", None)
+    # Adapters (LoRA) hold the convolution that they add to as base_layer.
+    own = getattr(getattr(module, "base_layer", module), "stride", None)
     if own is not None:
         down, across = own if isinstance(own, (tuple, list)) else (own, own)
         return int(down), int(across)

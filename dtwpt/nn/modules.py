@@ -402,6 +402,8 @@ def _synthesise(module: PacketModule, c: Tensor, shape: tuple[int, ...] | None) 
     elif not torch.compiler.is_compiling():  # a graph of any size has none to compare
         for n, cells in zip(shape, c.shape[-ndim:], strict=True):
             side(n, cells, module.bank.depth, "shape" if ndim == 2 else "length")
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        shape = tuple(map(int, shape))  # a trace holds for one size, and has it as tensors
     x: Tensor = dispatch.synthesise(
         torch.unflatten(c, -ndim - 1, (-1, count)), module.analysis, shape
     )

@@ -45,6 +45,7 @@ def check_replaceable(stem: Stem, kept: str | None = None) -> None:
         if any(type(p).__name__ == "DTensor" for p in module.parameters()):
             raise ValueError(f"{name} is sharded: change the network before it is sharded")
     _refuse_own_hooks(stem, modules)
+    _refuse_plain_references(stem, modules)
     shape = (1, stem.convolution.in_channels, *_size(stem.model))
     called, finished = False, False
     for prefix in _roots(names):
@@ -169,7 +170,7 @@ def _wrappers(module: nn.Module) -> Iterator[str]:
 
 
 def _refuse_own_hooks(stem: Stem, modules: dict[str, nn.Module]) -> None:
-    """Refuse hooks with which a network takes maps from amid its stem."""
+    """Refuse hooks with which a network takes maps from its stem, or changes what goes in."""
     owned = {
         id(value)
         for module in stem.model.modules()
@@ -177,16 +178,31 @@ def _refuse_own_hooks(stem: Stem, modules: dict[str, nn.Module]) -> None:
         if isinstance(value, (nn.Module, list, dict))
         or (hasattr(value, "__dict__") and not callable(value))
     }
-    last = stem.names[-1]
     for name, module in modules.items():
-        hooks: list[Any] = [] if name == last else list(module._forward_hooks.values())
-        hooks += [] if name == stem.conv else list(module._forward_pre_hooks.values())
+        hooks: list[Any] = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
         if any(id(owner) in owned for hook in hooks for owner in _owners(hook)):
             raise ValueError(
                 f"the network takes the output of a module of {', '.join(stem.names)} with a hook "
                 f"of its own on {name}, which would not be there any more: leave it out of what "
                 "the network returns (timm: out_indices=(1, 2, 3, 4))"
             )
+
+
+def _refuse_plain_references(stem: Stem, modules: dict[str, nn.Module]) -> None:
+    """Refuse modules that the network also holds where torch does not know of them."""
+    for name, parent in stem.model.named_modules():
+        for attribute, value in vars(parent).items():
+            held: Any = value
+            if isinstance(value, dict):
+                held = () if attribute == "_modules" else value.values()
+            elif not isinstance(value, (list, tuple)):
+                held = (value,)
+            for place, module in modules.items():
+                if any(item is module for item in held):
+                    raise ValueError(
+                        f"{name or type(parent).__name__} holds {place} a second time, in "
+                        f"{attribute}, where it cannot be replaced: keep it as a submodule alone"
+                    )
 
 
 def _owners(hook: Any) -> Iterator[Any]:

@@ -223,7 +223,8 @@ class WaveletStem(nn.Module):
         ordinary = norm if callable(norm) else nn.BatchNorm2d
         first = partial(EnergyNorm2d, sync=sync) if norm == "energy" and not real else ordinary
         self.norm: nn.Module | None = None if plain else first(channels)
-        self.bias = nn.Parameter(torch.zeros(channels)) if plain else None
+        self.bias = nn.Parameter(torch.empty(channels)) if plain else None
+        self.reset_parameters()
         self.free: nn.Sequential | None = None
         if free_channels:
             conv = nn.Conv2d(
@@ -242,6 +243,11 @@ class WaveletStem(nn.Module):
             )
         pooled = out_channels if self._pooled_alike else free_channels
         self.pool = blurred_max_pool(pooled, pool_kernel, pool_padding, ceil_mode, blur)
+
+    def reset_parameters(self) -> None:
+        """Set the biases of ``norm="none"`` to zero; its modules have methods of their own."""
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the channels."""
@@ -278,7 +284,9 @@ class WaveletStem(nn.Module):
         parts = self._analyse(seen, size, "parts").transpose(1, 2)
         # Real weights, the same for both parts.
         both = self.mixing(parts.flatten(0, 1)).unflatten(0, (-1, 2))
-        return [self._normed(torch_autograd.modulus(both[:, 0], both[:, 1])).relu()]
+        maps = torch_autograd.modulus(both[:, 0], both[:, 1])
+        # Other norms take the dtype of the module alone.
+        return [self._normed(maps if type(self.norm) is EnergyNorm2d else maps.to(x.dtype)).relu()]
 
     def _scaled_moduli(self, seen: Tensor, size: tuple[int, int]) -> list[Tensor]:
         """Return moduli of single packets times one number for each channel, plus another.

@@ -114,7 +114,12 @@ class LearnedPolyphasePool2d(Polyphase):
         hidden = self.channels if hidden is None else as_count(hidden, "hidden")
         self.noise = noise
         self.score = PhaseScore2d(self.channels, hidden) if score is None else score
-        self.register_buffer("temperature", torch.tensor(as_temperature(temperature)))
+        self._first_temperature = as_temperature(temperature)
+        self.register_buffer("temperature", torch.tensor(self._first_temperature))
+
+    def reset_parameters(self) -> None:
+        """Set the temperature to what it was at first."""
+        self.temperature.fill_(self._first_temperature)
 
     def scores(self, x: Tensor) -> Tensor:
         """Return the score of each phase, shape (N, stride ** 2)."""

@@ -52,35 +52,50 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     check_writable(path)
     target = os.path.realpath(path)  # through a link to the file it means
     remove_abandoned(os.path.dirname(target))
-    temporary = ""
-    try:
-        while True:
-            temporary = temporary_beside(target)
-            with open(temporary, "xb") as file:
-                if not _claim(file.fileno(), temporary):
-                    continue
+    while True:
+        try:
+            with whole(temporary_beside(target), target) as file:
+                if not claim(file.fileno(), file.name):
+                    raise _TakenAwayError
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
-                with contextlib.suppress(FileNotFoundError):
-                    shutil.copymode(target, temporary)
-                if os.name != "nt":  # where an open file cannot be moved
-                    os.replace(temporary, target)
-            break
+            return
+        except _TakenAwayError:
+            continue
+
+
+class _TakenAwayError(Exception):
+    """Another process has taken a file for abandoned before it was locked."""
+
+
+@contextlib.contextmanager
+def whole(temporary: str, target: str) -> Iterator[BinaryIO]:
+    """Open a new file that takes the place of ``target`` once it is completely on the disk.
+
+    After any exception, ``target`` is what it was before.
+    """
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copymode(target, temporary)
+            if os.name != "nt":  # where an open file cannot be moved
+                os.replace(temporary, target)
         if os.name == "nt":
             os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    sync_folder(os.path.dirname(target))
+    sync(os.path.dirname(target))
 
 
-def sync_folder(path: str | os.PathLike[str]) -> None:
-    """Have the system write down which files a folder holds."""
-    if os.name == "nt":  # which does so by itself, and opens no folders
+def sync(path: str | os.PathLike[str]) -> None:
+    """Wait until a file, or the list of what a folder holds, is on the disk."""
+    if os.name == "nt" and os.path.isdir(path):  # which opens no folders
         return
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -106,7 +121,7 @@ def new_folder(target: str, mode: int = 0o777) -> Iterator[str]:
         except FileNotFoundError:
             continue
         try:
-            if _claim(handle, path):
+            if claim(handle, path):
                 yield path
                 return
         finally:
@@ -120,22 +135,32 @@ def remove_abandoned(folder: str) -> None:
         with contextlib.suppress(OSError):
             handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
             try:
-                if _claim(handle, path, wait=False):
+                if claim(handle, path, wait=False):
                     shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
             finally:
                 os.close(handle)
 
 
-def _claim(number: int, path: str, wait: bool = True) -> bool:
-    """Lock an open file, until it is closed; False if it is another's, or its name no more."""
+def claim(number: int, path: str, wait: bool = True) -> bool:
+    """Lock an open file, until it is closed; False if it is another's, or its name no more.
+
+    Raises
+    ------
+    OSError
+        Without ``wait``, on a file system without locks.
+    """
     try:
         import fcntl
     except ImportError:  # Windows, where what is in use cannot be removed
         return True
     try:
         fcntl.flock(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:  # held, or a file system without locks, where nothing is ever removed
-        return wait
+    except BlockingIOError:
+        return False
+    except OSError:
+        if not wait:
+            raise
+        return True
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(number), os.stat(path))
     return False

@@ -7,7 +7,6 @@ import contextlib
 import os
 import re
 import secrets
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +30,7 @@ except ImportError as error:
         'pip install "dtwpt[extract]"'
     ) from error
 
-from dtwpt.extract.atomic import sync_folder
+from dtwpt.extract.atomic import sync, whole
 
 __all__ = [
     "DurableStore",
@@ -85,21 +84,9 @@ def _write(path: Path, value: Buffer) -> None:
     if not path.parent.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
         for folder in (path.parent, path.parent.parent, path.parent.parent.parent):
-            sync_folder(folder)
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{_PARTIAL}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(value.as_buffer_like())
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copymode(path, temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    sync_folder(path.parent)
+            sync(folder)
+    with whole(f"{path}.{secrets.token_hex(8)}{_PARTIAL}", str(path)) as file:
+        file.write(value.as_buffer_like())
 
 
 class SteadyStore(LocalStore):

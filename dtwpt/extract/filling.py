@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dtwpt.extract.atomic import new_folder, remove_abandoned, sync_folder
+from dtwpt.extract.atomic import new_folder, remove_abandoned, sync
 from dtwpt.extract.chunks import (
     DurableStore,
     FileLock,
@@ -420,15 +420,15 @@ class StoreWriter:
             os.rename(self._target, old)
         else:
             shutil.copymode(os.path.join(fresh, MANIFEST), fresh)  # those of any new folder
-        sync_folder(os.path.join(fresh, MANIFEST))
-        sync_folder(fresh)
+        sync(os.path.join(fresh, MANIFEST))
+        sync(fresh)
         try:
             os.rename(fresh, self._target)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 raise StoreBusyError(f"another process is writing to {self.path!r}") from None
             raise
-        sync_folder(folder)
+        sync(folder)
         self._fresh = ""
         size = self._size
         self._open(self._target, self._header)

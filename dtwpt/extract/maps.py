@@ -18,6 +18,7 @@ import numpy as np
 
 import dtwpt
 from dtwpt.checks import as_count, as_depth
+from dtwpt.extract.atomic import claim, sync
 from dtwpt.extract.images.arrays import import_zarr
 from dtwpt.extract.images.errors import ImageError
 from dtwpt.extract.images.limits import Choice
@@ -293,9 +294,9 @@ def _is_whole(target: str, partial: str, tiling: Tiling, check: str) -> bool:
     warnings.warn(f"{lacks}: they are computed again", StoreWarning, stacklevel=3)
     with open(path, "w", encoding="ascii") as done:
         done.writelines(f"{place} {sum_}\n" for place, sum_ in sound.items())
-    _sync(path)
+    sync(path)
     os.rename(target, partial)
-    _sync(os.path.dirname(target))
+    sync(os.path.dirname(target))
     return False
 
 
@@ -407,11 +408,11 @@ def _create(partial: str, tiling: Tiling, attributes: dict[str, Any]) -> None:
         dimension_names=_AXES[-len(shard) :],
         attributes=with_sum(attributes),
     )
-    _sync(os.path.join(new, "zarr.json"))
-    _sync(new)
+    sync(os.path.join(new, "zarr.json"))
+    sync(new)
     try:
         os.rename(new, partial)
-        _sync(os.path.dirname(partial))
+        sync(os.path.dirname(partial))
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
@@ -458,21 +459,9 @@ def _locked(path: str) -> Iterator[TextIO]:
     The system takes a lock back however a process ends.
     """
     with open(path, "a+", encoding="ascii") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            pass
-        else:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise _busy(path) from None
-            try:
-                same = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-            except FileNotFoundError:
-                same = False
-            if not same:  # replaced, or put in place, while this one was about to take it
-                raise _busy(path)
+        # Nor is it locked where it has been replaced, or put in place, meanwhile.
+        if not claim(file.fileno(), path, wait=False):
+            raise _busy(path)
         yield file
 
 
@@ -488,28 +477,17 @@ def _discard_if_empty(partial: str) -> None:
 def _put_in_place(partial: str, target: str) -> None:
     """Give complete maps their name."""
     for folder, _, _ in os.walk(partial):
-        _sync(folder)
-    _sync(os.path.join(partial, "zarr.json"))
+        sync(folder)
+    sync(os.path.join(partial, "zarr.json"))
     old = _beside(target)
     if os.path.lexists(target):
         os.rename(target, old)
     os.rename(partial, target)
     with contextlib.suppress(FileNotFoundError):  # the same run again may have been quicker
         os.unlink(os.path.join(target, _DONE))
-    _sync(os.path.dirname(target))
+    sync(os.path.dirname(target))
     for replaced in {old, *_left_beside(target)}:
         shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _sync(path: str) -> None:
-    """Wait until a file, or the list of a folder, is on the disk."""
-    if os.name == "nt" and os.path.isdir(path):  # has no such thing
-        return
-    number = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 # The tiles --------------------------------------------------------------------------------------
@@ -615,13 +593,13 @@ class _Settle:
     def __call__(self, place: str) -> str:
         file = _file_of(self._partial, self._tiling, place)
         self.sums[place] = _file_sum(file)
-        _sync(file)
+        sync(file)
         folder = os.path.dirname(file)
-        _sync(folder)
+        sync(folder)
         while folder != self._partial and folder not in self._synced:  # new, as may be those above
             self._synced.add(folder)
             folder = os.path.dirname(folder)
-            _sync(folder)
+            sync(folder)
         # Only now, and on the disk itself: a power cut never leaves a line without its tile.
         self._done.write(f"{place} {self.sums[place]}\n")
         self._done.flush()

@@ -9,7 +9,7 @@ import secrets
 import shutil
 from collections.abc import Mapping
 
-from dtwpt.extract.atomic import new_folder, remove_abandoned, sync_folder, temporary_beside
+from dtwpt.extract.atomic import new_folder, remove_abandoned, sync, temporary_beside
 
 __all__ = ["FILES", "MARK", "check_folder", "write_report"]
 
@@ -100,13 +100,13 @@ def write_report(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> No
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-            sync_folder(new)
+            sync(new)
             if os.path.isdir(target):
                 with contextlib.suppress(OSError):
                     shutil.copymode(target, new)
                 os.rename(target, old)
             os.rename(new, target)
-            sync_folder(folder)
+            sync(folder)
         except BaseException:
             if os.path.isdir(old) and not os.path.exists(target):
                 os.rename(old, target)

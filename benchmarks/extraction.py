@@ -21,9 +21,9 @@ from PIL import Image
 from skimage import data
 
 from dtwpt.extract import Settings, find_images
-from dtwpt.extract.decoding import Task
 from dtwpt.extract.extractor import image_of
-from dtwpt.extract.pipeline import Reading, stream
+from dtwpt.extract.run.decoders import Task
+from dtwpt.extract.run.pipeline import Reading, stream
 
 SIDE = 224
 SETTINGS = Settings()

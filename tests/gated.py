@@ -20,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtwpt.cli import main
-from dtwpt.extract import decoding, load, pipeline
-from dtwpt.extract.decoding import _serve as serve_images
+from dtwpt.extract import load
 from dtwpt.extract.extractor import image_of as read
+from dtwpt.extract.run import decoders as decoding
+from dtwpt.extract.run import pipeline
+from dtwpt.extract.run.decoders import _serve as serve_images
 from dtwpt.extract.settings import Settings
 
 GATED = "gated"

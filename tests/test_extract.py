@@ -26,7 +26,6 @@ from dtwpt.extract import (
     find_images,
     load,
     load_settings,
-    pipeline,
     read_image,
     save,
     tiles,
@@ -34,6 +33,7 @@ from dtwpt.extract import (
 from dtwpt.extract.atomic import replacing
 from dtwpt.extract.extractor import rows_of
 from dtwpt.extract.images.reading import centre_crop, resize
+from dtwpt.extract.run import pipeline
 from dtwpt.features import packet_feature_names, packet_features
 
 RNG = np.random.default_rng(0)

@@ -35,9 +35,9 @@ pytest.importorskip("ray", reason="needs the extra ray")
 
 import ray
 
-from dtwpt.extract import ray_engine
 from dtwpt.extract.extractor import Stamp
-from dtwpt.extract.pipeline import Outcome
+from dtwpt.extract.run import ray as ray_engine
+from dtwpt.extract.run.pipeline import Outcome
 from tests.gated import has_features, running, wait_until
 
 pytestmark = [
@@ -386,7 +386,7 @@ import signal
 import time
 from os.path import exists
 from dtwpt.cli import main
-from dtwpt.extract import ray_engine
+from dtwpt.extract.run import ray as ray_engine
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a job in the background ignores
 

@@ -51,12 +51,14 @@ from dtwpt.extract import (
 
 zarr = pytest.importorskip("zarr", reason="feature stores need zarr, hence Python 3.11")
 
-from dtwpt.extract import FeatureStore, StoreWriter, decoding, filling  # noqa: E402
+from dtwpt.extract import FeatureStore, StoreWriter  # noqa: E402
 from dtwpt.extract import extractor as extracting  # noqa: E402
-from dtwpt.extract import store as opening  # noqa: E402
-from dtwpt.extract.chunks import DurableStore, SteadyStore  # noqa: E402
 from dtwpt.extract.extractor import Stamp, features_of, image_of  # noqa: E402
-from dtwpt.extract.manifest import State, StoreWarning  # noqa: E402
+from dtwpt.extract.run import decoders as decoding  # noqa: E402
+from dtwpt.extract.store import reader as opening  # noqa: E402
+from dtwpt.extract.store import writer as writing  # noqa: E402
+from dtwpt.extract.store.chunks import DurableStore, SteadyStore  # noqa: E402
+from dtwpt.extract.store.manifest import State, StoreWarning  # noqa: E402
 from tests.gated import has_features, running, wait_until  # noqa: E402
 
 RNG = np.random.default_rng(0)
@@ -84,7 +86,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(os.path.basename(path))
         return image_of(path, settings)
 
-    monkeypatch.setattr("dtwpt.extract.pipeline.image_of", counted)
+    monkeypatch.setattr("dtwpt.extract.run.pipeline.image_of", counted)
     return names
 
 
@@ -228,8 +230,8 @@ def test_a_row_by_the_name_of_its_file(folder: Path, tmp_path: Path) -> None:
 def test_lazy_features_are_indexed_like_an_array(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filling, "_SHARD_BYTES", 4 * 8 * 4 * 8)  # 8 rows: several shards
-    monkeypatch.setattr(filling, "_CHUNKS_PER_SHARD", 4)
+    monkeypatch.setattr(writing, "_SHARD_BYTES", 4 * 8 * 4 * 8)  # 8 rows: several shards
+    monkeypatch.setattr(writing, "_CHUNKS_PER_SHARD", 4)
     (folder / "bad.png").write_text("not a picture")
     features = extract_to_store(folder, tmp_path / "a.zarr", Settings(depth=2)).features
     array = expected([str(path) for path in folder.iterdir() if path.name != "bad.png"])
@@ -339,7 +341,7 @@ def test_other_versions_that_go_on_are_written_down(
     first = extract_to_store(folder, output)
     assert first.continued_by == []
     now = {**first.made_by, "numpy": "99"}
-    monkeypatch.setattr(filling, "versions", lambda device: now)
+    monkeypatch.setattr(writing, "versions", lambda device: now)
     with pytest.warns(StoreWarning, match=r"begun with numpy .*, now 99"):
         extract_to_store(folder, output)
     store = extract_to_store(folder, output)  # told once
@@ -471,8 +473,8 @@ def test_comparing_files_holds_nobody_up(
                 raise KeyboardInterrupt
         return extracting.stamp_of(path, contents)
 
-    monkeypatch.setattr("dtwpt.extract.manifest.stamp_of", stamp_of)
-    monkeypatch.setattr("dtwpt.extract.manifest._COMPARED", 0, raising=False)
+    monkeypatch.setattr("dtwpt.extract.store.manifest.stamp_of", stamp_of)
+    monkeypatch.setattr("dtwpt.extract.store.manifest._COMPARED", 0, raising=False)
     with pytest.raises(KeyboardInterrupt):
         extract_to_store(folder, output, check="hash")
     # What has been hashed until then is kept.
@@ -648,7 +650,7 @@ def test_damage_is_refused_until_it_begins_anew(
     assert len(extract_to_store(folder, output, restart=True).files) == 40
 
 
-@pytest.mark.filterwarnings("ignore::dtwpt.extract.manifest.StoreWarning")
+@pytest.mark.filterwarnings("ignore::dtwpt.extract.store.manifest.StoreWarning")
 @pytest.mark.parametrize("part", ["zarr.json", "features/zarr.json", "manifest/manifest.sqlite"])
 def test_fuzzed_files_are_refused_or_do_no_harm(folder: Path, tmp_path: Path, part: str) -> None:
     (folder / "bad.png").write_text("not a picture")
@@ -739,7 +741,7 @@ def test_names_of_whole_maps_are_not_stored(tmp_path: Path) -> None:
 def test_rows_that_are_lost_are_computed_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[str]
 ) -> None:
-    monkeypatch.setattr(filling, "_SHARD_BYTES", 4 * 8 * 32)  # 8 rows
+    monkeypatch.setattr(writing, "_SHARD_BYTES", 4 * 8 * 32)  # 8 rows
     output = tmp_path / "a.zarr"
     whole = np.asarray(extract_to_store(folder, output).features)
     shard = output / "features" / "c" / "1" / "0"
@@ -784,7 +786,7 @@ def test_rows_that_are_lost_are_computed_again(
 def test_no_damage_stops_a_store_for_good(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[str]
 ) -> None:
-    monkeypatch.setattr(filling, "_SHARD_BYTES", 4 * 8 * 32)  # 8 rows
+    monkeypatch.setattr(writing, "_SHARD_BYTES", 4 * 8 * 32)  # 8 rows
     output = tmp_path / "a.zarr"
     whole = np.asarray(extract_to_store(folder, output).features)
     shard = output / "features" / "c" / "1" / "0"
@@ -840,7 +842,7 @@ def test_no_damage_stops_a_store_for_good(
 def test_parts_of_different_states_are_noticed(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[str]
 ) -> None:
-    monkeypatch.setattr(filling, "_SHARD_BYTES", 4 * 8 * 32)  # 8 rows
+    monkeypatch.setattr(writing, "_SHARD_BYTES", 4 * 8 * 32)  # 8 rows
     output = tmp_path / "a.zarr"
     whole = np.asarray(extract_to_store(folder, output).features)
     manifest = output / "manifest" / "manifest.sqlite"
@@ -879,7 +881,7 @@ def test_parts_of_different_states_are_noticed(
             use(output)
 
 
-@pytest.mark.filterwarnings("ignore::dtwpt.extract.manifest.StoreWarning")
+@pytest.mark.filterwarnings("ignore::dtwpt.extract.store.manifest.StoreWarning")
 def test_flipped_bits_of_a_manifest_never_move_features(folder: Path, tmp_path: Path) -> None:
     (folder / "bad.png").write_text("not a picture")
     settings = Settings(depth=1)
@@ -1035,7 +1037,7 @@ def test_links_and_other_spellings_are_the_same_output(
 def test_a_copy_of_a_store_while_a_run_fills_it(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filling, "_SHARD_BYTES", 4 * 32 * 8)
+    monkeypatch.setattr(writing, "_SHARD_BYTES", 4 * 32 * 8)
     files = find_images(folder)
     truth = dict(zip(files, expected(files), strict=True))
     output = tmp_path / "a.zarr"
@@ -1134,7 +1136,7 @@ def test_rows_come_in_any_order(folder: Path, tmp_path: Path) -> None:
 
 SCRIPT = """
 import os, signal, sys, time
-import dtwpt.extract.decoding as decoding
+import dtwpt.extract.run.decoders as decoding
 from dtwpt.extract import extract_to_store
 
 real, end_hanging = decoding.image_of, decoding.Decoders.end_hanging
@@ -1405,7 +1407,7 @@ def test_a_commit_that_fails_leaves_the_state_before(
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("dtwpt.extract.manifest.Manifest.finish", full)
+        patch.setattr("dtwpt.extract.store.manifest.Manifest.finish", full)
         with pytest.raises(OSError, match="No space left"):
             extract_to_store(folder, output)
     store = load(output)

@@ -28,8 +28,8 @@ import dtwpt
 from dtwpt.cli import cli
 from dtwpt.extract import ImageError, iter_tiles, read_image, tiles
 from dtwpt.extract.images.arrays import open_npy
-from dtwpt.extract.manifest import StoreWarning
 from dtwpt.extract.maps import partial_path
+from dtwpt.extract.store.manifest import StoreWarning
 from dtwpt.features import OPERATORS
 from tests.strategies import modes, seeds
 

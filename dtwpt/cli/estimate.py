@@ -58,7 +58,7 @@ def _finished(output: str) -> set[str]:
 
     if not is_store_name(output):
         return set()
-    from dtwpt.extract.store import open_store
+    from dtwpt.extract.store.reader import open_store
 
     try:
         store = open_store(output)

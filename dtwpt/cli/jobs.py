@@ -147,7 +147,7 @@ class Job:
         watched(died, STOP_SIGNALS)
 
     def _report_death(self, path: str, message: str) -> None:
-        from dtwpt.extract.store import open_store
+        from dtwpt.extract.store.reader import open_store
 
         skipped: list[tuple[str, str]] = []
         with suppress(OSError, ValueError):  # there is none yet
@@ -169,7 +169,7 @@ class Job:
 @contextmanager
 def warnings_as_notes() -> Iterator[None]:
     """Say on the terminal what a store warns of."""
-    from dtwpt.extract.manifest import StoreWarning
+    from dtwpt.extract.store.manifest import StoreWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", StoreWarning)
@@ -225,7 +225,7 @@ def to_store(
         check_spared([job.report], iterate_images(job.paths))
 
     def failures() -> Iterator[tuple[str, str]]:
-        from dtwpt.extract.store import skipped_of
+        from dtwpt.extract.store.reader import skipped_of
 
         return skipped_of(job.output) if job.before is not None else iter(())
 

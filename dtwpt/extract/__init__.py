@@ -22,29 +22,29 @@ _missing = [name for name in ("PIL", "threadpoolctl", "tifffile") if find_spec(n
 if _missing:
     raise ImportError(f'dtwpt.extract needs {", ".join(_missing)}: pip install "dtwpt[cli]"')
 
-from dtwpt.extract.decoding import WorkerError  # noqa: E402
+from dtwpt.extract.api import extract, extract_to_store  # noqa: E402
 from dtwpt.extract.extractor import FeatureExtractor  # noqa: E402
 from dtwpt.extract.files import load, load_settings, save  # noqa: E402
 from dtwpt.extract.images.errors import ImageError  # noqa: E402
 from dtwpt.extract.images.limits import Limits  # noqa: E402
 from dtwpt.extract.images.reading import read_image  # noqa: E402
 from dtwpt.extract.inputs import find_images  # noqa: E402
-from dtwpt.extract.manifest import StoreBusyError  # noqa: E402
 from dtwpt.extract.maps import tiles  # noqa: E402
-from dtwpt.extract.run import extract, extract_to_store  # noqa: E402
+from dtwpt.extract.run.decoders import WorkerError  # noqa: E402
 from dtwpt.extract.settings import Settings  # noqa: E402
+from dtwpt.extract.store.manifest import StoreBusyError  # noqa: E402
 from dtwpt.extract.table import FeatureTable, Skipped  # noqa: E402
 from dtwpt.extract.tiling import Tile, iter_tiles  # noqa: E402
 
 if TYPE_CHECKING:
-    from dtwpt.extract.filling import StoreWriter
-    from dtwpt.extract.store import FeatureStore, StoredFeatures
+    from dtwpt.extract.store.reader import FeatureStore, StoredFeatures
+    from dtwpt.extract.store.writer import StoreWriter
 
 # What needs zarr is imported when it is asked for.
 _LAZY = {
-    "FeatureStore": "dtwpt.extract.store",
-    "StoreWriter": "dtwpt.extract.filling",
-    "StoredFeatures": "dtwpt.extract.store",
+    "FeatureStore": "dtwpt.extract.store.reader",
+    "StoreWriter": "dtwpt.extract.store.writer",
+    "StoredFeatures": "dtwpt.extract.store.reader",
 }
 
 

@@ -21,7 +21,7 @@ from dtwpt.extract.settings import Settings
 from dtwpt.extract.table import FeatureTable, Skipped, as_text
 
 if TYPE_CHECKING:
-    from dtwpt.extract.store import FeatureStore
+    from dtwpt.extract.store.reader import FeatureStore
 
 
 #: The suffixes of tables.
@@ -302,7 +302,7 @@ def load(path: str | os.PathLike[str], *, verify: bool = False) -> FeatureTable 
         If it is a store, and zarr is not installed.
     """
     if os.path.isdir(path) or is_store_name(path):
-        from dtwpt.extract.store import open_store
+        from dtwpt.extract.store.reader import open_store
 
         return open_store(path, verify=verify)
     loaders = {".npy": _load_in_two, ".csv": _load_in_two, ".parquet": _load_parquet}
@@ -330,7 +330,7 @@ def load_settings(path: str | os.PathLike[str]) -> tuple[Settings, dict[str, str
         If it cannot be read.
     """
     if os.path.isdir(path) or is_store_name(path):
-        from dtwpt.extract.store import read_header
+        from dtwpt.extract.store.reader import read_header
 
         header = read_header(os.fspath(path))
         return header.settings, header.made_by

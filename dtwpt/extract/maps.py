@@ -24,9 +24,9 @@ from dtwpt.extract.images.errors import ImageError
 from dtwpt.extract.images.limits import Choice
 from dtwpt.extract.images.sources import Source, SourceChangedError, open_source
 from dtwpt.extract.inputs import check_spared
-from dtwpt.extract.manifest import StoreWarning
 from dtwpt.extract.progress import Progress, following
 from dtwpt.extract.settings import Settings
+from dtwpt.extract.store.manifest import StoreWarning
 from dtwpt.extract.tiling import Tiling, as_workers
 
 # Bytes of a chunk, about: one map of a tile, or several small ones.
@@ -302,8 +302,8 @@ def _is_whole(target: str, partial: str, tiling: Tiling, check: str) -> bool:
 
 def _complete(partial: str, sums: dict[str, str]) -> None:
     """Write the checksums into complete maps."""
-    from dtwpt.extract.chunks import DurableStore
-    from dtwpt.extract.store import with_sum
+    from dtwpt.extract.store.chunks import DurableStore
+    from dtwpt.extract.store.reader import with_sum
 
     zarr = import_zarr()
     array = zarr.open_array(DurableStore(partial), mode="r+")
@@ -337,7 +337,7 @@ def _attributes_of(path: str) -> dict[str, Any] | None:
         return None
     if not set(_ATTRIBUTES) <= set(attributes):
         return None
-    from dtwpt.extract.store import check_sum
+    from dtwpt.extract.store.reader import check_sum
 
     try:
         check_sum(attributes, (*_ATTRIBUTES, _SUMS))
@@ -390,7 +390,7 @@ def _goes_on(partial: str, source: Source, attributes: dict[str, Any], overwrite
 
 
 def _create(partial: str, tiling: Tiling, attributes: dict[str, Any]) -> None:
-    from dtwpt.extract.store import with_sum
+    from dtwpt.extract.store.reader import with_sum
 
     zarr = import_zarr()
     shard = tiling.tile_shape
@@ -527,7 +527,7 @@ def _write(
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, str]:
     """Write the tiles that are missing, and return the checksums of all."""
-    from dtwpt.extract.chunks import remove_partial
+    from dtwpt.extract.store.chunks import remove_partial
 
     zarr = import_zarr()
     remove_partial(partial)  # what killed processes left, as the lock is ours

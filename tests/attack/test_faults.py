@@ -26,7 +26,7 @@ zarr = pytest.importorskip("zarr", reason="feature stores need zarr, hence Pytho
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::dtwpt.extract.manifest.StoreWarning"),
+    pytest.mark.filterwarnings("ignore::dtwpt.extract.store.manifest.StoreWarning"),
     pytest.mark.skipif(
         sys.platform != "linux" or shutil.which("cc") is None, reason="needs Linux and a compiler"
     ),
@@ -41,8 +41,8 @@ IN_TWO = ("npy", "csv")
 # One shard holds so many rows: runs write to several, old and new ones.
 CODE = """
 import sys
-from dtwpt.extract import filling
-filling._SHARD_BYTES = 4 * 8 * 4
+from dtwpt.extract.store import writer
+writer._SHARD_BYTES = 4 * 8 * 4
 from tests.attack import test_faults
 test_faults.job(*sys.argv[1:])
 """

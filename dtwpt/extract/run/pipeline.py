@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtwpt.engine import cpu
-from dtwpt.extract.decoding import Arrival, Decoders, Task
 from dtwpt.extract.extractor import Row, Stamp, image_of, rows_of, stamp_of
 from dtwpt.extract.images.errors import ImageError
+from dtwpt.extract.run.decoders import Arrival, Decoders, Task
 from dtwpt.extract.settings import Settings
 
 #: Seconds that reading one image may take.

@@ -20,7 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtwpt.extract.atomic import new_folder, remove_abandoned, sync
-from dtwpt.extract.chunks import (
+from dtwpt.extract.extractor import Row, Stamp, another_size
+from dtwpt.extract.images.errors import ImageError
+from dtwpt.extract.labels import Labelling
+from dtwpt.extract.run.decoders import Task
+from dtwpt.extract.settings import Settings
+from dtwpt.extract.store.chunks import (
     DurableStore,
     FileLock,
     Timeout,
@@ -29,13 +34,8 @@ from dtwpt.extract.chunks import (
     remove_partial,
     zarr,
 )
-from dtwpt.extract.decoding import Task
-from dtwpt.extract.extractor import Row, Stamp, another_size
-from dtwpt.extract.images.errors import ImageError
-from dtwpt.extract.labels import Labelling
-from dtwpt.extract.manifest import Manifest, Plan, State, StoreBusyError, StoreWarning
-from dtwpt.extract.settings import Settings
-from dtwpt.extract.store import (
+from dtwpt.extract.store.manifest import Manifest, Plan, State, StoreBusyError, StoreWarning
+from dtwpt.extract.store.reader import (
     FEATURES,
     MANIFEST,
     MANIFEST_FILE,

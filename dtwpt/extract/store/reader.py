@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dtwpt.extract.chunks import SteadyStore, zarr
-from dtwpt.extract.manifest import Manifest, State
 from dtwpt.extract.settings import Settings
+from dtwpt.extract.store.chunks import SteadyStore, zarr
+from dtwpt.extract.store.manifest import Manifest, State
 from dtwpt.extract.table import Rows, Skipped
 
 #: Names in the group.

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dtwpt.checks import as_count
-from dtwpt.extract.decoding import Task
 from dtwpt.extract.extractor import Row, another_size, check_device
 from dtwpt.extract.files import is_store_name
 from dtwpt.extract.images.errors import ImageError
 from dtwpt.extract.inputs import Inputs, find_images, iterate_images, sparing, with_keys
 from dtwpt.extract.labels import Labels, labelling
-from dtwpt.extract.manifest import State
-from dtwpt.extract.pipeline import TIMEOUT, Outcome, Reading, stream
 from dtwpt.extract.progress import Progress, following
+from dtwpt.extract.run.decoders import Task
+from dtwpt.extract.run.pipeline import TIMEOUT, Outcome, Reading, stream
 from dtwpt.extract.settings import Settings
+from dtwpt.extract.store.manifest import State
 from dtwpt.extract.table import FeatureTable, Skipped
 
 if TYPE_CHECKING:
-    from dtwpt.extract.filling import StoreWriter
-    from dtwpt.extract.store import FeatureStore
+    from dtwpt.extract.store.reader import FeatureStore
+    from dtwpt.extract.store.writer import StoreWriter
 
 
 #: What a run does about a file that it cannot use.
@@ -293,8 +293,8 @@ def extract_to_store(
     ...     store.features.shape, store.features[0].shape, np.asarray(store.features).dtype
     ((2, 32), (32,), dtype('float32'))
     """
-    from dtwpt.extract.filling import StoreWriter
-    from dtwpt.extract.store import open_store
+    from dtwpt.extract.store.reader import open_store
+    from dtwpt.extract.store.writer import StoreWriter
 
     settings = Settings() if settings is None else settings
     workers = workers if workers is None else as_count(workers, "workers")
@@ -315,7 +315,7 @@ def extract_to_store(
             show(total - left, total)
         reading = Reading(settings, device, check == "hash", timeout)
         if engine == "ray":
-            from dtwpt.extract.ray_engine import stream_on_ray
+            from dtwpt.extract.run.ray import stream_on_ray
 
             outcomes = stream_on_ray(writer, left, reading, workers, address)
         else:
@@ -370,7 +370,7 @@ def _check(
     if not is_store_name(output):
         raise ValueError(f"a store must be named *.zarr, got {os.fspath(output)!r}")
     if engine == "ray":
-        from dtwpt.extract.ray_engine import check_ray_device, check_reachable
+        from dtwpt.extract.run.ray import check_ray_device, check_reachable
 
         check_ray_device(device)
         check_reachable(address)

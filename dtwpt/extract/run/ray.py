@@ -23,17 +23,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dtwpt.extract.decoding import Task, WorkerError
 from dtwpt.extract.extractor import Row, check_device
 from dtwpt.extract.images.errors import ImageError
-from dtwpt.extract.manifest import State
-from dtwpt.extract.pipeline import Outcome, Pipeline, Reading, stream
+from dtwpt.extract.run.decoders import Task, WorkerError
+from dtwpt.extract.run.pipeline import Outcome, Pipeline, Reading, stream
+from dtwpt.extract.store.manifest import State
 from dtwpt.extract.table import versions
 
 if TYPE_CHECKING:
     import pyarrow
 
-    from dtwpt.extract.filling import StoreWriter
+    from dtwpt.extract.store.writer import StoreWriter
 
 try:
     with warnings.catch_warnings():

@@ -1,0 +1,1 @@
+"""What a run consists of: processes that read, threads that transform, or a cluster of Ray."""

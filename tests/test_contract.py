@@ -100,19 +100,15 @@ def test_bits_depend_on_nothing_but_the_image(
     np.testing.assert_array_equal(got.numpy(), one)
 
 
-@pytest.mark.parametrize(
-    "setter",
-    [
-        "torch.set_float32_matmul_precision('medium')",
-        "torch.backends.fp32_precision = 'tf32'",
-        "torch.backends.mkldnn.matmul.fp32_precision = 'bf16'",
-        "torch.set_default_dtype(torch.float64)",
-        "torch.set_flush_denormal(True)",
-    ],
-)
-def test_settings_of_the_process_change_nothing(setter: str) -> None:
-    code = f"""
-import torch, dtwpt, dtwpt.nn
+SETTERS = [
+    "torch.set_flush_denormal(True)",
+    "torch.set_float32_matmul_precision('medium')",
+    "torch.backends.fp32_precision = 'tf32'",
+    "torch.backends.mkldnn.matmul.fp32_precision = 'bf16'",
+    "torch.set_default_dtype(torch.float64)",
+]
+SET = """
+import sys, torch, dtwpt, dtwpt.nn
 from concurrent.futures import ThreadPoolExecutor
 from dtwpt.features import packet_features
 x = torch.rand(3, 1, 40, 37, dtype=torch.float32)
@@ -124,11 +120,16 @@ def results():
     there = dtwpt.nn.DTCWPT2d()(x)
     return [*parts, dtwpt.idtcwpt2(c, (40, 37)), dtwpt.nn.IDTCWPT2d()(there, (40, 37))]
 before = results()
-{setter}
-for now in [results(), *ThreadPoolExecutor(4).map(lambda _: results(), range(8))]:
-    assert all(torch.equal(a, b) for a, b in zip(before, now, strict=True))
+for setter in sys.argv[1:]:
+    exec(setter)
+    for now in [results(), *ThreadPoolExecutor(4).map(lambda _: results(), range(8))]:
+        assert all(torch.equal(a, b) for a, b in zip(before, now, strict=True)), setter
 """
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def test_settings_of_the_process_change_nothing() -> None:
+    """One setting after the other, in a process whose settings may stay as they are left."""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", SET, *SETTERS], check=True)
 
 
 def test_threads_do_not_change_each_other() -> None:

@@ -41,13 +41,11 @@ def _transformers_resnet(classes: int = 10) -> Any:
 
 NETWORKS: dict[str, Callable[[], Any]] = {
     "torchvision resnet18": lambda: torchvision.models.resnet18(num_classes=10),
-    "torchvision resnet34": lambda: torchvision.models.resnet34(num_classes=10),
     "torchvision resnet50": lambda: torchvision.models.resnet50(num_classes=10),
     "torchvision resnext50": lambda: torchvision.models.resnext50_32x4d(num_classes=10),
     "torchvision alexnet": lambda: torchvision.models.alexnet(num_classes=10),
     "torchvision densenet": lambda: torchvision.models.DenseNet(4, (1, 1), 64, num_classes=10),
     "timm resnet18": lambda: timm.create_model("resnet18", num_classes=10),
-    "timm resnet34": lambda: timm.create_model("resnet34", num_classes=10),
     "timm resnet50": lambda: timm.create_model("resnet50", num_classes=10),
     "timm resnet50d": lambda: timm.create_model("resnet50d", num_classes=10),
     "timm resnetblur18": lambda: timm.create_model("resnetblur18", num_classes=10),
@@ -98,7 +96,7 @@ def test_the_transform_pays_for_itself_in_stems_of_the_usual_width() -> None:
 
 @pytest.mark.parametrize("operator", ["cmod", "rmax"])
 def test_costs_are_what_torch_counts(operator: str) -> None:
-    replaced = replace_stem(torchvision.models.resnet18(), operator).eval()
+    replaced = replace_stem(_resnet(), operator).eval()
     for counted, module in [
         (stem_cost(replaced, (97, 64)), replaced.conv1),
         (stem_cost(MaxBlurred(), (97, 64)), MaxBlurred().stem),
@@ -271,7 +269,7 @@ def test_the_papers_alexnet_layer() -> None:
 def test_the_paper_has_no_other_layers() -> None:
     with pytest.raises(ValueError, match=r"of 64 channels .*, got 16 channels with stride 4"):
         replace_stem(_transformers_resnet(), design="paper")
-    model = torchvision.models.resnet18()
+    model = _resnet()
     with pytest.raises(ValueError, match='"paper" has its own free_channels'):
         replace_stem(model, design="paper", free_channels=3)
     with pytest.raises(ValueError, match=r"design must be .*, got 'mine'"):
@@ -324,11 +322,11 @@ def test_modules_of_an_unknown_network_can_be_named() -> None:
 
 
 def test_a_stem_is_found_within_a_module() -> None:
-    model = nn.ModuleDict({"backbone": torchvision.models.resnet18()})
+    model = nn.ModuleDict({"backbone": _resnet()})
     assert find_stem(model).names == tuple(
         f"backbone.{name}" for name in ("conv1", "bn1", "relu", "maxpool")
     )
-    two = nn.ModuleDict({"a": model["backbone"], "b": torchvision.models.resnet18()})
+    two = nn.ModuleDict({"a": model["backbone"], "b": _resnet()})
     with pytest.raises(ValueError, match="2 stems that look alike"):
         replace_stem(two)
     replaced: Any = replace_stem(two, conv="b.conv1", pool="b.maxpool")
@@ -346,7 +344,7 @@ def test_mode_dtype_and_channels_follow_the_old_stem() -> None:
 # Compiling imports parts of torch that use what torch has deprecated.
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_what_does_not_fit_is_refused() -> None:
-    model = torchvision.models.resnet18()
+    model = _resnet()
     with pytest.raises(ValueError, match=r"depth=3 has stride .* 8.*has a stride of 4 pixels"):
         replace_stem(model, depth=3)
     with pytest.raises(ValueError, match=r"has a stride of 1 pixels.*no power of two"):
@@ -387,12 +385,12 @@ def test_what_does_not_fit_is_refused() -> None:
 
 def test_synchronised_normalisation_stays_so() -> None:
     convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
-    converted = convert(torchvision.models.resnet18())
+    converted = convert(_resnet())
     stem = replace_stem(converted).conv1
     assert stem.norm.sync
     assert isinstance(stem.free[1], nn.SyncBatchNorm)
     assert isinstance(replace_stem(converted, "rmax").conv1.norm, nn.SyncBatchNorm)
-    assert not replace_stem(torchvision.models.resnet18()).conv1.norm.sync
+    assert not replace_stem(_resnet()).conv1.norm.sync
     deep = convert(timm.create_model("resnet26d"))
     deep.conv1[1].process_group = group = object()  # of some of the processes
     norm = replace_stem(deep).conv1.norm
@@ -410,7 +408,7 @@ def test_more_networks_that_are_refused() -> None:
     later = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), block(8))
     with pytest.raises(ValueError, match="no stem was recognised"):
         replace_stem(later)
-    sharded = torchvision.models.resnet18()
+    sharded = _resnet()
     sharded.__class__ = type("Sharded", (type(sharded), type("FSDPModule", (), {})), {})
     with pytest.raises(ValueError, match="sharded by fully_shard: change it before"):
         replace_stem(sharded)
@@ -422,7 +420,9 @@ def test_more_networks_that_are_refused() -> None:
 
 
 def _resnet() -> Any:
-    return torchvision.models.resnet18(num_classes=4)
+    """Return a network with the stem of the large ones."""
+    resnet = torchvision.models.resnet
+    return resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=4)
 
 
 class Wrapped(nn.Module):
@@ -490,7 +490,7 @@ def test_networks_that_need_more_of_their_stem_are_refused(name: str) -> None:
     reason = "(returns|also uses elsewhere|takes) the output of .*would not be there any more"
     with pytest.raises(ValueError, match=reason):
         replace_stem(model)
-    assert stem_cost(model) == stem_cost(torchvision.models.resnet18())
+    assert stem_cost(model) == stem_cost(_resnet())
 
 
 def test_hooks_of_the_network_s_own_and_plain_references_are_refused() -> None:
@@ -724,7 +724,7 @@ def test_no_hook_is_run() -> None:
 
 
 def test_features_are_taken_with_the_stem_as_a_whole() -> None:
-    model = replace_stem(torchvision.models.resnet18()).eval()
+    model = replace_stem(_resnet()).eval()
     leaves = {"leaf_modules": [WaveletStem]}
     features = create(model, {"layer2": "a"}, tracer_kwargs=leaves)
     assert features(torch.rand(1, 3, 64, 64))["a"].shape == (1, 128, 8, 8)

@@ -1,6 +1,6 @@
 """
-Which filters to use
-====================
+Choice of filters for a layer
+=============================
 
 :func:`dtwpt.invariance.design` chooses filters for a layer with max pooling: those that change
 least for the energy that they hold. :func:`dtwpt.plot.design` draws the choice.

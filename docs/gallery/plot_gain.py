@@ -1,6 +1,6 @@
 """
-What a modulus would gain in a first layer
-==========================================
+Complex modulus against max pooling, kernel by kernel
+=====================================================
 
 :func:`dtwpt.plot.gain` draws, kernel by kernel, how much a complex modulus would change against
 how much max pooling does. Below the upper dashed line the modulus is the more stable of the two.

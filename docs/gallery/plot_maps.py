@@ -1,6 +1,6 @@
 """
-What the operators see in a photograph
-======================================
+Maps of a photograph
+====================
 
 :func:`dtwpt.plot.maps` draws the map of each packet where the packet lies in the frequency plane.
 """

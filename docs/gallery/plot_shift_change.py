@@ -1,5 +1,5 @@
 """
-What a shift does to the features
+Features before and after a shift
 =================================
 
 :func:`dtwpt.plot.shift_change` moves a picture by a pixel and compares the maps of the complex

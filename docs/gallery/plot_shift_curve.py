@@ -1,6 +1,6 @@
 """
-How far a picture may move
-==========================
+Change against the length of the shift
+======================================
 
 The change of both operators against the length of the shift: :func:`dtwpt.plot.shift_curve`.
 Outputs of a bank of depth 2 lie four pixels apart; from two pixels on the modulus changes as much

@@ -86,7 +86,7 @@ def page(
 {look.html}{"".join(figure(picture) for picture in pictures)}
 {settings_table(settings, command)}
 {_files(analysis)}
-<h2>What the numbers are</h2>
+<h2>Definitions</h2>
 <p>Changes are ratios of squared norms: how much an operator's output differs between the picture
 and the picture moved, over the output's own energy; 0 is perfect stability.
 The table also has RMax's change over CMod's energy, which the bounds of the theory are about.

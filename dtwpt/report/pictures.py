@@ -124,7 +124,7 @@ def _gain(analysis: Analysis, style: Style) -> tuple[str, str, str, Figure]:
     dtwpt.plot.gain(analysis.shown[0], analysis.description["gabor_likeness"], fig)
     return (
         "gain.png",
-        "What a complex modulus would gain",
+        "Complex modulus against max pooling, kernel by kernel",
         f"Each point is a kernel, {_source(analysis)}: across, how much max pooling's output "
         "changes; upwards, how much that of a complex modulus would. The farther below the line "
         "1, the more is gained, and bright points are the kernels that lend themselves to it.",
@@ -155,7 +155,7 @@ def _plane(analysis: Analysis, style: Style) -> tuple[str, str, str, Figure]:
     what = "cell" if analysis.bank is not None else "point"
     return (
         "plane.png",
-        "Where in the frequency plane outputs are stable",
+        "Stability in the frequency plane",
         f"Each {what} is a filter at its place in the frequency plane (low frequencies in the "
         "middle), dark where its output hardly changes under the shift. Both panels have one "
         "colour scale, so the darker one is the more stable operator"
@@ -217,7 +217,7 @@ def _shift(analysis: Analysis, style: Style) -> tuple[str, str, str, Figure]:
     ax.axvline(step, ymax=0.82, color="0.5", linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
     return (
         "shift.png",
-        "How far the picture may move",
+        "Stability against the length of the shift",
         f"Mean over {_which(analysis)} against the length of the shift, in the first shift's "
         f"direction; bands{'' if analysis.measured is None else ' and bars'} hold eight tenths of "
         f"the filters. Outputs lie {step:g} pixels apart (dotted) and are compared place by place: "
@@ -241,7 +241,7 @@ def _gamma(analysis: Analysis, style: Style) -> tuple[str, str, str, Figure]:
             )  # fmt: skip
     return (
         "gamma.png",
-        "Where max pooling can stand in for a modulus",
+        "Frequencies that max pooling misses",
         "Dark: the samples in a pooling window catch a wave of that frequency near its peak, "
         "whatever its phase, so max pooling does the work of a modulus; bright: they may miss it "
         "altogether. The dots are the filters"

@@ -129,7 +129,9 @@ def images(options: argparse.Namespace) -> tuple[ImageFolder, ImageFolder]:
 def train(model: nn.Module, folder: ImageFolder, path: Path | None, options: Any) -> None:
     rank, world = rank_and_world()
     device = options.device
-    sampler: DistributedSampler[Any] = DistributedSampler(folder, world, rank, drop_last=True)
+    sampler: DistributedSampler[Any] = DistributedSampler(
+        folder, world, rank, seed=options.seed, drop_last=True
+    )
     loader = DataLoader(
         folder,
         options.batch // world,
@@ -162,6 +164,9 @@ def train(model: nn.Module, folder: ImageFolder, path: Path | None, options: Any
     stem = next((m for m in model.modules() if isinstance(m, WaveletStem)), None)
     for epoch in range(start, options.epochs):
         sampler.set_epoch(epoch)
+        # The same when resumed, and other crops in each process.
+        random = np.random.SeedSequence([options.seed, epoch, rank])
+        torch.manual_seed(int(random.generate_state(1)[0]))
         parallel.train()
         total, norms = 0.0, torch.zeros(len(PENALTY))
         for batch, labels in loader:

@@ -1,4 +1,4 @@
-"""A whole run of the reproduction of the papers' twins, on images that are made up."""
+"""The reproduction of the papers' twins, on images that are made up."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,39 @@ for needed in ("torch", "torchvision", "PIL"):
     pytest.importorskip(needed)
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "train_imagenet.py"
+
+
+def test_interrupted_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from torch import nn
+
+    script = runpy.run_path(str(SCRIPT), run_name="train_imagenet")
+    options = SimpleNamespace(batch=4, workers=0, network="resnet18", epochs=3, amp="bfloat16")
+    options.seed, options.size, options.device = 0, 32, torch.device("cpu")
+    options.data = script["made_up"](tmp_path / "data", 32)
+    training, _ = script["images"](options)
+    few = torch.utils.data.Subset(training, range(0, 200, 20))
+
+    def trained(name: str) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        first = nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+        model = nn.Sequential(*first, nn.Flatten(), nn.Linear(4, 2))
+        script["train"](model, few, tmp_path / name, options)
+        return list(model.state_dict().values())
+
+    whole = trained("whole.pt")
+    written = torch.save
+
+    def interrupted(state: dict[str, object], *arguments: object) -> None:
+        if state["epoch"] == 2:
+            raise KeyboardInterrupt
+        written(state, *arguments)
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained("again.pt")
+    monkeypatch.undo()
+    assert all(map(torch.equal, trained("again.pt"), whole))
 
 
 @pytest.mark.slow

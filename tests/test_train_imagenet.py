@@ -37,10 +37,10 @@ def test_interrupted_training_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     whole = trained("whole.pt")
     written = torch.save
 
-    def interrupted(state: dict[str, object], *arguments: object) -> None:
+    def interrupted(state: dict[str, object], path: Path) -> None:
         if state["epoch"] == 2:
             raise KeyboardInterrupt
-        written(state, *arguments)
+        written(state, path)
 
     monkeypatch.setattr(torch, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):

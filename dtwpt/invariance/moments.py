@@ -18,6 +18,9 @@ from dtwpt.transform import dtcwpt2
 
 __all__ = ["Moments", "estimate_moments"]
 
+# Moments below are rounding.
+_LEAST = 1e-6
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -27,7 +30,7 @@ class Moments:
     ----------
     lags : ndarray, shape (filters, 2 k + 1, 2 k + 1)
         ``E |Z(x)|^2 |Z(x + d)|^2 / (E |Z|^2)^2`` at the displacements ``spacing * (-k..k)`` along
-        both axes. A circular Gaussian field has ``1 + |r(d)|^2``.
+        both axes, the geometric mean over images. A circular Gaussian field has ``1 + |r(d)|^2``.
     spacing : int
         Pixels.
     """
@@ -89,7 +92,9 @@ def estimate_moments(
     """Estimate fourth moments of outputs on images, for :func:`predict` to correct with.
 
     Photographs are edges on nearly empty ground: where an output is large, its neighbours are.
-    The images need not be those that are predicted for.
+    The images need not be those that are predicted for. Their moments' logarithms are averaged, as
+    these are what log-amplitudes have for covariances: averaged themselves, the few images that are
+    nearly empty would decide.
 
     Parameters
     ----------
@@ -141,11 +146,12 @@ def estimate_moments(
         for index, energy in enumerate(_energies(pixels, filters, spacing)):
             mean = energy.mean()
             if mean > 0:
-                total[index] += _autocorrelation(energy / mean, lags)
+                lagged = _autocorrelation(energy / mean, lags)
+                total[index] += np.log(np.maximum(lagged, _LEAST))
                 count[index] += 1
     if not count.all():
         raise ValueError(f"images must answer every filter, filter {int(count.argmin())} gives 0")
-    return Moments(total / count[:, None, None], spacing)
+    return Moments(np.exp(total / count[:, None, None]), spacing)
 
 
 def _energies(image: NDArray[Any], filters: Filters, spacing: int) -> Any:

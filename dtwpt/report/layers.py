@@ -62,8 +62,8 @@ def load_layer(
     ...     path = os.path.join(folder, "stem.pt")
     ...     torch.save(stem.state_dict(), path)
     ...     layer, key = load_layer(path, norm="1", relu=True)
-    >>> key, layer.bias.shape
-    ('0.weight', (8,))
+    >>> key, layer.relu, layer.filters.shape
+    ('0.weight', True, (8, 3, 7, 7))
     """
     path = os.fspath(path)
     kernels, key = load_kernels(path, key)

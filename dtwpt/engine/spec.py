@@ -186,7 +186,8 @@ class Analysis:
     def size(self, shape: Any) -> tuple[int, ...]:
         """Return the size of the maps of images of a shape; numbers may be torch's symbols."""
         hop = self.stride if self.pool is None else 2 * self.stride
-        return tuple((n - 1) // hop + 1 for n in shape)
+        # Inductor fails at products of sizes in the form (n - 1) // hop + 1 where these are open.
+        return tuple((n + hop - 1) // hop for n in shape)
 
     def size_of(self, axes: tuple[Axis, ...], kind: Kind) -> tuple[int, ...]:
         """Return the size of what is of a kind, for axes of :meth:`axes`."""

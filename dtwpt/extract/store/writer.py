@@ -694,10 +694,12 @@ def _clear_up(target: str) -> None:
     for kind, path in list(beside(target)):
         with contextlib.suppress(OSError, Timeout):
             lock_file = os.path.join(path, _LOCK_FILE)
-            if kind == "gone":
+            locked = os.path.exists(lock_file)
+            # A new one has its lock before its name: without, it is what a power cut left of it.
+            if kind == "gone" or (kind == "new" and not locked):
                 if not _others(path):
                     shutil.rmtree(path, ignore_errors=True)
-            elif os.path.exists(lock_file):
+            elif locked:
                 # Whoever is at work on it holds its lock.
                 with FileLock(lock_file, timeout=0):
                     if kind == "new" and not _others(path):

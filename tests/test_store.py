@@ -554,9 +554,13 @@ def test_restart_replaces_the_old_store_once_the_new_one_has_begun(
     # Killed while it was making the new one: before there was a lock, and at each zarr.json.
     (tmp_path / ".dtwpt-0123456789abcdef.tmp" / "manifest").mkdir(parents=True)
     begun = tmp_path / ".a.zarr.01234567.new"
-    begun.mkdir()  # a power cut may keep its name without what was in it
+    # A power cut may keep a name without what was in it, or the old one's name without its end.
+    replaced = tmp_path / ".a.zarr.01234567.old"
+    (replaced / "manifest").mkdir(parents=True)
+    begun.mkdir()
     extract_to_store(folder, output, Settings(depth=1))
     assert not begun.exists()
+    assert not replaced.exists()
     for name in ("zarr.json.0123456789abcdef.partial", f"zarr.{'0' * 32}.partial"):
         (begun / "manifest").mkdir(parents=True)
         (begun / "manifest" / "lock").touch()

@@ -694,21 +694,20 @@ def _clear_up(target: str) -> None:
     for kind, path in list(beside(target)):
         with contextlib.suppress(OSError, Timeout):
             lock_file = os.path.join(path, _LOCK_FILE)
-            locked = os.path.exists(lock_file)
-            # A new one has its lock before its name: without, it is what a power cut left of it.
-            if kind == "gone" or (kind == "new" and not locked):
+            locked, replaced = os.path.exists(lock_file), os.path.lexists(target)
+            # Stores have a lock before these names: without, it is what a power cut left of one.
+            remains = not locked and (kind == "new" or (replaced and _is_ours(target)))
+            if kind == "gone" or remains:
                 if not _others(path):
                     shutil.rmtree(path, ignore_errors=True)
             elif locked:
                 # Whoever is at work on it holds its lock.
                 with FileLock(lock_file, timeout=0):
-                    if kind == "new" and not _others(path):
-                        _discard(path)
-                    elif kind == "old" and _is_ours(path):
-                        if not os.path.lexists(target):
+                    if kind == "old" and not replaced:
+                        if _is_ours(path):
                             os.rename(path, target)
-                        elif _is_ours(target) and not _others(path):
-                            _discard(path)
+                    elif not _others(path) and (kind == "new" or _is_ours(target)):
+                        _discard(path)
 
 
 def _discard(folder: str) -> None:

@@ -78,7 +78,13 @@ PHOTOGRAPHS = (
     "stereo_motorcycle",
 )
 STEMS = ("conv", "blur", "rmax", "cmod", "paper-rmax", "paper-cmod")
-ANTIALIASED = ("antialias", "antialias, fitted", "antialias, all")
+# Ways of antialias_stem: whether it is given images, and the other arguments.
+ANTIALIASED: dict[str, tuple[bool, dict[str, Any]]] = {
+    "antialias": (False, {}),
+    "antialias, norms": (True, {"correction": "norms"}),
+    "antialias, fitted": (True, {}),
+    "antialias, all": (True, {"layers": "all"}),
+}
 # Least standard deviation of a patch of normalised contrast: an empty sky could be anyone's.
 EMPTY = 0.3
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -497,21 +503,24 @@ def draw_filters(model: nn.Module, path: Path) -> None:
 
 
 def antialiased(model: nn.Module, task: Task, options: argparse.Namespace) -> dict[str, nn.Module]:
-    """Return the trained network with antialias_stem in each of the three ways."""
+    """Return the trained network with antialias_stem in each of the ways chosen."""
     model.eval()
     torch.manual_seed(0)  # the same images in every process
     images = next(iter(DataLoader(task.train, options.calibration, shuffle=True)))[0]
     images = images.to(options.device)
-    found = [
-        antialias_stem(model, given, layers=layers, reach=options.reach)
-        for given, layers in ((None, "stem"), (images, "stem"), (images, "all"))
-    ]
-    return dict(zip(ANTIALIASED, (stable.eval() for stable in found), strict=True))
+    found = {}
+    for name in options.averages:
+        given, chosen = ANTIALIASED[name]
+        stable = antialias_stem(model, images if given else None, reach=options.reach, **chosen)
+        found[name] = stable.eval()
+    return found
 
 
 def run(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     rows: dict[str, list[dict[str, Any]]] = {
-        name: [] for stem in options.stems for name in (stem, *ANTIALIASED * (stem == "conv"))
+        name: []
+        for stem in options.stems
+        for name in (stem, *(options.averages if stem == "conv" else ()))
     }
 
     def record(
@@ -571,6 +580,7 @@ def arguments() -> argparse.Namespace:
     start = "first kernels: of independent components (photographs), which learn 100 times slower"
     add("--start", choices=("random", "ica"), help=start)
     add("--stems", nargs="+", choices=STEMS, default=STEMS)
+    add("--averages", nargs="*", choices=ANTIALIASED, default=[*ANTIALIASED], help="of conv (all)")
     add("--free-channels", type=int, help="of rmax and cmod (default: five of eight)")
     add("--groups", choices=("packet", "sector", "octave"), default="packet", help="of rmax, cmod")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrizations, prune  # noqa: E402
 from dtwpt.invariance import gamma  # noqa: E402
 from dtwpt.nn import AntialiasedStem, ShiftAverage, antialias_stem, restore_stem  # noqa: E402
 from dtwpt.nn.refit import Target, refit  # noqa: E402
+from dtwpt.nn.renorm import renorm  # noqa: E402
 from tests.photographs import crops  # noqa: E402
 
 NAMES: Any = {"conv": "0", "norm": "1", "act": "2", "pool": "3"}
@@ -197,6 +198,48 @@ def test_correction_brings_a_network_back_and_keeps_it_stable() -> None:
     for given in ([(batch, 0) for batch in images], [{"pixel_values": b} for b in images]):
         again = antialias_stem(network, given, **box, **NAMES)
         assert measured(again)[0] == pytest.approx(fitted_change, rel=1e-5)
+
+
+@pytest.mark.parametrize("layers", ["stem", "all"])
+def test_norms_take_the_statistics_of_images(layers: str) -> None:
+    network, images = _network(), _photographs(40)
+    norms = [network[k].bn1 for k in (4, 5)]
+    for k, norm in enumerate(norms):
+        nn.init.uniform_(norm.weight, 0.5, 2)
+        nn.init.normal_(norm.bias)
+        norm.momentum = 0.1 * k
+    network[6].bn1 = nn.BatchNorm2d(4, track_running_stats=False)  # nothing to estimate
+    network.eval()
+    expected, state = network(images), copy.deepcopy(network.state_dict())
+    options: Any = {"layers": layers, "reach": 4, **NAMES}
+    stable = antialias_stem(network, images, correction="norms", **options)
+    assert "2 norms re-estimated" in repr(stable)
+    assert not any(module.training for module in stable.modules())
+    later = [m for m in stable[4:].modules() if isinstance(m, nn.BatchNorm2d)][:2]
+    seen: list[Any] = []
+    for norm, original in zip(later, norms, strict=True):
+        assert norm.momentum == original.momentum
+        norm.register_forward_hook(lambda *call: seen.append(call[2].transpose(0, 1).flatten(1)))
+    stable(images)
+    for norm, out in zip(later, seen, strict=True):
+        torch.testing.assert_close(out.mean(1), norm.bias, rtol=0, atol=1e-3)
+        torch.testing.assert_close(out.std(1), norm.weight, rtol=1e-3, atol=0)
+        norm._forward_hooks.clear()
+    # Nothing else has changed, and this is undone.
+    restored = restore_stem(pickle.loads(pickle.dumps(stable)))
+    torch.testing.assert_close(restored.state_dict(), state, rtol=0, atol=0)
+    assert torch.equal(restored(images), expected)
+    # A single image more does not become a batch of its own, and a failure changes nothing.
+    many = torch.cat([images, images[:25]])
+    last = nn.Sequential(network, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(4)).eval()
+    names: Any = {role: f"0.{name}" for role, name in NAMES.items()}
+    stable = antialias_stem(last, many, correction="norms", **names)
+    final: Any = stable[3]
+    assert final.num_batches_tracked == 2
+    state = copy.deepcopy(stable.state_dict())
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        renorm(stable, [final], many[:1])
+    torch.testing.assert_close(stable.state_dict(), state, rtol=0, atol=0)
 
 
 def test_fit_is_the_least_squares_solution() -> None:
@@ -406,6 +449,8 @@ def test_wrong_arguments() -> None:
     for options, error, message in (
         ({"layers": "first"}, ValueError, 'layers must be "stem" or "all"'),
         ({"layers": "all"}, ValueError, "needs images"),
+        ({"correction": "bn"}, ValueError, 'correction must be "fit" or "norms"'),
+        ({"correction": "norms"}, ValueError, 'correction="norms" needs images'),
         ({"weights": (1, 1)}, ValueError, "weights must be an odd number"),
         ({"weights": (1, -2, 4)}, ValueError, "weights must be an odd number"),
         ({"weights": "box"}, TypeError, "weights must be"),
@@ -419,6 +464,11 @@ def test_wrong_arguments() -> None:
         arguments: Any = options
         with pytest.raises(error, match=message):
             antialias_stem(network, **arguments, **NAMES)
+    for module in network.modules():
+        if isinstance(module, Residual):
+            module.add_module("bn1", nn.Identity())
+    with pytest.raises(ValueError, match='has none after its first layer: give correction="fit"'):
+        antialias_stem(network, torch.rand(2, 3, 64, 64), correction="norms", **NAMES)
     with pytest.warns(DeprecationWarning, match="threshold of antialias_stem is deprecated"):
         antialias_stem(network, threshold=0.5, **NAMES)
     for pool in (nn.AdaptiveMaxPool2d(7), nn.FractionalMaxPool2d(2, 8)):

@@ -14,7 +14,7 @@ for needed in ("torch", "torchvision", "skimage", "sklearn", "matplotlib"):
     pytest.importorskip(needed)
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "train_classifier.py"
-AVERAGED = ["antialias", "antialias, fitted", "antialias, all"]
+AVERAGED = ["antialias", "antialias, norms", "antialias, fitted", "antialias, all"]
 # One of each kind that the script prints.
 STEMS = ["conv", *AVERAGED, "paper-cmod"]
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from dtwpt.nn.antialiased import AntialiasedStem, ShiftAverage, as_weights, moved
 from dtwpt.nn.calls import Call, all_names, example_output
 from dtwpt.nn.locate import Stem, copied, find_stem, refuse_wrapper, set_reduction
-from dtwpt.nn.refit import Target, can_refit, refit
+from dtwpt.nn.refit import Fitted, Target, can_refit, refit
+from dtwpt.nn.renorm import Renormed, has_statistics, renorm
 from dtwpt.nn.replaceable import check_replaceable, check_same_shapes
 
 __all__ = ["antialias_stem", "restore_stem"]
@@ -31,6 +32,7 @@ def antialias_stem(
     images: Any = None,
     *,
     layers: str = "stem",
+    correction: str = "fit",
     weights: Any = None,
     reach: int | None = None,
     threshold: float | None = None,
@@ -44,7 +46,8 @@ def antialias_stem(
 
     The first layer's own output is averaged over small shifts of the image, which
     :class:`ShiftAverage` does at the cost of the convolution at stride 1. With a few unlabelled
-    images, the convolutions that follow are corrected by least squares.
+    images, the convolutions that follow are corrected by least squares, or the statistics of the
+    batch normalisations that follow are estimated anew.
 
     Parameters
     ----------
@@ -53,15 +56,19 @@ def antialias_stem(
         none, and several convolutions in sequence will do.
     images : Tensor (N, C, H, W) or iterable of batches, optional
         Some dozens of images of one size as the network is given them, such as a short
-        ``DataLoader``. They go through the network in one batch, and all maps of the original one
-        are kept: about the memory of a training step. Of a batch that is a tuple or list the
-        first item counts, of a mapping "pixel_values". No labels, no gradients. The convolutions
-        after the changed layer are then fitted, one after another, to give for slightly shifted
-        images what they gave in the original network for unshifted ones.
+        ``DataLoader``. Of a batch that is a tuple or list the first item counts, of a mapping
+        "pixel_values". No labels, no gradients.
     layers : {"stem", "all"}, default: "stem"
         What is averaged: the first layer, and the convolutions up to the next strided one are
         fitted; or also every strided convolution after it, by weights (1, 4, 1) in pixels of its
         input, and all convolutions are fitted. "all" needs images.
+    correction : {"fit", "norms"}, default: "fit"
+        What images are used for. "fit": the convolutions after the changed layer are fitted, one
+        after another, to give for slightly shifted images what they gave in the original network
+        for unshifted ones. The images go through the network in one batch, and all maps of the
+        original one are kept: about the memory of a training step. "norms": mean and variance of
+        the batch normalisations after the changed layer become those of the images, batches of up
+        to 64, as ``torch.optim.swa_utils.update_bn`` estimates them; give some hundreds.
     weights : sequence of float, optional
         Weights of the shifts along an axis of the image for the first layer, an odd number.
         Default: (1, 4, 6, 4, 1). Wider ones make the network more stable and its output less like
@@ -116,10 +123,7 @@ def antialias_stem(
     >>> stable(x).shape == model(x).shape
     True
     """
-    if layers not in ("stem", "all"):
-        raise ValueError(f'layers must be "stem" or "all", got {layers!r}')
-    if layers == "all" and images is None:
-        raise ValueError('layers="all" needs images, to correct what follows each layer')
+    _check_choices(layers, correction, images is not None)
     if threshold is not None:
         message = "threshold of antialias_stem is deprecated: every channel is averaged"
         warnings.warn(message, DeprecationWarning, stacklevel=2)
@@ -136,6 +140,10 @@ def antialias_stem(
         images = torch.cat(batches)
     first = None if images is None else images[:1]
     image, before, calls = example_output(model, found.convolution.in_channels, first)
+    start = max((k for k, call in enumerate(calls) if call.name in found.names), default=0)
+    later = calls[start + 1 :]
+    if correction == "norms":
+        _check_norms(model, later)
     original = model
     if not inplace:
         model = copied(model)
@@ -157,7 +165,13 @@ def antialias_stem(
             set_reduction(model, found.names[:-1], stem.first[0])
             raise
     if images is not None:
-        _correct(original, model, found, stem, calls, images, layers == "all")
+        # Before later layers are averaged, which changes names.
+        norms = _norms(model, later)
+        targets = _average_later(original, model, calls, later, layers == "all")
+        if correction == "fit":
+            stem.refitted = refit(original, model, targets, images, _slightly_moved(images))
+        else:
+            stem.renormed = renorm(model, norms, images)
     return model
 
 
@@ -165,9 +179,9 @@ def restore_stem(model: Model, *, inplace: bool = False) -> Model:
     """Undo :func:`antialias_stem`: put the layers' own modules back where they were.
 
     The network then has the names, and the state dict, of the original. Convolutions that were
-    fitted get their former weights back, unless the network has since been loaded from a state
-    dict, which does not hold them: then load the original's, too. All other weights are the present
-    ones.
+    fitted get their former weights back, and batch normalisations their former statistics, unless
+    the network has since been loaded from a state dict, which does not hold them: then load the
+    original's, too. All other weights are the present ones.
 
     Parameters
     ----------
@@ -196,8 +210,10 @@ def restore_stem(model: Model, *, inplace: bool = False) -> Model:
         parts = (part for part in (stem.conv, stem.norm, stem.act) if part is not None)
         inside = {name for part in parts for name in all_names(model, part)}
         set_reduction(model, inside, stem.first[0])
-    for fitted in (fitted for stem in stems for fitted in stem.refitted):
-        fitted.restore()
+    for stem in stems:
+        corrected: list[Fitted | Renormed] = [*stem.refitted, *stem.renormed]
+        for former in corrected:
+            former.restore()
     return model
 
 
@@ -210,7 +226,7 @@ def _put(model: nn.Module, average: ShiftAverage) -> None:
             continue
         new: nn.Module = average
         if role != "conv":
-            new = nn.Identity()
+            new = nn.Identity().train(average.training)
             average.placeholders.append((new, role))
         changes += [(name, new) for name in all_names(model, module)]
     for name, new in changes:
@@ -233,23 +249,41 @@ def _set(model: nn.Module, name: str, module: nn.Module) -> None:
     model.get_submodule(parent).add_module(child, module)
 
 
-def _correct(
-    original: nn.Module,
-    model: nn.Module,
-    found: Stem,
-    stem: AntialiasedStem,
-    calls: list[Call],
-    images: Tensor,
-    every_layer: bool,
-) -> None:
-    """Fit the convolutions after a stem in the order of their calls, and average later strides."""
+def _check_choices(layers: str, correction: str, images: bool) -> None:
+    if layers not in ("stem", "all"):
+        raise ValueError(f'layers must be "stem" or "all", got {layers!r}')
+    if layers == "all" and not images:
+        raise ValueError('layers="all" needs images, to correct what follows each layer')
+    if correction not in ("fit", "norms"):
+        raise ValueError(f'correction must be "fit" or "norms", got {correction!r}')
+    if correction == "norms" and not images:
+        raise ValueError('correction="norms" needs images, to estimate statistics of')
+
+
+def _norms(model: nn.Module, later: list[Call]) -> list[Any]:
+    """Return the batch normalisations that some calls of a network's twin were of."""
+    modules = dict.fromkeys(model.get_submodule(call.name) for call in later)
+    return [module for module in modules if has_statistics(module)]
+
+
+def _check_norms(model: nn.Module, later: list[Call]) -> None:
+    if not _norms(model, later):
+        raise ValueError(
+            'correction="norms" is for batch normalisations that keep statistics, and '
+            f'{type(model).__name__} has none after its first layer: give correction="fit"'
+        )
+
+
+def _average_later(
+    original: nn.Module, model: nn.Module, calls: list[Call], later: list[Call], every_layer: bool
+) -> list[Target]:
+    """Average later strided layers, or none, and return what can be fitted, in order of calls."""
     counts = Counter(call.name for call in calls)
-    start = max(k for k, call in enumerate(calls) if call.name in found.names)
     targets: list[Target] = []
-    for k, call in enumerate(calls):
+    for k, call in enumerate(later):
         several = counts[call.name] > 1 or len(all_names(original, call.module)) > 1
         layer = getattr(call.module, "base_layer", call.module)
-        if k <= start or several or not isinstance(layer, nn.Conv2d):
+        if several or not isinstance(layer, nn.Conv2d):
             continue
         if _is_in_adapter(original, call.name):
             continue
@@ -258,7 +292,7 @@ def _correct(
             break
         place = conv = model.get_submodule(call.name)
         norm, act = (
-            None if name is None else model.get_submodule(name) for name in _followers(calls, k)
+            None if name is None else model.get_submodule(name) for name in _followers(later, k)
         )
         if strided and max(layer.dilation) == 1:
             apart = None if norm is act or act is None else norm
@@ -268,7 +302,7 @@ def _correct(
             place = conv if act is None else average
         if can_refit(conv):
             targets.append(Target(call.name, place, conv, norm))
-    stem.refitted = refit(original, model, targets, images, _slightly_moved(images))
+    return targets
 
 
 def _is_in_adapter(model: nn.Module, name: str) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dtwpt.nn.refit import Fitted
+from dtwpt.nn.renorm import Renormed
 
 # Places next to the border of a map that see the convolution's padding. They answer to the frame,
 # which does not move with the image.
@@ -161,15 +162,20 @@ class AntialiasedStem(ShiftAverage):
     ----------
     refitted : list of Fitted
         Convolutions that were fitted anew, and what they were. Not in the state dict.
+    renormed : list of Renormed
+        Batch normalisations whose statistics were estimated anew, and their former ones. Not in
+        the state dict.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.refitted: list[Fitted] = []
+        self.renormed: list[Renormed] = []
 
     def extra_repr(self) -> str:
         """Return what ``repr`` shows."""
-        return f"{super().extra_repr()}, {len(self.refitted)} convolutions refitted"
+        shown = f"{super().extra_repr()}, {len(self.refitted)} convolutions refitted"
+        return f"{shown}, {len(self.renormed)} norms re-estimated" if self.renormed else shown
 
 
 def as_weights(weights: Any, reach: Any = None, name: str = "weights") -> tuple[float, ...]:

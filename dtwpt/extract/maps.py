@@ -1,4 +1,4 @@
-"""The Zarr array of the maps of a large image, which stands under its name once it is complete."""
+"""Maps of a large image as a Zarr array, which gets its final name once it is complete."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from dtwpt.extract.tiling import Tiling, as_workers
 _CHUNK_BYTES = 2**20
 # Names of the axes, from the last one.
 _AXES = ("channel", "sign", "vertical_packet", "horizontal_packet", "row", "column")
-# In the folder of unfinished maps: the tiles that are on the disk, with the CRC-32 of their files.
-# It is locked by who writes.
+# In the folder of unfinished maps: the tiles that are on disk, with the CRC-32 of their files. The
+# writing process holds a lock on it.
 _DONE = "tiles-done"
-# What the attributes say of maps, beside their own checksum.
+# Attributes of maps, besides their own checksum.
 _ATTRIBUTES = ("settings", "source", "size", "stride", "tile", "made_by")
-# Of complete maps, by row: those sums.
+# The checksums of complete maps, by row.
 _SUMS = "checksums"
 _SUM = re.compile(r"[0-9a-f]{8}")
 
@@ -66,10 +66,9 @@ def tiles(
     Parameters
     ----------
     source : path or array_like
-        What is read in parts: a ``.npy`` file, the folder of a Zarr array (format 2
-        or 3) or of an OME-Zarr image, a TIFF in tiles or strips, or any array with a shape, a dtype
-        and slices. Shapes,
-        dtypes and colour are as for :func:`read_image`.
+        An image that can be read in parts: a ``.npy`` file, the folder of a Zarr array (format 2 or
+        3) or of an OME-Zarr image, a TIFF in tiles or strips, or any array with a shape, a dtype
+        and slices. Shapes, dtypes and colour are as for :func:`read_image`.
     output : path
         The folder of a Zarr array (format 3) to write. Until it is complete it is called
         ``output + ".partial"``.
@@ -91,13 +90,13 @@ def tiles(
     workers : int, optional
         Threads, each with a tile. Default: one for each core, up to four.
     overwrite : bool, default: False
-        Whether maps that are there may be replaced, and unfinished ones thrown away.
+        Whether to replace existing maps, and to discard unfinished ones.
     check : {"time", "hash"}
-        Tiles that are there already count if their files have the right size, or with "hash" the
-        right contents. Others are computed again.
+        Existing tiles are kept if their files have the right size or, with "hash", the right
+        contents. The others are computed again.
     progress : callable or bool, optional
-        Called with the numbers of tiles done and in all, first with those that were there. True: a
-        progress bar, in Jupyter too.
+        Called with the numbers of tiles done and in all, first with those that existed. True: a
+        progress bar, also in Jupyter.
 
     Returns
     -------
@@ -105,33 +104,33 @@ def tiles(
         ``P = 2**depth``, ``H' = ceil(H / P)``, ``W' = ceil(W / P)``: the maps, opened for reading,
         with the attributes ``settings``, ``source``, ``size`` (height and width of the image),
         ``stride`` (pixels between values), ``tile`` (rows and columns of values), ``made_by`` and
-        ``checksums`` (CRC-32 of the file of each tile, by row). What cannot be read back as it was
-        written is an error of Zarr's, and what is missing is NaN.
+        ``checksums`` (CRC-32 of the file of each tile, by row). Reading a corrupted tile raises an
+        error of Zarr's; a missing one reads as NaN.
 
     Raises
     ------
     ImageError
-        If the image cannot be read, not in parts, or its values are too large for float32; or if
-        it has changed while it was read.
+        If the image cannot be read, not in parts, or its values are too large for float32; or if it
+        changed while it was read.
     FileExistsError
-        If there is an output already, or an unfinished one, of other settings, another version or
-        another or a changed image.
+        If a finished or unfinished output exists that has other settings, or was made by another
+        version or from another or a changed image.
     OSError
-        If the output cannot be written, or another process writes it.
+        If the output cannot be written, or another process is writing it.
     TypeError, ValueError
-        If an argument is of the wrong type or value, or the image is in the output.
+        If an argument is of the wrong type or value, or the image lies inside the output.
 
     Notes
     -----
     The values are those that :func:`dtwpt.cmod2` or :func:`dtwpt.rmax2` returns for the whole image
-    in float32: the same products of the same numbers, bit for bit, as far as the BLAS library
-    rounds alike with one thread, which it has here, and with several.
+    in float32. They are identical to the last bit if the BLAS library rounds the same with one
+    thread, as used here, and with several.
 
-    After an interruption the same call goes on with the tiles that are missing, if ``source`` is a
-    path; when all are there, it returns them. Each tile is on the disk before it counts as done. A
-    tile is one shard of the array.
+    If ``source`` is a path, the same call resumes an interrupted run with the missing tiles; if
+    none is missing, it returns the maps. A tile counts as done only once it is on disk. Each tile
+    is one shard of the array.
 
-    Memory is bounded by the workers and the tile, whatever the size of the image; only of images
+    Memory depends on the number of workers and the tile, not on the size of the image. For images
     stored in strips, up to three bands of rows as high as a tile are kept as well.
 
     Examples
@@ -177,14 +176,14 @@ def tiles(
                 return zarr.open_array(target, mode="r")
         with contextlib.ExitStack() as stack:
             if os.path.lexists(partial):
-                # Whoever is at work on it has the lock: before anything is removed.
+                # Take the lock before anything is removed: another process may be working on it.
                 done = stack.enter_context(_lock_partial(partial))
                 if not _goes_on(partial, opened, attributes, overwrite):
                     stack.close()
             if not os.path.lexists(partial):
                 _create(partial, tiling, attributes)
                 done = stack.enter_context(_lock_partial(partial))
-            # Whoever is just making unfinished maps will see that they are there.
+            # A process that is creating unfinished maps at this moment will see that they exist.
             for rubbish in _left_beside(partial):
                 shutil.rmtree(rubbish, ignore_errors=True)
             _fill(tiling, partial, done, workers, check, show)
@@ -216,14 +215,14 @@ def _check_output(output: str | os.PathLike[str]) -> str:
 def _is_done(
     target: str, output: str | os.PathLike[str], attributes: dict[str, Any], overwrite: bool
 ) -> bool:
-    """Whether the output that is there is what is asked for; False if it may be replaced."""
+    """Whether the existing output is the requested one; False if it may be replaced."""
     there, shown = _attributes_of(target), os.fspath(output)
     if there is None:
         raise FileExistsError(f"the output {shown!r} exists and is not an array of maps")
     if overwrite:
         return False
     other = [name for name in attributes if there[name] != attributes[name]]
-    if other or attributes["source"] is None:  # of an image in memory nobody knows
+    if other or attributes["source"] is None:  # an image in memory cannot be identified
         differs = f" with another {', '.join(other)}" if other else ""
         raise FileExistsError(
             f"the output {shown!r} exists{differs}: remove it or choose another name (in Python: "
@@ -252,12 +251,12 @@ def _sums_of(target: str, tiling: Tiling) -> dict[str, str]:
 
 
 def _sound(folder: str, tiling: Tiling, sums: dict[str, str], check: str) -> dict[str, str]:
-    """Return those of the tiles, with their checksums, whose files are there as they should be."""
+    """Return the tiles whose files are intact, with their checksums."""
     sizes = {}
     for place in sums:
         with contextlib.suppress(OSError):
             sizes[place] = os.path.getsize(_file_of(folder, tiling, place))
-    size = max(sizes.values(), default=0)  # nothing is compressed: all have the same
+    size = max(sizes.values(), default=0)  # nothing is compressed: all have the same size
     return {
         place: sums[place]
         for place in sizes
@@ -279,12 +278,12 @@ def _file_sum(path: str) -> str:
 
 
 def _is_whole(target: str, partial: str, tiling: Tiling, check: str) -> bool:
-    """Whether complete maps have all their tiles; otherwise, make unfinished ones of them."""
+    """Whether complete maps have all their tiles; if not, mark them as unfinished."""
     sums = _sums_of(target, tiling)
     sound = _sound(target, tiling, sums, check)
     path = os.path.join(target, _DONE)
     if len(sound) == len(sums):
-        # Of a run that was killed in its last moment.
+        # From a run that was killed just before its end.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         return True
@@ -301,7 +300,7 @@ def _is_whole(target: str, partial: str, tiling: Tiling, check: str) -> bool:
 
 
 def _complete(partial: str, sums: dict[str, str]) -> None:
-    """Write the checksums into complete maps."""
+    """Write the checksums to the attributes of complete maps."""
     from dtwpt.extract.store.chunks import DurableStore
     from dtwpt.extract.store.reader import with_sum
 
@@ -358,7 +357,7 @@ def _lock_partial(partial: str) -> Iterator[TextIO]:
 
 
 def _is_ours(partial: str) -> bool:
-    """Whether a folder without sound metadata has been unfinished maps, as a power cut left it."""
+    """Whether a folder with damaged metadata is unfinished maps left by a power cut."""
     names = set(os.listdir(partial))
     metadata = os.path.join(partial, "zarr.json")
     empty = os.path.isfile(metadata) and not os.path.getsize(metadata)
@@ -366,18 +365,18 @@ def _is_ours(partial: str) -> bool:
 
 
 def _goes_on(partial: str, source: Source, attributes: dict[str, Any], overwrite: bool) -> bool:
-    """Whether unfinished maps, which are locked, can be gone on with; remove them if wished."""
+    """Whether unfinished, locked maps can be resumed; remove them if requested."""
     there = _attributes_of(partial)
     if there is None or overwrite:
-        # Out of the way first: what is half removed is never taken for something to go on with.
+        # Rename first, so that a half-removed folder is never resumed.
         gone = _beside(partial)
         os.rename(partial, gone)
         shutil.rmtree(gone, ignore_errors=True)
         return False
     if source.identity is None:
         raise FileExistsError(
-            f"{partial!r} is unfinished; of an image in memory it cannot be told whether it is the "
-            "same one: remove it (in Python: overwrite=True)"
+            f"{partial!r} is unfinished, and an image in memory cannot be compared with the one it "
+            "was made from: remove it (in Python: overwrite=True)"
         )
     else:
         other = [name for name in attributes if there[name] != attributes[name]]
@@ -394,17 +393,17 @@ def _create(partial: str, tiling: Tiling, attributes: dict[str, Any]) -> None:
 
     zarr = import_zarr()
     shard = tiling.tile_shape
-    new = _beside(partial)  # so that it has its name only with all that says what it is
+    new = _beside(partial)  # so that it gets its name only with complete metadata
     zarr.create_array(
         new,
         shape=tiling.shape,
         chunks=_chunk(shard),
         shards=shard,
         dtype="float32",
-        # Half the bits of a modulus are noise: lz4 and zstd take away a sixth, of photographs too,
-        # and need a third of the time of the transform or more.
+        # Half the bits of a modulus are noise: lz4 and zstd save a sixth, also for photographs, and
+        # take a third of the time of the transform or more.
         compressors=[zarr.codecs.Crc32cCodec()],
-        fill_value=float("nan"),  # what is missing is no value
+        fill_value=float("nan"),  # missing values read as NaN
         dimension_names=_AXES[-len(shard) :],
         attributes=with_sum(attributes),
     )
@@ -425,14 +424,14 @@ def _beside(path: str) -> str:
 
 
 def _left_beside(path: str) -> list[str]:
-    """Return what has been called :func:`_beside` something."""
+    """Return the paths that :func:`_beside` has made for a target."""
     folder, name = os.path.split(path)
     ours = re.compile(rf"{re.escape(name)}\.[0-9a-f]{{16}}\.tmp")
     return [os.path.join(folder, entry) for entry in os.listdir(folder) if ours.fullmatch(entry)]
 
 
 def _find_again(target: str) -> None:
-    """Give maps their name back that a killed run has moved away for others that are not there."""
+    """Rename maps back that a killed run moved away before their replacement was in place."""
     if os.path.lexists(target) or os.path.lexists(partial_path(target)):
         return
     for old in _left_beside(target):
@@ -454,12 +453,12 @@ def _chunk(shard: tuple[int, ...]) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def _locked(path: str) -> Iterator[TextIO]:
-    """Open a list to be read and added to, which no other process has open (where there are locks).
+    """Open a list for reading and appending, locked against other processes (where locks exist).
 
-    The system takes a lock back however a process ends.
+    The system releases the lock however the process ends.
     """
     with open(path, "a+", encoding="ascii") as file:
-        # Nor is it locked where it has been replaced, or put in place, meanwhile.
+        # The lock is void if the file was replaced or moved into place meanwhile.
         if not claim(file.fileno(), path, wait=False):
             raise _busy(path)
         yield file
@@ -483,7 +482,7 @@ def _put_in_place(partial: str, target: str) -> None:
     if os.path.lexists(target):
         os.rename(target, old)
     os.rename(partial, target)
-    with contextlib.suppress(FileNotFoundError):  # the same run again may have been quicker
+    with contextlib.suppress(FileNotFoundError):  # a second run may have been faster
         os.unlink(os.path.join(target, _DONE))
     sync(os.path.dirname(target))
     for replaced in {old, *_left_beside(target)}:
@@ -501,18 +500,18 @@ def _fill(
     check: str,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Complete unfinished maps."""
+    """Compute the missing tiles of unfinished maps."""
     try:
         sums = _write(tiling, partial, done, workers, check, progress)
         tiling.source.check_unchanged()
         _complete(partial, sums)
     except SourceChangedError:
-        shutil.rmtree(partial, ignore_errors=True)  # tiles of two images
+        shutil.rmtree(partial, ignore_errors=True)  # else the tiles would be of two images
         raise
     except ImageError:
         _discard_if_empty(partial)
         raise
-    except OSError as error:  # such as a full disk, of which Zarr does not say where
+    except OSError as error:  # such as a full disk; Zarr's error does not name the path
         if error.errno is None or error.filename is not None:
             raise
         raise type(error)(error.errno, error.strerror, partial) from error
@@ -530,21 +529,21 @@ def _write(
     from dtwpt.extract.store.chunks import remove_partial
 
     zarr = import_zarr()
-    remove_partial(partial)  # what killed processes left, as the lock is ours
-    # Looking for shards of zeros takes time, and there are none in pictures.
+    remove_partial(partial)  # left by killed processes, as we hold the lock
+    # Searching for all-zero shards takes time, and pictures have none.
     with zarr.config.set({"array.write_empty_chunks": True}):
         array = zarr.open_array(partial, mode="r+")
     places = _places(tiling)
     windows = dict(tiling.windows)
     done.seek(0)
-    # Empty lines are harmless; a line that was cut off, with the process, has no end.
+    # Empty lines are harmless; a line cut off when the process was killed has no newline.
     lines = (line.split() for line in done if line.endswith("\n"))
     sums = dict(line for line in lines if len(line) == 2 and line[0] in windows)
     sums = {place: sum_ for place, sum_ in sums.items() if _SUM.fullmatch(sum_)}
     sums = _sound(partial, tiling, sums, check)
     waiting = [place for place in windows if place not in sums]
     for place in waiting:
-        with contextlib.suppress(FileNotFoundError):  # damaged, perhaps: Zarr would read it first
+        with contextlib.suppress(FileNotFoundError):  # perhaps damaged, and Zarr reads first
             os.unlink(_file_of(partial, tiling, place))
     if progress is not None:
         progress(len(sums), len(windows))
@@ -557,7 +556,7 @@ def _write(
         array[(..., *window.place)] = tiling.maps(window)
         return place
 
-    # One more thread only waits for the disk.
+    # One more thread, which only waits for the disk.
     with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(1) as disk:
         working: set[Future[str]] = set()
         syncing: set[Future[str]] = set()
@@ -583,7 +582,7 @@ def _write(
 
 
 class _Settle:
-    """Waits until a tile is on the disk, and writes down that it is; in one thread."""
+    """Records tiles as done once they are on disk; runs in one thread."""
 
     def __init__(self, partial: str, tiling: Tiling, done: TextIO) -> None:
         self._partial, self._tiling, self._done = partial, tiling, done
@@ -596,11 +595,11 @@ class _Settle:
         sync(file)
         folder = os.path.dirname(file)
         sync(folder)
-        while folder != self._partial and folder not in self._synced:  # new, as may be those above
+        while folder != self._partial and folder not in self._synced:  # may be new
             self._synced.add(folder)
             folder = os.path.dirname(folder)
             sync(folder)
-        # Only now, and on the disk itself: a power cut never leaves a line without its tile.
+        # Only after the tile itself is on disk: a power cut never leaves a line without its tile.
         self._done.write(f"{place} {self.sums[place]}\n")
         self._done.flush()
         os.fsync(self._done.fileno())

@@ -20,9 +20,9 @@ from dtwpt.extract.images.sources import Source, open_source
 from dtwpt.extract.settings import Settings
 from dtwpt.transform import as_analysis
 
-# Side of the pooling window of RMax, as for features.
+# Side of RMax's pooling window, as for features.
 _POOL = 3
-# Threads by default, at most: each takes the memory of a tile.
+# Maximum number of threads by default: each takes the memory of a tile.
 _MOST_WORKERS = 4
 
 
@@ -62,8 +62,8 @@ def iter_tiles(
 ) -> Iterator[Tile]:
     """Yield the maps of a large image tile by tile, row after row.
 
-    Each tile is read with the pixels around it that its filters see. The maps are those that
-    :func:`dtwpt.cmod2` and :func:`dtwpt.rmax2` have for the whole image in float32.
+    Each tile is read together with the surrounding pixels that its filters cover. The maps are
+    those that :func:`dtwpt.cmod2` and :func:`dtwpt.rmax2` return for the whole image in float32.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def iter_tiles(
 
     Examples
     --------
-    The strongest response of each filter, of an image that needs not fit into memory:
+    The strongest response of each filter, for an image that need not fit into memory:
 
     >>> import numpy as np
     >>> from dtwpt.extract import iter_tiles
@@ -123,7 +123,7 @@ def _iterate(source: Any, settings: Settings, tile: int, workers: int) -> Iterat
 
 @dataclass(frozen=True)
 class Tiling:
-    """How an image is cut into tiles, and what is made of each."""
+    """The division of an image into tiles, and the maps of each."""
 
     source: Source
     settings: Settings
@@ -133,7 +133,7 @@ class Tiling:
 
     @classmethod
     def of(cls, source: Source, settings: Settings, tile: int) -> Tiling:
-        """Return the tiling of an image for tiles of about so many pixels a side."""
+        """Return the tiling of an image for tiles of about ``tile`` pixels a side."""
         pool = _POOL if settings.operator == "rmax" else None
         analysis = as_analysis(settings.depth, settings.wavelet, settings.mode, pool=pool)
         side = max(1, tile // 2**analysis.depth)
@@ -186,7 +186,7 @@ class Tiling:
         with np.errstate(over="ignore", invalid="ignore"):  # found below
             maps = cpu.analyse(planes, self.analysis, (down, across), self._kind, threads=1)
         maps = maps.reshape(self._shape(*maps.shape[-2:]))
-        # Integers are scaled to 0..1, which nothing can make overflow.
+        # Integers are scaled to 0..1 and cannot overflow.
         if self.source.dtype.kind == "f" and not np.isfinite(maps).all():
             raise ImageError(
                 self.source.name,

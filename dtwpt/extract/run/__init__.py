@@ -1,1 +1,1 @@
-"""What a run consists of: processes that read, threads that transform, or a cluster of Ray."""
+"""The stages of a run: processes that read, threads that transform, or a Ray cluster."""

@@ -1,4 +1,4 @@
-"""Processes that read images, each with a pipe of its own, so that one may die or hang."""
+"""Processes that read images, each with its own pipe, so that one may die or hang."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from dtwpt.extract.extractor import Stamp, image_of, stamp_of
 from dtwpt.extract.images.errors import ImageError
 from dtwpt.extract.settings import Settings
 
-# Paths that wait in a process, so that it never runs dry.
+# Paths queued in a process, so that it never runs out of work.
 _AHEAD = 4
-# Processes in a row that may end before they have started.
+# Consecutive processes that may end during start-up.
 _FALSE_STARTS = 3
-# Processes that may end at one file: more than one, as they may be killed for others' sake.
+# Processes that may die at one file: more than one, as the system may kill them for another reason.
 _TRIES = 3
-# Seconds that this process may be too busy to look at the others. After more it has been suspended,
-# as they have, by Ctrl-Z or with the machine: that is no time of reading.
+# Seconds that this process may be too busy to check the others. A longer gap means that all were
+# suspended, by Ctrl-Z or with the machine; it does not count as reading time.
 _MOST_BUSY = 5.0
-# What a pipe is enlarged to where the system allows it: an image goes through in fewer steps.
+# Size to which a pipe is enlarged where the system allows it: an image then takes fewer steps.
 _PIPE_BYTES = 1 << 20
 
 
 class WorkerError(ChildProcessError):
-    """The processes that read images do not start."""
+    """Worker processes did not start."""
 
 
 class Task(NamedTuple):
@@ -48,7 +48,7 @@ class Task(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """What a process has to say about a file: the shape of its image, or what is wrong with it."""
+    """The reply of a process about a file: the shape of its image, or the error."""
 
     task: Task
     stamp: Stamp
@@ -56,10 +56,10 @@ class Arrival(NamedTuple):
 
 
 class Decoders:
-    """A number of processes that read images. Close it, or use it in a ``with`` statement.
+    """A pool of processes that read images. Close it, or use it in a ``with`` statement.
 
-    Images come back in the order of the tasks that one process has got. A process holds one image
-    until it is taken, so nothing piles up.
+    Each process returns images in the order of its tasks, and holds one image until it is taken, so
+    none pile up.
 
     Parameters
     ----------
@@ -69,22 +69,22 @@ class Decoders:
     hashes : bool
         Whether to take the hash of what is read.
     timeout : float
-        Seconds after which a process that has nothing to say about a file is ended.
+        Seconds after which a process that has not replied about a file is ended.
     """
 
     def __init__(self, count: int, settings: Settings, hashes: bool, timeout: float) -> None:
-        # Started afresh, not forked: a fork copies locks that the threads of BLAS hold.
+        # Spawned, not forked: a fork would copy locks held by BLAS threads.
         self._context = multiprocessing.get_context("spawn")
         self._watched, self._held = self._context.Pipe(duplex=False)
         self._arguments = (settings, hashes, self._watched)
         self._timeout = timeout
         self._looked = time.monotonic()
         self._false_starts = 0
-        self._deaths: dict[int, int] = {}  # processes that have ended at a file
+        self._deaths: dict[int, int] = {}  # by file: processes that died at it
         self._put_off: deque[Task] = deque()
-        #: Whether a file at which two processes have ended is put off until all others are done.
+        #: Whether to postpone a file at which two processes have died until all others are done.
         self.may_put_off = False
-        #: Files at which a process died or hung, for the caller to take away.
+        #: Files at which a process died or hung, for the caller to collect.
         self.blamed: list[tuple[Task, ImageError]] = []
         self._decoders: list[_Decoder] = []
         try:
@@ -101,7 +101,7 @@ class Decoders:
         self.close()
 
     def close(self) -> None:
-        """End all processes at once, also in the middle of an image."""
+        """End all processes immediately, even in the middle of an image."""
         self._held.close()
         for decoder in self._decoders:
             decoder.close()
@@ -112,26 +112,26 @@ class Decoders:
             return _Decoder(self._context, self._arguments)
 
     def has_room(self) -> bool:
-        """Whether a task may be put."""
+        """Whether another task can be accepted."""
         if self._deaths and any(
             self.may_put_off and self._deaths.get(decoder.queue[0].row, 0) == _TRIES - 1
             for decoder in self._decoders
             if decoder.queue
         ):
-            return False  # one that was put off is tried alone
+            return False  # a postponed one is tried alone
         return any(len(decoder.queue) < _AHEAD for decoder in self._decoders)
 
     def put(self, task: Task) -> None:
-        """Give a task to the process that has the fewest."""
+        """Give a task to the process that has the fewest tasks."""
         min(self._decoders, key=lambda decoder: len(decoder.queue)).put(task)
 
     def try_alone(self) -> None:
-        """Try a file that was put off, if there is nothing else to do."""
+        """Try a postponed file, if nothing else is left to do."""
         if self._put_off and not any(decoder.queue for decoder in self._decoders):
             self._decoders[0].put(self._put_off.popleft())
 
     def waitables(self, all_of_them: bool, row: int | None) -> list[Connection]:
-        """Return what to wait for: all processes, or only the one that has a task's number."""
+        """Return the connections to wait for: all, or that of the process with a given task."""
         now = time.monotonic()
         pause, self._looked = now - self._looked, now
         if pause > _MOST_BUSY:
@@ -144,14 +144,14 @@ class Decoders:
         ]
 
     def arrival(self, connection: Connection) -> Arrival | None:
-        """Return what came over a connection; if it is an image, :meth:`take` must follow.
+        """Return the reply on a connection; if it is an image, :meth:`take` must follow.
 
-        None where nothing came: a process has started or died, see :attr:`blamed`.
+        None if there is no reply: a process has started or died, see :attr:`blamed`.
 
         Raises
         ------
         WorkerError
-            If processes end before they have started, again and again.
+            If processes repeatedly end during start-up.
         """
         decoder = self._of(connection)
         try:
@@ -194,7 +194,7 @@ class Decoders:
         return next(decoder for decoder in self._decoders if decoder.results is connection)
 
     def _died(self, decoder: _Decoder) -> None:
-        """Start another process; the file it was at is to blame once it has had its tries."""
+        """Start another process; blame the file being read once its tries are used up."""
         decoder.process.join()
         how = _how(decoder.process)
         if not decoder.ready:
@@ -258,7 +258,7 @@ class _Decoder:
         if not self.queue:
             self.since = time.monotonic()
         self.queue.append(task)
-        with contextlib.suppress(OSError):  # dead, which is noticed in time
+        with contextlib.suppress(OSError):  # dead, which is noticed later
             self._tasks.send(task.path)
 
     def close(self) -> None:
@@ -292,7 +292,7 @@ def _serve(
             path = tasks.recv()
         except EOFError:
             return
-        stamp = stamp_of(path, hashes)  # before it is read: a change meanwhile shows later
+        stamp = stamp_of(path, hashes)  # before reading, to notice changes meanwhile
         try:
             image = image_of(path, settings)
         except ImageError as error:
@@ -304,7 +304,7 @@ def _serve(
 
 
 def _leave_with_parent(watched: Connection) -> None:
-    """End this process once the run is over or its process gone, however it went."""
+    """End this process once the run is over or its parent process is gone."""
     wait([watched])
     os._exit(0)
 
@@ -342,9 +342,9 @@ def _receive(connection: Connection, image: NDArray[np.float32]) -> None:
 
 @contextlib.contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Hold back Ctrl-C for a moment, and from processes started meanwhile for good.
+    """Block Ctrl-C for a moment, and permanently in processes started meanwhile.
 
-    A terminal sends it to every process; it is for the parent alone to act on.
+    A terminal sends it to every process; only the parent should act on it.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -364,12 +364,12 @@ _one_at_a_time = threading.Lock()
 
 
 def start_apart(process: BaseProcess) -> None:
-    """Start a process of the method "spawn" that needs nothing of the main module.
+    """Start a process of the method "spawn" that does not need the main module.
 
-    By itself, such a process runs the caller's script once more, which fails where that has no
-    guard or came through a pipe; and until it has the caller's ``sys.path``, it imports modules
-    from the working folder, where a file such as ``types.py`` hides Python's own (from Python 3.11
-    on it does not).
+    By default, such a process runs the caller's script again, which fails if that has no guard or
+    came through a pipe; and until it has the caller's ``sys.path``, it imports modules from the
+    working folder, where a file such as ``types.py`` hides Python's own (from Python 3.11 on it
+    does not).
 
     Parameters
     ----------
@@ -382,7 +382,7 @@ def start_apart(process: BaseProcess) -> None:
 
         def without_main(name: str) -> dict[str, Any]:
             data = original(name)
-            if name == process.name:  # other threads may start processes, too
+            if name == process.name:  # other threads may start processes as well
                 data.pop("init_main_from_name", None)
                 data.pop("init_main_from_path", None)
             return data

@@ -1,4 +1,4 @@
-"""Files in, features out: decoding in processes, the transform in threads, in order."""
+"""Pipeline from files to features: decoding in processes, the transform in threads."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from dtwpt.extract.settings import Settings
 #: Seconds that reading one image may take.
 TIMEOUT = 600.0
 
-# Bytes of pixels that are transformed together: few, so that their maps stay in a core's cache;
-# on another device, enough to hide the cost of the transfer.
+# Bytes of pixels in a batch: few, so that their maps stay in a core's cache; on another device,
+# enough to hide the cost of the transfer.
 _BATCH = {"numpy": 1 << 19}
 _DEVICE_BATCH = 1 << 26
-# Bytes that may be on their way in any case.
+# Bytes that may always be in flight.
 _LEAST_BYTES = 1 << 23
-# Full batches that wait when another thread starts.
+# Number of waiting full batches at which another thread starts.
 _AHEAD = 2
-# Files on their way, for each process: more lets a slow one hold up the others less.
+# Files in flight per process: with more, a slow one holds up the others less.
 _FILES = 64
 
 
 class Reading(NamedTuple):
-    """What to do with files, and how."""
+    """How to read and transform files."""
 
     settings: Settings
     device: str = "numpy"
@@ -46,7 +46,7 @@ class Reading(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of a file."""
+    """The result for a file."""
 
     row: int
     path: str
@@ -55,7 +55,7 @@ class Outcome(NamedTuple):
 
 
 def always() -> bool:
-    """Have outcomes come in the order of the files."""
+    """Yield outcomes in the order of the files."""
     return True
 
 
@@ -67,10 +67,10 @@ def stream(
     in_order: Callable[[], bool] = always,
     on_idle: Callable[[], None] | None = None,
 ) -> Generator[Outcome, None, None]:
-    """Yield what comes of files.
+    """Yield the outcomes of files.
 
-    Memory is bounded in bytes: by what is being transformed, an image a process, and results that
-    wait for an earlier file. The tasks are read as they are needed.
+    Memory is bounded: by the images being transformed, one image per process, and the results that
+    wait for an earlier file. Tasks are read as they are needed.
 
     Parameters
     ----------
@@ -78,10 +78,10 @@ def stream(
     reading : Reading
     workers : int
     in_order : callable
-        Whether outcomes have to come in the order of the files, where a slow one holds up the
-        others. Once false, it stays so.
+        Whether outcomes must come in the order of the files, so that a slow one holds up the
+        others. Once false, it stays false.
     on_idle : callable, optional
-        Called about once a second while nothing comes.
+        Called about once a second while no outcome arrives.
     """
     if workers == 1:
         yield from _alone(tasks, reading)
@@ -96,7 +96,7 @@ def _alone(tasks: Iterable[Task], reading: Reading) -> Generator[Outcome, None, 
         stamp = stamp_of(task.path, hashes)
         result: Row | ImageError
         try:
-            # No name for the image, which would keep it while the next one is read.
+            # The image gets no name, which would keep it in memory while the next one is read.
             with cpu.threads(1):
                 (result,) = rows_of(
                     [task.path], image_of(task.path, settings)[None], settings, device
@@ -108,7 +108,7 @@ def _alone(tasks: Iterable[Task], reading: Reading) -> Generator[Outcome, None, 
 
 @dataclass
 class _Batch:
-    """Images of one size, as they come in."""
+    """A batch of images of one size, filled as they arrive."""
 
     images: NDArray[np.float32]
     arrivals: list[Arrival] = field(default_factory=list)
@@ -129,12 +129,12 @@ class Pipeline:
         settings, device, hashes, timeout = reading
         self._settings, self._device = settings, device
         self._batch_bytes = _BATCH.get(device, _DEVICE_BATCH)
-        # Up to a thread a core. A device has its own ways to do several things at a time.
+        # Up to one thread per core. A device has its own parallelism.
         self._threads = workers if device == "numpy" else 1
         self._most_bytes = max(_LEAST_BYTES, 3 * self._threads * self._batch_bytes)
         self._most_files = _FILES * workers
-        self._order: deque[Task] = deque()  # while it matters
-        self._count = 0  # of files on their way
+        self._order: deque[Task] = deque()  # as long as it matters
+        self._count = 0  # of files in flight
         self._outcomes: dict[int, Outcome] = {}
         self._open: dict[tuple[int, ...], _Batch] = {}
         self._full: deque[_Batch] = deque()
@@ -166,7 +166,7 @@ class Pipeline:
         in_order: Callable[[], bool] = always,
         on_idle: Callable[[], None] | None = None,
     ) -> Generator[Outcome, None, None]:
-        """Yield what comes of files, see :func:`stream`; at its end, it may be called again."""
+        """Yield the outcomes of files, see :func:`stream`; after its end it may be called again."""
         more = True
         while more or self._count:
             self._keep_order(in_order())
@@ -188,7 +188,7 @@ class Pipeline:
     def _keep_order(self, keep: bool) -> None:
         if not keep:
             self._order.clear()
-        # Only then may a file be put off until all others are done.
+        # Only then may a file be postponed until all others are done.
         self._decoders.may_put_off = not keep
 
     def _next(self) -> Outcome | None:
@@ -205,11 +205,11 @@ class Pipeline:
         return outcome
 
     def _step(self, on_idle: Callable[[], None] | None) -> None:
-        """Wait for something to happen, and act on it."""
+        """Wait for the next event, and handle it."""
         self._start_threads()
         self._decoders.try_alone()
-        # With the pixels at their limit, only the image that everything else waits for is read, if
-        # there is one: it is the next one of its process, as each takes them in order.
+        # At the limit of pixels, only the image that everything else waits for is read, if there is
+        # one. It is the next one of its process, as each takes them in order.
         room = self._bytes < self._most_bytes
         waitables = self._decoders.waitables(room, self._order[0].row if self._order else None)
         ready = []
@@ -229,7 +229,7 @@ class Pipeline:
                 on_idle()
         while self._decoders.blamed:
             task, error = self._decoders.blamed.pop()
-            # Not its contents, which may be what nobody can read.
+            # Not its contents, which may be unreadable.
             self._outcomes[task.row] = Outcome(*task, error, stamp_of(task.path))
 
     def _read(self, connection: Any) -> None:
@@ -253,15 +253,15 @@ class Pipeline:
 
     def _start_threads(self) -> None:
         while self._full and len(self._running) < self._threads:
-            # The first thread has the core that waiting leaves free; another one takes a core from
-            # the processes, so only if these are ahead.
+            # The first thread uses the core that waiting leaves free; another one takes a core from
+            # the processes, so it starts only if these are ahead.
             ahead = len(self._full) >= _AHEAD or self._bytes >= self._most_bytes
             if self._running and not ahead:
                 return
             self._start(self._full.popleft())
 
     def _start_small_batches(self, in_all_threads: bool) -> None:
-        """Begin what is not full, as nothing more is to be had at once: one, or all if need be."""
+        """Start batches that are not full, as no images are ready: one batch, or all if needed."""
         threads = self._threads if in_all_threads else 1
         while self._open and len(self._running) < threads:
             fullest = max(self._open, key=lambda shape: self._open[shape].nbytes)
@@ -281,11 +281,11 @@ class Pipeline:
 
     def _say_done(self, future: Future[list[Row | ImageError]]) -> None:
         self._done.append(future)
-        with contextlib.suppress(OSError):  # closed: nobody waits any more
+        with contextlib.suppress(OSError):  # closed: nothing waits any more
             self._wake.send_bytes(b"x")
 
     def _collect(self) -> None:
-        self._woken.recv_bytes()  # once for each that is done
+        self._woken.recv_bytes()  # one per finished batch
         future = self._done.popleft()
         batch = self._running.pop(future)
         self._bytes -= batch.nbytes

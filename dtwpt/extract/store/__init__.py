@@ -1,1 +1,1 @@
-"""Feature stores: reader, writer, manifest, and Zarr on a disk."""
+"""Feature stores: reader, writer, manifest, and Zarr on disk."""

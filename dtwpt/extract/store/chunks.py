@@ -1,4 +1,4 @@
-"""Zarr on a local disk: what is written is there whole, also after a power cut."""
+"""Zarr on a local disk, with atomic and durable writes."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ __all__ = [
 ]
 
 _PARTIAL = ".partial"
-# Ours, and the one that Zarr gives what it makes anew.
+# Suffixes of temporary files: ours, and the one that Zarr uses for new files.
 _HEADER = re.compile(r"zarr\.(json\.)?[0-9a-f]{16,32}\.partial")
 
 
 def is_partial_header(name: str) -> bool:
-    """Whether a name is one under which a killed process was writing a zarr.json."""
+    """Whether a name is that of a temporary file of zarr.json, left by a killed process."""
     return _HEADER.fullmatch(name) is not None
 
 
 def remove_partial(path: str | os.PathLike[str]) -> None:
-    """Remove the files that a killed process was writing."""
+    """Remove the temporary files of killed processes."""
     for folder, _, names in os.walk(path):
         for name in names:
             if name.endswith(_PARTIAL):
@@ -63,10 +63,10 @@ def remove_partial(path: str | os.PathLike[str]) -> None:
 
 
 class DurableStore(LocalStore):
-    """A folder whose files are replaced whole, and are on the disk when that is said.
+    """A folder whose files are replaced atomically and durably.
 
-    Zarr's own store replaces files too, but leaves it to the system when to write them down. After
-    a power cut a manifest could then know of rows that are not there.
+    Zarr's own store replaces files atomically too, but lets the system decide when they reach the
+    disk. After a power cut, a manifest could then list rows that do not exist.
     """
 
     async def set(self, key: str, value: Buffer) -> None:
@@ -92,8 +92,8 @@ def _write(path: Path, value: Buffer) -> None:
 class SteadyStore(LocalStore):
     """A folder to read from while another process replaces its files.
 
-    Zarr reads a shard in several steps: its index, then chunks. Within :meth:`steady` all steps
-    see one file, even if it is replaced between them.
+    Zarr reads a shard in several steps: its index, then chunks. Within :meth:`steady`, all steps
+    see the same file, even if it is replaced between them.
     """
 
     def __init__(self, root: Path | str, *, read_only: bool = True) -> None:
@@ -104,7 +104,7 @@ class SteadyStore(LocalStore):
 
     @contextlib.contextmanager
     def steady(self) -> Iterator[None]:
-        """Keep files open from their first use on; one thread at a time."""
+        """Keep files open from their first use on. Not thread-safe."""
         with self._turn:
             try:
                 yield
@@ -115,9 +115,9 @@ class SteadyStore(LocalStore):
                 self._opened.clear()
 
     def with_read_only(self, read_only: bool = False) -> SteadyStore:
-        """Return the same, which is read-only anyway."""
+        """Return this object, which is always read-only."""
         if not read_only:
-            raise ValueError("this store is for reading only")
+            raise ValueError("this store is read-only")
         return self
 
     async def get(
@@ -126,7 +126,7 @@ class SteadyStore(LocalStore):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """Read a file or a part of it."""
+        """Read a file or part of it."""
         return await asyncio.to_thread(
             self.get_sync, key, prototype=prototype, byte_range=byte_range
         )
@@ -138,7 +138,7 @@ class SteadyStore(LocalStore):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """Read a file or a part of it."""
+        """Read a file or part of it."""
         prototype = prototype or default_buffer_prototype()
         handle = self._handle(key)
         if handle is None:

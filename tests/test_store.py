@@ -400,7 +400,7 @@ def test_what_was_done_again_since_loading_is_said(folder: Path, tmp_path: Path)
         np.testing.assert_array_equal(lazy.features[:], whole)  # not yet
     extract_to_store(folder, output)
     with pytest.raises(
-        OSError, match=r"03\.bmp' was done again since .* was loaded: load it again"
+        OSError, match=r"03\.bmp' was recomputed since .* was loaded: load it again"
     ):
         lazy.features[:]
     np.testing.assert_array_equal(lazy.features[4:], whole[4:])

@@ -1,4 +1,4 @@
-"""The manifest of a store: every input, its row and what has become of it, in SQLite."""
+"""The manifest of a store: every input with its row and state, in SQLite."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from dtwpt.extract.extractor import Stamp, stamp_of
 from dtwpt.extract.inputs import with_keys
 from dtwpt.extract.labels import Labelling
 
-# Seconds to wait for another process that reads or writes at this moment.
+# Seconds to wait for another process that is reading or writing.
 _PATIENCE = 60.0
-# Inputs that are fetched at a time, so that no reader ever holds up the writer.
+# Inputs fetched at a time, so that no reader holds up the writer.
 _PAGE = 1000
-# Rows that are written in one transaction, and seconds of comparing files that a kill may lose:
-# readers wait for a commit, and only so long.
+# Rows written in one transaction, and seconds of comparing files that a kill may lose. Both bound
+# how long readers wait for a commit.
 _MOST_ROWS = 20_000
 _COMPARED = 1.0
-# Rows of which numbers are put into one text: SQLite has them up to a gigabyte.
+# Rows whose numbers are joined into one text: SQLite allows up to a gigabyte.
 _LISTED = 1 << 22
-# Rows whose checksums are looked at without being asked: about a quarter of a second.
+# Rows whose checksums are always checked: about a quarter of a second.
 _CHEAP = 100_000
 
 _SCHEMA = """
@@ -48,7 +48,7 @@ CREATE TABLE inputs (
 );
 """
 _COLUMNS = "row, key, path, state, reason, size, mtime_ns, sha256, features_sum"
-# Whatever a writer changes gets its checksum with it; new rows bring theirs.
+# Changed rows get a new checksum by this trigger; new rows come with theirs.
 _TRIGGERS = f"""
 CREATE TEMP TRIGGER sum_changed AFTER UPDATE OF {_COLUMNS} ON main.inputs BEGIN
     UPDATE inputs SET row_sum = sum_of({_COLUMNS}) WHERE row = new.row;
@@ -70,11 +70,11 @@ SELECT row FROM inputs WHERE typeof(row_sum) != 'integer' OR (state = 1) !=
 """
 
 
-# A row of which the values on the disk count for nothing any more.
+# Marks a row whose stored values are no longer valid.
 _WAIT = "UPDATE inputs SET state = 0, reason = NULL, features_sum = NULL WHERE row = ?"
-# One that counts for nothing any more itself, until its file is found again.
+# Marks a row as forgotten, until its file is found again.
 _FORGET = "UPDATE inputs SET state = 3, reason = NULL, features_sum = NULL WHERE row = ?"
-# Made when there are labels.
+# Created when there are labels.
 _LABELS = """
 CREATE TABLE IF NOT EXISTS labels (
     row INTEGER PRIMARY KEY,
@@ -85,15 +85,15 @@ CREATE TABLE IF NOT EXISTS labels (
 
 
 class StoreBusyError(OSError):
-    """Another process writes to the store."""
+    """Another process is writing to the store."""
 
 
 class StoreWarning(UserWarning):
-    """Something about a store that is put right, and that its owner should know of."""
+    """A repaired fault of a store that its owner should know of."""
 
 
 class State(IntEnum):
-    """What has become of an input."""
+    """The state of an input."""
 
     WAITING = 0
     DONE = 1
@@ -102,7 +102,7 @@ class State(IntEnum):
 
 
 class Plan(NamedTuple):
-    """What comparing the inputs with the manifest has shown."""
+    """The result of comparing the inputs with the manifest."""
 
     new: int
     changed: int
@@ -122,16 +122,16 @@ class States(NamedTuple):
 class Manifest:
     """The manifest of one store, open.
 
-    Paths are bytes in it, as the system has them: names need not be text.
+    Paths are stored as bytes, as the system has them: names need not be text.
 
     Parameters
     ----------
     path : str
         The file, which exists.
     identity : str, optional
-        That of the store, of which it has to be, if its rows have checksums.
+        Identity that the manifest must have, if its rows have checksums.
     write : bool
-        Whether it will be written to.
+        Whether to open it for writing.
 
     Raises
     ------
@@ -140,10 +140,10 @@ class Manifest:
     """
 
     def __init__(self, path: str, identity: str | None = None, *, write: bool = False) -> None:
-        # A reader may have to undo what a killed writer left half done, hence to write.
+        # A reader may have to roll back a killed writer's transaction, and so to write.
         mode = "rw" if os.access(path, os.W_OK) else "ro"
         uri = f"file:{_quoted(os.path.abspath(path))}?mode={mode}"
-        # Transactions are begun by hand; one thread at a time uses it.
+        # Transactions are explicit. One thread at a time uses the connection.
         self._database = sqlite3.connect(
             uri, timeout=_PATIENCE, isolation_level=None, uri=True, check_same_thread=False
         )
@@ -155,9 +155,9 @@ class Manifest:
                 if found != [(identity,)]:
                     raise sqlite3.DatabaseError("it is that of another store")
             if write:
-                # So that a commit outlives a power cut right after it: of the folder, too.
+                # Syncs the folder too, so that a commit survives a power cut right after it.
                 self._database.execute("PRAGMA synchronous = EXTRA")
-                # What does not fit into the cache would otherwise lock readers out.
+                # Otherwise, changes that exceed the cache would lock readers out.
                 self._database.execute("PRAGMA cache_spill = OFF")
                 self._database.create_function("sum_of", -1, _sum_of, deterministic=True)
                 if self._sums:
@@ -195,7 +195,7 @@ class Manifest:
             raise sqlite3.DatabaseError(verdict)
         (count,) = self._database.execute("SELECT count(*) FROM inputs").fetchone()
         thoroughly = every_row or count <= _CHEAP
-        # SQLite takes anything, also what is never written.
+        # SQLite accepts values of any type.
         wrong = [_WRONG_TYPES if thoroughly else _WRONG_STATE, *([_LACKS_SUMS] * self._sums)]
         for query in wrong:
             row = self._database.execute(query).fetchone()
@@ -216,9 +216,9 @@ class Manifest:
             yield tuple(values)
 
     def _pages(self, columns: str, condition: str) -> Iterator[tuple[Any, ...]]:
-        """Yield columns of rows, by row, a page at a time, so that nobody is held up meanwhile.
+        """Yield columns of rows, by row, a page at a time, so that no writer has to wait.
 
-        The first one has to be the row.
+        The first column must be the row.
         """
         start = -1
         while True:
@@ -255,21 +255,21 @@ class Manifest:
         label: Labelling | None = None,
         resize: Callable[[int], None],
     ) -> Plan:
-        """Take up inputs: the new ones after the others, by absolute path; the changed ones anew.
+        """Register inputs: new ones after the others, by absolute path; changed ones wait again.
 
         Parameters
         ----------
         paths : iterable of str
         hashes : bool
-            Compare the contents, not the times.
+            Compare contents instead of times.
         retry_skipped : bool
-            Take up again whatever was skipped.
+            Retry skipped inputs.
         prune : bool
-            Forget those that were not found, and of which the files are gone.
+            Forget inputs that were not found and whose files are gone.
         label : callable, optional
             Returns the label of an absolute path.
         resize : callable
-            Called with the number of rows before they are written down.
+            Called with the number of rows before they are recorded.
         """
         execute = self._database.execute
         execute(
@@ -278,7 +278,7 @@ class Manifest:
         with self._transaction("DEFERRED"):  # of the temporary database alone
             execute("DELETE FROM found")
             self._database.executemany(
-                # Of several names of one file, the same one in whatever order they come.
+                # Of several names of one file keep the same one, in whatever order they come.
                 "INSERT INTO found VALUES (?, ?) "
                 "ON CONFLICT (key) DO UPDATE SET path = min(path, excluded.path)",
                 ((os.fsencode(key), os.fsencode(path)) for key, path in with_keys(paths)),
@@ -328,7 +328,7 @@ class Manifest:
         return len(gone)
 
     def _found(self) -> Iterator[tuple[Any, ...]]:
-        """Yield key and path of what was found, with what is known of it, by key, in pages."""
+        """Yield key, path and record of each input found, by key, in pages."""
         after = b""
         while True:
             page = self._database.execute(
@@ -343,7 +343,7 @@ class Manifest:
             after = page[-1][0]
 
     def write(self, changes: _Changes) -> None:
-        """Write down what a plan has come to, all of it or nothing."""
+        """Record a plan in one transaction."""
         new = ((row, *pair, 0) for row, pair in enumerate(changes.new, changes.rows))
         execute = self._database.executemany
         with self._transaction():
@@ -363,14 +363,14 @@ class Manifest:
                 )
 
     def wait_again(self, rows: Iterable[int]) -> None:
-        """Take up rows again, all of them or none."""
+        """Mark rows as waiting, in one transaction."""
         with self._transaction():
             self._database.executemany(_WAIT, ((row,) for row in rows))
 
     def finish(self, results: Iterable[tuple[int, str | int, Stamp]]) -> None:
-        """Write down rows, all of them or none.
+        """Record rows in one transaction.
 
-        Each comes with the checksum of its features, or the reason why it is skipped.
+        Each has the checksum of its features, or the reason why it is skipped.
         """
         with self._transaction():
             self._database.executemany(
@@ -385,7 +385,7 @@ class Manifest:
             )
 
     def take_up_sums(self, identity: str) -> None:
-        """Make room for checksums in a manifest that has none yet; :meth:`set_sums` fills it."""
+        """Add columns for checksums to a manifest without; :meth:`set_sums` fills them."""
         with self._transaction():
             columns = {row[1] for row in self._database.execute("PRAGMA table_info(inputs)")}
             for name in {"features_sum", "row_sum"} - columns:
@@ -395,7 +395,7 @@ class Manifest:
             self._database.execute("INSERT INTO store VALUES (?)", (identity,))
 
     def set_sums(self, start: int, stop: int, sums: Iterable[tuple[int, int]]) -> None:
-        """Write down the checksums of features, and of all rows from one to before another."""
+        """Record the checksums of features, and of all rows in a range."""
         with self._transaction():
             self._database.executemany(
                 "UPDATE inputs SET features_sum = ? WHERE row = ?",
@@ -409,7 +409,7 @@ class Manifest:
     # Reading ------------------------------------------------------------------------------------
 
     def counts(self) -> dict[State, int]:
-        """Return the number of inputs in each state, but for the forgotten ones."""
+        """Return the number of inputs in each state, except forgotten ones."""
         counts = {State.WAITING: 0, State.DONE: 0, State.SKIPPED: 0}
         for state, count in self._database.execute(
             "SELECT state, count(*) FROM inputs WHERE state != 3 GROUP BY state"
@@ -418,7 +418,7 @@ class Manifest:
         return counts
 
     def labels(self) -> dict[int, str] | None:
-        """Return the labels of rows; None if there have never been any."""
+        """Return the labels of rows; None if none were ever given."""
         tables = self._database.execute("SELECT name FROM sqlite_master").fetchall()
         if ("labels",) not in tables:
             return None
@@ -429,12 +429,12 @@ class Manifest:
         return {row: label for row, label, _ in found}
 
     def waiting(self) -> Iterator[tuple[int, str]]:
-        """Yield row and absolute path of what is waiting, by row, while it may become less."""
+        """Yield row and absolute path of waiting inputs, by row; the list may shrink meanwhile."""
         for row, key in self._pages("row, key", "state = 0"):
             yield row, os.fsdecode(key)
 
     def done(self, start: int, stop: int) -> dict[int, int | None]:
-        """Return the rows that are done, from one to before another, with their checksums."""
+        """Return the rows in a range that are done, with their checksums."""
         column = "features_sum" if self._sums else "NULL"
         return dict(
             self._database.execute(
@@ -455,7 +455,7 @@ class Manifest:
         ]
 
     def states(self, *, every_row: bool = False) -> States:
-        """Return what is in the rows, at one moment; see :meth:`check` for ``every_row``."""
+        """Return a consistent snapshot of the rows; see :meth:`check` for ``every_row``."""
         self._database.execute("BEGIN")
         try:
             (count,) = self._database.execute("SELECT count(*) FROM inputs").fetchone()
@@ -477,9 +477,9 @@ class Manifest:
         finally:
             self._database.execute("ROLLBACK")
         if len(states) != count or not np.array_equal(np.sort(by_key), np.arange(count)):
-            raise sqlite3.DatabaseError("rows are missing, or there twice")
+            raise sqlite3.DatabaseError("rows are missing or duplicated")
         if not np.isin(states, list(State)).all() or len(sums) != count:
-            raise sqlite3.DatabaseError("a row has a state that there is not")
+            raise sqlite3.DatabaseError("a row has an unknown state")
         if self._sums and not np.array_equal(sums >= 0, states == State.DONE):
             raise sqlite3.DatabaseError("rows that are done lack their checksums")
         return States(by_key, states[by_key].astype(np.int8), sums, reasons)
@@ -504,21 +504,21 @@ class Manifest:
         return os.fsdecode(path)
 
     def skipped(self) -> Iterator[tuple[str, str]]:
-        """Yield path and reason of what is skipped, by row."""
+        """Yield path and reason of skipped inputs, by row."""
         for _, path, reason in self._pages("row, path, reason", "state = 2"):
             yield os.fsdecode(path), reason
 
 
 class _Changes:
-    """What a plan comes to, written down in short steps: readers wait for each, a kill loses one.
+    """A plan recorded in short transactions: readers wait for one, a kill loses one.
 
     Parameters
     ----------
     manifest : Manifest
     rows : int
-        Rows that there are.
+        Number of existing rows.
     resize : callable
-        Called with the number of rows before they are written down.
+        Called with the number of rows before they are recorded.
     """
 
     def __init__(self, manifest: Manifest, rows: int, resize: Callable[[int], None]) -> None:
@@ -534,14 +534,14 @@ class _Changes:
         self._since = time.monotonic()
 
     def write_down_if_due(self) -> None:
-        """Write down what there is if it is much, or a while since the last time."""
+        """Record pending changes if there are many, or if the last time was a while ago."""
         self._steps += 1
         if self._steps >= _MOST_ROWS or time.monotonic() - self._since > _COMPARED:
             self.write_down()
 
     def write_down(self) -> None:
-        """Write down what there is."""
-        # Before the manifest knows of them.
+        """Record pending changes."""
+        # Before the manifest lists them.
         self._resize(self.rows + len(self.new))
         lists = (self.new, self.renamed, self.changed, self.hashed, self.labels)
         if any(lists):
@@ -554,7 +554,7 @@ class _Changes:
 
 
 def _has_times(path: bytes, stamp: Sequence[Any]) -> bool:
-    """Whether a file has size and time of a stamp; a quick answer for most."""
+    """Whether a file has the size and time of a stamp; a quick check for most."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -563,22 +563,22 @@ def _has_times(path: bytes, stamp: Sequence[Any]) -> bool:
 
 
 def _compare(path: str, before: Sequence[Any], hashes: bool) -> bool | bytes | None:
-    """Return whether a file has changed, or the hash that is to be written down of it."""
+    """Return whether a file has changed, or its hash to record."""
     now = stamp_of(path)
     size, mtime_ns, sha256 = before
     same_times = now.size == size and now.mtime_ns == mtime_ns
     if not hashes or now.size is None or now.size != size:
         return not same_times
     digest = stamp_of(path, contents=True).sha256
-    if sha256 is None and same_times:  # not asked for until now
+    if sha256 is None and same_times:  # not recorded until now
         return digest
     return digest is None or digest != sha256
 
 
 def _numbers(text: str | None) -> NDArray[np.int64]:
-    """Return the numbers in a text, as far as there are only such."""
+    """Return the numbers in a text, up to the first that is none."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # where something else comes
+        warnings.simplefilter("ignore", DeprecationWarning)  # not a number
         return np.fromstring(text or "", np.int64, sep=",")
 
 

@@ -1,4 +1,4 @@
-"""The feature store: a Zarr group of features, and in it the manifest of all inputs."""
+"""The feature store: a Zarr group of features that also holds the manifest of all inputs."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from dtwpt.extract.table import Rows, Skipped
 
 #: Names in the group.
 FEATURES, MANIFEST = "features", "manifest"
-#: The manifest lies in the folder of an empty array: Zarr then takes it for no part of its own.
+#: The manifest lies in the folder of an empty array, where Zarr ignores it.
 MANIFEST_FILE = os.path.join(MANIFEST, "manifest.sqlite")
 _SUM = "checksum"
-#: What the attribute "format" of the group says, and the version of the form described here.
+#: Value of the group's attribute "format", and the current version of the format.
 FORMAT, VERSION = "dtwpt feature store", 2
 
 
 @dataclass(frozen=True)
 class Header:
-    """What is fixed when a store is begun."""
+    """The properties fixed when a store is created."""
 
     identity: str
     settings: Settings
     device: str
     made_by: dict[str, str] = field(default_factory=dict)
-    #: Other versions that have gone on with it since.
+    #: Other versions that have resumed it since.
     continued_by: tuple[dict[str, str], ...] = ()
     #: Version 1 had no checksums of rows and features.
     version: int = VERSION
 
     @property
     def sealed(self) -> str | None:
-        """The identity that the manifest has to have; None if it has neither that nor checksums."""
+        """The identity that the manifest must have; None if it has no identity and no checksums."""
         return self.identity if self.version > 1 else None
 
     def attributes(self) -> dict[str, Any]:
-        """Return the attributes of the group, but for their checksum."""
+        """Return the attributes of the group, without their checksum."""
         return {
             "format": FORMAT,
             "version": self.version,
@@ -68,16 +68,16 @@ def read_header(path: str) -> Header:
     Raises
     ------
     FileNotFoundError
-        If there is nothing.
+        If there is no store.
     ValueError
-        If it is something else, or of a version that this one does not know.
+        If it is not a store, or of an unknown format version.
     """
     if not os.path.lexists(path):
         raise FileNotFoundError(f"no such feature store: {path!r}")
     foreign = f"{path!r} is not a feature store of dtwpt"
     if not os.path.isdir(path):
         raise ValueError(foreign)
-    # What only a store has, by which it is known when it can no longer say so itself.
+    # Files by which a store is recognised when its own metadata is damaged.
     ours = os.path.isfile(os.path.join(path, MANIFEST_FILE))
     store = SteadyStore(path)
     try:
@@ -86,9 +86,9 @@ def read_header(path: str) -> Header:
         if attributes["format"] != FORMAT:
             raise ValueError(foreign)
         version = int(attributes["version"])
-    except Exception as error:  # Zarr has many for what is no metadata
+    except Exception as error:  # Zarr raises many kinds for invalid metadata
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-            raise  # which says nothing about what is in it
+            raise  # which says nothing about its contents
         raise (_garbled(path, "zarr.json", error) if ours else ValueError(foreign)) from error
     if version > VERSION:
         raise ValueError(f"{path!r} was made by a newer dtwpt: version {version} of its format")
@@ -108,7 +108,7 @@ def read_header(path: str) -> Header:
 
 
 def with_sum(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return attributes with a checksum: Zarr has one for what is in an array, not about it."""
+    """Return attributes with a checksum, as Zarr has checksums of data only."""
     return {**attributes, _SUM: _sum(attributes)}
 
 
@@ -117,14 +117,14 @@ def _sum(attributes: dict[str, Any]) -> str:
 
 
 def check_sum(found: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Raise a ValueError if attributes of these names are not what was written down."""
+    """Raise a ValueError if the named attributes differ from what was written."""
     ours = {name: found[name] for name in names if name in found}  # beside other people's
     if _SUM in found and found[_SUM] != _sum(ours):  # the first stores had none
         raise ValueError("its attributes have been changed")
 
 
 def _garbled(path: str, part: str, error: BaseException | str) -> ValueError:
-    """Return the error of a store of which a file that describes the others is damaged."""
+    """Return the error of a store whose metadata is damaged."""
     return ValueError(
         f"the feature store {path!r} is damaged: {part}: {_line(error)} (put back a copy of that "
         "file, or extract again with --restart)"
@@ -137,11 +137,11 @@ def _line(error: BaseException | str) -> str:
 
 @contextmanager
 def names_sqlite(path: str) -> Iterator[None]:
-    """Turn the errors of the manifest into ones that say which store, and what about it."""
+    """Turn errors of the manifest into ones that name the store and the fault."""
     try:
         yield
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        # Python's own of what it cannot read have no name.
+        # Python's own errors of unreadable values have no name.
         name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
         if isinstance(error, sqlite3.OperationalError) and name != "SQLITE_ERROR":
             raise OSError(f"the manifest of {path!r}: {error}{_why(str(error))}") from error
@@ -152,17 +152,17 @@ def names_sqlite(path: str) -> Iterator[None]:
 
 
 def _why(message: str) -> str:
-    """Return what SQLite's remarks mean for a store."""
+    """Return what an error message of SQLite means for a store."""
     if "unable to open" in message:
-        return ": is it there, and may it be read and written?"
+        return ": does it exist, and may it be read and written?"
     if "readonly" in message:
-        return ": it may not be written here, not even to undo what a killed run has half written"
+        return ": it cannot be written here, which is needed to roll back what a killed run left"
     return ""
 
 
 @contextmanager
 def names_damage(path: str, part: str) -> Iterator[None]:
-    """Turn what Zarr says of a damaged file into a ValueError that names store and file."""
+    """Turn Zarr's errors about a damaged file into a ValueError that names store and file."""
     try:
         yield
     except (OSError, MemoryError):
@@ -172,10 +172,10 @@ def names_damage(path: str, part: str) -> Iterator[None]:
 
 
 def damaged(path: str, what: str) -> ValueError:
-    """Return the error of a store whose features cannot be read, with the way out."""
+    """Return the error of a store whose features cannot be read, with the remedy."""
     return ValueError(
         f"the feature store {path!r} is damaged: {what} (extract again with --check hash, which "
-        "computes anew what is missing, or with --restart)"
+        "recomputes what is missing, or with --restart)"
     )
 
 
@@ -185,7 +185,7 @@ def shard_name(shard: int) -> str:
 
 
 def _identity_of(path: str) -> str | None:
-    """Return the identity of the store that is there now; None if there is none."""
+    """Return the identity of the store now at the path; None if there is none."""
     try:
         with open(os.path.join(path, "zarr.json"), "rb") as file:
             return str(json.load(file)["attributes"]["identity"])
@@ -201,11 +201,11 @@ def _check_same(path: str, identity: str) -> None:
 
 
 class StoredFeatures:
-    """The features of a store, read from the disk when they are indexed.
+    """The features of a store, read from disk when indexed.
 
-    It takes the indices of a NumPy array: for each axis an integer, a slice, an array of integers
-    or of bool with one axis; what comes is an array. ``np.asarray`` reads everything. It can be
-    pickled, and sent to other processes that see the same disk.
+    Indices are those of a NumPy array: for each axis an integer, a slice, or a one-dimensional
+    array of integers or bool; the result is an array. ``np.asarray`` reads everything. The object
+    can be pickled and sent to other processes that see the same disk.
 
     Attributes
     ----------
@@ -224,7 +224,7 @@ class StoredFeatures:
         self.dtype = np.dtype(np.float32)
         self.shape = (len(rows), length)
         self.ndim = 2
-        self._path = os.path.realpath(path)  # which stays, wherever this process goes
+        self._path = os.path.realpath(path)  # absolute, as the working folder may change
         self._identity, self._sealed = header.identity, header.sealed
         self._rows, self._sums = rows, sums
         self._open()
@@ -275,7 +275,7 @@ class StoredFeatures:
             except ValueError:
                 raise IndexError(
                     f"indices of {len(chosen)} rows and {len(columns)} columns are not pairs: "
-                    "index the rows, then the columns of what comes"
+                    "index the rows, then the columns of the result"
                 ) from None
             pairs: NDArray[np.float32] = self._read(chosen)[np.arange(len(chosen)), columns]
             return pairs
@@ -287,11 +287,11 @@ class StoredFeatures:
         out = np.empty((len(rows), self.shape[1]), np.float32)
         if not len(rows):
             return out
-        if self._process != os.getpid():  # forked, with locks that some thread held
+        if self._process != os.getpid():  # forked, perhaps with locks held by a thread
             self._open()
         shards = rows // self._array.shards[0]
         order = np.argsort(shards, kind="stable")
-        # A shard at a time: few files are open, and the memory needed is that of the answer.
+        # One shard at a time: few files are open, and memory is that of the result.
         for places in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
             wanted = rows[places]
             first, last = int(wanted.min()), int(wanted.max())
@@ -306,7 +306,7 @@ class StoredFeatures:
         return out
 
     def _check(self, rows: NDArray[np.int64], block: NDArray[np.float32], name: str) -> None:
-        """Raise an error if features are not those of the rows when the store was loaded."""
+        """Raise an error if features have changed since the store was loaded."""
         wrong = not_whole(block, self._sums[rows] if self._sealed else None)
         if not wrong.any():
             return
@@ -320,7 +320,7 @@ class StoredFeatures:
         _check_same(self._path, self._identity)
         if self._sealed and now != self._sums[row]:
             raise OSError(
-                f"{path!r} was done again since the store {self._path!r} was loaded: load it again"
+                f"{path!r} was recomputed since the store {self._path!r} was loaded: load it again"
             )
         lacks = np.isnan(block[wrong]).all()  # features are finite
         what = "lacks rows that are done" if lacks else f"has other features than those of {path!r}"
@@ -328,7 +328,7 @@ class StoredFeatures:
 
 
 def not_whole(block: NDArray[np.float32], sums: NDArray[np.int64] | None) -> NDArray[np.bool_]:
-    """Return which rows of features are not those that checksums, if there are, were taken of."""
+    """Return which rows of features do not match their checksums, if they have any."""
     if sums is None:
         return np.array(~np.isfinite(block).all(axis=1))
     pairs = zip(block, sums.tolist(), strict=True)
@@ -340,7 +340,7 @@ def sum_of(features: NDArray[np.float32]) -> int:
     return zlib.crc32(np.ascontiguousarray(features, "<f4").data)
 
 
-# What is opened anew in another process.
+# What another process opens again.
 _OPEN = ("_store", "_array")
 
 
@@ -376,18 +376,18 @@ def _axis(index: Any) -> Any:
 
 
 class FeatureStore(Rows):
-    """A store of features, for reading; :func:`load` opens it.
+    """A read-only store of features, opened by :func:`load`.
 
-    It is the state at the moment of loading: what a run that goes on adds later is not in it. Where
-    an image has been done again since, or another store is in its place, reading that is an OSError
-    that says so. Features are compared with their checksums whenever they are read.
+    It shows the state at the moment of loading, without what a run adds later. Reading an image
+    that was recomputed since, or a store that was replaced, raises an OSError. Features are
+    compared with their checksums whenever they are read.
 
     Attributes
     ----------
     features : StoredFeatures, shape (n, F)
-        Read when indexed. One row an image that is done, in order of the absolute paths.
+        Read when indexed. One row per finished image, in order of the absolute paths.
     feature_names : list of str, length F
-        Made when they are asked for: of whole maps there are many.
+        Made on demand: for whole maps there are many.
     files : list of str, length n
         The paths as they were last found.
     settings : Settings
@@ -396,14 +396,14 @@ class FeatureStore(Rows):
     skipped : list of Skipped
         Files that could not be used, with the reason, in the same order.
     waiting : list of str
-        Files that have not been worked on yet, in the same order.
+        Files not yet processed, in the same order.
     labels : list of str, length n, or None
-        Those that were asked for; empty where a file has none.
+        Labels as requested; empty for files without.
     made_by : dict
         Versions of dtwpt and of the packages that read the images, and its engine, when it was
-        begun.
+        created.
     continued_by : list of dict
-        Other versions that have gone on with it.
+        Other versions that have resumed it.
     path : str
     """
 
@@ -445,7 +445,7 @@ class FeatureStore(Rows):
     def _paths(self) -> list[str]:
         _check_same(self._where, self._identity)
         with names_sqlite(self.path), self._open_manifest() as manifest:
-            paths = manifest.paths()  # a row stays that of its file
+            paths = manifest.paths()  # a row always belongs to the same file
         _check_same(self._where, self._identity)
         return paths
 
@@ -454,7 +454,7 @@ class FeatureStore(Rows):
 
     @cached_property
     def feature_names(self) -> list[str]:  # type: ignore[override]
-        """Return the names of the columns, which follow from the settings and the size."""
+        """Return the names of the columns, derived from the settings and the size."""
         return [] if self._size is None else self.settings.names(self._size)
 
     @cached_property
@@ -481,12 +481,12 @@ class FeatureStore(Rows):
 
     @cached_property
     def waiting(self) -> list[str]:
-        """Return the files that have not been worked on."""
+        """Return the files not yet processed."""
         return self._in_state(State.WAITING)
 
 
 class StoredLayout(NamedTuple):
-    """What the array of features is about."""
+    """The layout of the array of features."""
 
     size: tuple[int, int]
     length: int
@@ -498,7 +498,7 @@ class StoredLayout(NamedTuple):
         Raises
         ------
         ValueError
-            If what describes the array is damaged.
+            If the array's metadata is damaged.
         """
         part = f"{FEATURES}/zarr.json"
         try:
@@ -514,20 +514,20 @@ class StoredLayout(NamedTuple):
                 raise ValueError(f"fill_value {array.fill_value}")
         except (OSError, MemoryError):
             raise
-        except Exception as error:  # whatever numbers out of nowhere lead to
+        except Exception as error:  # whatever invalid numbers lead to
             raise _garbled(path, part, error) from error
         return layout
 
 
 def open_features(path: str, store: Any, mode: str) -> Any:
-    """Return the array of features of a store; None if it has none yet."""
+    """Return the array of features of a store, or None if it has none yet."""
     try:
         return zarr.open_array(store, path=FEATURES, mode=mode, zarr_format=3)
     except FileNotFoundError:
         return None
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # Zarr has many for what is no metadata
+    except Exception as error:  # Zarr raises many kinds for invalid metadata
         raise _garbled(path, f"{FEATURES}/zarr.json", error) from error
 
 
@@ -539,7 +539,7 @@ def _stored_layout(path: str, settings: Settings) -> StoredLayout | None:
 
 
 def skipped_of(path: str) -> Iterator[tuple[str, str]]:
-    """Yield path and reason of what is skipped in a store, without the rest of it."""
+    """Yield path and reason of skipped files in a store, without loading the rest."""
     with names_sqlite(path), Manifest(os.path.join(path, MANIFEST_FILE)) as manifest:
         yield from manifest.skipped()
 
@@ -552,7 +552,7 @@ def open_store(path: str | os.PathLike[str], *, verify: bool = False) -> Feature
         try:
             return FeatureStore(name, read_header(name), verify=verify)
         except (OSError, ValueError):
-            # Another run may be putting another store in its place.
+            # Another run may be replacing the store.
             if _identity_of(name) == before and not _is_being_replaced(name):
                 raise
         time.sleep(pause)
@@ -571,9 +571,9 @@ def _is_being_replaced(path: str) -> bool:
 
 
 def beside(target: str) -> Iterator[tuple[str, str]]:
-    """Yield kind and path of the folders that runs make beside a store that starts over.
+    """Yield kind and path of the temporary folders beside a store that is replaced.
 
-    "new" is a store that is not in its place yet, "old" one that has just left it, "gone" one that
+    "new" is a store that is not yet in place, "old" one that was just moved away, "gone" one that
     is being deleted.
     """
     folder, name = os.path.split(target)

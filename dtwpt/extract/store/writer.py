@@ -1,4 +1,4 @@
-"""Filling a store: one process at a time, whole shards first, the manifest after them."""
+"""Store writer. Holds an exclusive lock; writes shards before the manifest."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ _LOCK_FILE = os.path.join(MANIFEST, "lock")
 # Raw bytes of a shard: what is rewritten when one row of it is new.
 _SHARD_BYTES = 1 << 22
 _CHUNKS_PER_SHARD = 16
-# Features that wait to be written, at most.
+# Maximum number of features that wait to be written.
 _PENDING_BYTES = 1 << 25
-# Seconds between two commits: seldom enough that they take a twentieth of the time.
+# Seconds between two commits: rare enough that they take a twentieth of the time.
 _LEAST_PAUSE, _MOST_PAUSE, _PAUSE_PER_SECOND = 0.5, 60.0, 20.0
 
 
@@ -72,26 +72,27 @@ class _Pending(NamedTuple):
 
 
 class StoreWriter:
-    """The one process that fills a store.
+    """The writer of a store; one process at a time.
 
-    Outcomes may come in any order, from anywhere. They are on the disk, whole, once
-    :meth:`close` has returned, most of them seconds after :meth:`add`.
+    Outcomes may be added in any order. All are on disk once :meth:`close` has returned, most of
+    them seconds after :meth:`add`.
 
     Parameters
     ----------
     path : path
-        Ends in ``.zarr``. A store that is there is gone on with.
+        Ends in ``.zarr``. An existing store is resumed.
     settings : Settings
     device : str
     restart : bool
-        Begin anew. The store that was there is replaced once the new one is planned.
+        Start over. An existing store is replaced once the new one is planned.
 
     Raises
     ------
     ValueError
-        If there is something else than a store, or one with other settings or that is damaged.
+        If the path holds something other than a store, or a store that is damaged or has other
+        settings.
     StoreBusyError
-        If another process writes to it.
+        If another process is writing to it.
     OSError
         If it cannot be written.
     """
@@ -134,8 +135,8 @@ class StoreWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Where writing failed there is no sense in trying again; whatever else stopped the run,
-        # what has been computed is kept.
+        # After a failed write there is no point in retrying; after anything else, keep what has
+        # been computed.
         self.close(commit=not self._broken)
 
     # Beginning ----------------------------------------------------------------------------------
@@ -164,8 +165,8 @@ class StoreWriter:
         self._create(settings, device)
 
     def _continued_by(self, header: Header, now: dict[str, str]) -> None:
-        """Write down that other versions go on with a store: their features may differ a little."""
-        if "engine" not in header.made_by:  # the first stores did not say
+        """Record that other versions resume a store: their features may differ slightly."""
+        if "engine" not in header.made_by:  # not recorded by the first stores
             now = {name: version for name, version in now.items() if name != "engine"}
         if now in (header.made_by, *header.continued_by):
             return
@@ -183,7 +184,7 @@ class StoreWriter:
             )
 
     def _seal(self, header: Header) -> Header:
-        """Take the checksums of a store that has none yet; interrupted, it begins again."""
+        """Add checksums to a store that has none yet; if interrupted, the next run repeats it."""
         header = replace(header, version=VERSION)
         manifest = self._open_manifest
         size = self._array.shards[0] if self._array is not None else 1
@@ -215,16 +216,16 @@ class StoreWriter:
         except OSError as error:
             raise _cannot_write(self.path, error) from error
         self._locks.append(lock)
-        if os.stat(folder).st_ino != before:  # replaced while this one was about to take it
+        if os.stat(folder).st_ino != before:  # replaced while this process was about to lock it
             raise StoreBusyError(busy)
 
     def _open(self, folder: str, header: Header) -> None:
         manifest_file = os.path.join(folder, MANIFEST_FILE)
         for part in (folder, os.path.dirname(manifest_file), manifest_file):
-            # SQLite would only say so once there is something to write.
+            # SQLite would report it only at the first write.
             if os.path.exists(part) and not os.access(part, os.W_OK):
                 raise _cannot_write(self.path, PermissionError(errno.EACCES, "Permission denied"))
-        # What killed processes left behind is nobody's, now that the lock is ours.
+        # We hold the lock, so nobody uses what killed processes left behind.
         try:
             remove_partial(folder)
         except OSError as error:
@@ -241,7 +242,7 @@ class StoreWriter:
             self._size = StoredLayout.of(self.path, self._array, self._settings).size
         features = os.path.join(folder, FEATURES)
         if self._array is None and os.path.isdir(features):
-            # Shards without what says how to read them.
+            # Shards without the metadata needed to read them.
             with self._naming_the_disk():
                 shutil.rmtree(features)
 
@@ -250,14 +251,15 @@ class StoreWriter:
         fresh = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.new")
         with contextlib.ExitStack() as stack:
             try:
-                # Until it is in its place, nobody puts anything into it.
+                # Until it is in place, nobody puts anything into it.
                 made = stack.enter_context(new_folder(self._target, 0o700))
-                stack.callback(shutil.rmtree, made, ignore_errors=True)  # if it is there still
+                stack.callback(shutil.rmtree, made, ignore_errors=True)  # if it still exists
                 os.mkdir(os.path.join(made, MANIFEST))
             except OSError as error:
                 raise _cannot_write(self.path, error) from error
             self._lock(made)
-            # Only with its lock in it: whoever clears up takes none for a killed process's.
+            # Only with its lock inside, so that clean-up does not mistake it for one of a killed
+            # process.
             os.rename(made, fresh)
             self._fresh = fresh
         header = Header(secrets.token_hex(16), settings, device, versions(device))
@@ -284,17 +286,17 @@ class StoreWriter:
         prune: bool = False,
         label: Labelling | None = None,
     ) -> Plan:
-        """Take up inputs, compare those that are known with their files, and begin.
+        """Register inputs, compare known ones with their files, and start.
 
         Parameters
         ----------
         paths : iterable of str
         check : {"time", "hash"}
-            What tells that a file has changed: size and modification time, or its contents.
+            How to detect a changed file: by size and modification time, or by its contents.
         retry_skipped : bool
-            Take up again what was skipped.
+            Retry skipped inputs.
         prune : bool
-            Forget inputs that are not among the paths, and of which the files are gone.
+            Forget inputs that are not among the paths and whose files are gone.
         label : callable, optional
             Returns the label of an absolute path, empty where there is none.
         """
@@ -322,10 +324,10 @@ class StoreWriter:
         return plan
 
     def _mend(self, thoroughly: bool) -> None:
-        """Take up rows again that are marked done and are not there.
+        """Redo rows that are marked done but missing.
 
-        Shards that will be written to are read, all of them with ``thoroughly``; of the others it
-        only counts that they are there.
+        Shards that will be written to are read (all of them with ``thoroughly``); of the others
+        only the existence is checked.
         """
         manifest = self._open_manifest
         size = self._array.shards[0] if self._array is not None else self._rows or 1
@@ -341,10 +343,10 @@ class StoreWriter:
                 wrong = not_whole(block[rows - start], np.array(list(done.values()), np.int64))
                 lost = rows[wrong].tolist()
             if lost:
-                # First: whatever becomes of the shard, a later run comes here again.
+                # Before the shard: if that fails, a later run retries.
                 manifest.wait_again(lost)
             if there and (waits or thoroughly) and not whole:
-                # Nothing can be written beside what cannot be read.
+                # Rows cannot be added to a shard that cannot be read.
                 self._replace_shard(shard, block if len(lost) < len(done) else None)
             if lost:
                 name = shard_name(shard) if self._array is not None else FEATURES
@@ -356,7 +358,7 @@ class StoreWriter:
                 )
 
     def _readable(self, shard: int) -> tuple[NDArray[np.float32], bool]:
-        """Return the rows of a shard, NaN where they cannot be read, and whether all can be."""
+        """Return the rows of a shard, NaN if unreadable, and whether all could be read."""
         size, length = self._array.shards
         start, step = shard * size, self._array.chunks[0]
         block = np.full((size, length), np.nan, np.float32)
@@ -368,26 +370,26 @@ class StoreWriter:
         return block, whole
 
     def _read_into(self, block: NDArray[np.float32], start: int) -> bool:
-        """Fill a block with the rows from one on, as far as there are; False if it is damaged."""
+        """Fill a block with rows from a given one on, as far as they exist; False if damaged."""
         try:
             with names_damage(self.path, ""):
                 values = self._array[start : start + len(block)]
         except ValueError:
             return False
         except OSError as error:
-            if error.errno != errno.EIO:  # a bad place on the disk is damage like any other
+            if error.errno != errno.EIO:  # a bad sector is damage like any other
                 raise
             return False
         block[: len(values)] = values
         return True
 
     def _replace_shard(self, shard: int, block: NDArray[np.float32] | None) -> None:
-        """Put another shard in the place of one, in one step, or none."""
+        """Replace a shard atomically, or remove it."""
         name = shard_name(shard)
         if block is None:
             os.unlink(os.path.join(self._target, *name.split("/")))
             return
-        # Zarr would want to read the old one.
+        # Zarr would read the old one first.
         files: dict[str, Any] = {}
         array = zarr.create_array(
             zarr.storage.MemoryStore(files), **_layout(self._array.chunks, self._array.shards)
@@ -402,19 +404,19 @@ class StoreWriter:
         return self._manifest
 
     def _resize(self, rows: int) -> None:
-        # Before the manifest knows of the rows: those beyond it do no harm.
+        # Before the manifest lists the rows: additional rows are harmless.
         self._rows = rows
         if self._array is not None and self._array.shape[0] < rows:
             self._array.resize((rows, self._array.shape[1]))
 
     def _put_in_place(self) -> None:
-        """Move the new store to where it belongs, and what was there out of the way."""
+        """Move the new store into place, and the existing one out of the way."""
         fresh, folder = self._fresh, os.path.dirname(self._target)
-        # SQLite and Zarr know their files by name.
+        # SQLite and Zarr open their files by name.
         self._open_manifest.close()
         old = fresh.removesuffix(".new") + ".old"
         if os.path.lexists(self._target):
-            if len(self._locks) == 1:  # it was not there at the beginning
+            if len(self._locks) == 1:  # it did not exist at the start
                 raise StoreBusyError(f"another process is writing to {self.path!r}")
             shutil.copymode(self._target, fresh)
             os.rename(self._target, old)
@@ -439,7 +441,7 @@ class StoreWriter:
     def _create_array(self, size: tuple[int, int]) -> None:
         length = self._settings.count(size)
         attributes: dict[str, Any] = with_sum({"size": list(size)})
-        if self._settings.pool != "none":  # whose names are as many as a map has values
+        if self._settings.pool != "none":  # with as many names as a map has values
             attributes["feature_names"] = self._settings.names(size)
         rows_per_shard = _power_of_two(_SHARD_BYTES // (4 * length))
         rows_per_chunk = max(1, rows_per_shard // _CHUNKS_PER_SHARD)
@@ -451,13 +453,13 @@ class StoreWriter:
     # Filling ------------------------------------------------------------------------------------
 
     def counts(self) -> dict[State, int]:
-        """Return the number of inputs in each state, as far as they are committed."""
+        """Return the number of committed inputs in each state."""
         with names_sqlite(self.path), Manifest(self._manifest_file) as manifest:
             return manifest.counts()
 
     def waiting(self) -> Generator[Task, None, None]:
-        """Yield what is to be done, by row, and open the list of it anew every time."""
-        # A connection of its own: the other one belongs to the thread that commits.
+        """Yield the waiting inputs by row; each call reads the list again."""
+        # A separate connection: the other one belongs to the committing thread.
         with names_sqlite(self.path), Manifest(self._manifest_file) as manifest:
             for row, path in manifest.waiting():
                 yield Task(row, path)
@@ -467,10 +469,10 @@ class StoreWriter:
         return os.path.join(self._fresh or self._target, MANIFEST_FILE)
 
     def add(self, row: int, result: Row | ImageError, stamp: Stamp) -> Row | ImageError:
-        """Take what came of a row, and return what is written down about it.
+        """Add the outcome of a row, and return what is recorded about it.
 
-        Features of another length than the others' are refused: with ``pool="none"``, the first
-        image that is added decides.
+        Features of a different length are refused: with ``pool="none"``, the first image added sets
+        the length.
         """
         if isinstance(result, Row):
             if self._array is None:
@@ -478,7 +480,7 @@ class StoreWriter:
             if self._settings.pool == "none" and result.size != self._size:
                 result = self._another_size(row, result.size)
         if isinstance(result, Row):
-            # A copy: what it is a row of may be much larger.
+            # A copy: the row may be a view of a much larger array.
             features = np.array(result.features, np.float32)
             self._pending.append(_Pending(row, features, "", stamp))
             self._pending_bytes += result.features.nbytes
@@ -489,11 +491,11 @@ class StoreWriter:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """The final size that the names of the features rest on; None until one is decided on."""
+        """The final size that determines the names of the features; None until it is known."""
         return self._size
 
     def decide_size(self, size: tuple[int, int]) -> None:
-        """Say which size all images have, with ``pool="none"``, before one of them is added."""
+        """Set the size of all images, with ``pool="none"``, before the first one is added."""
         if self._array is None:
             self._create_array(size)
 
@@ -503,7 +505,7 @@ class StoreWriter:
         return another_size(path, size, "the first one", self._size or (0, 0))
 
     def flush(self) -> None:
-        """Write what has been added, and wait until it is on the disk.
+        """Write what has been added, and wait until it is on disk.
 
         Raises
         ------
@@ -514,19 +516,19 @@ class StoreWriter:
         self._settle()
 
     def commit_if_due(self) -> None:
-        """Begin a commit if it is time to."""
+        """Start a commit if it is due."""
         if self._commit is not None and self._commit.done():
             seconds = self._settle()
             self._pause = min(max(_LEAST_PAUSE, _PAUSE_PER_SECOND * seconds), _MOST_PAUSE)
         full = self._pending_bytes >= _PENDING_BYTES
         if full or time.monotonic() - self._last >= self._pause:
             if self._commit is not None and not full:
-                return  # the last one is not through
+                return  # the previous one is still running
             self._begin_commit()
 
     def _begin_commit(self) -> None:
-        # In a thread of its own: an exception here, such as Ctrl-C, never leaves a commit half
-        # done while another one begins.
+        # In a separate thread, so that an exception here, such as Ctrl-C, never leaves a commit
+        # half done while another one starts.
         self._settle()
         if self._pending:
             pending, self._pending, self._pending_bytes = self._pending, [], 0
@@ -534,7 +536,7 @@ class StoreWriter:
         self._last = time.monotonic()
 
     def _settle(self) -> float:
-        """Wait for the commit under way; raise what it raised."""
+        """Wait for the running commit; raise its exception."""
         if self._commit is None:
             return 0.0
         seconds = self._commit.result()
@@ -585,7 +587,7 @@ class StoreWriter:
     # The end ------------------------------------------------------------------------------------
 
     def close(self, commit: bool = True) -> None:
-        """Commit what is there and let go of the store.
+        """Commit what has been added, and release the store.
 
         Raises
         ------
@@ -599,7 +601,7 @@ class StoreWriter:
             self._release()
 
     def _release(self) -> None:
-        self._thread.shutdown(wait=True)  # a commit under way comes to its end
+        self._thread.shutdown(wait=True)  # a running commit finishes
         if self._manifest is not None:
             self._manifest.close()
             self._manifest = None
@@ -613,7 +615,7 @@ class StoreWriter:
 
 
 def _layout(chunks: tuple[int, int], shards: tuple[int, int]) -> dict[str, Any]:
-    """Return how features are stored, for an array of one shard."""
+    """Return the storage options of an array of features with one shard."""
     return {
         "shape": shards,
         "dtype": "float32",
@@ -642,13 +644,13 @@ def _check_same(path: str, header: Header, settings: Settings, device: str) -> N
         differences.append(f"device {header.device!r}, not {device!r}")
     if differences:
         raise ValueError(
-            f"{path!r} was made with {', '.join(differences)}: go on with the same settings, "
-            "choose another output, or begin anew (--restart)"
+            f"{path!r} was made with {', '.join(differences)}: resume with the same settings, "
+            "choose another output, or start over (--restart)"
         )
 
 
 class _InputError(Exception):
-    """What finding the inputs has raised, and not writing them down."""
+    """Raised by finding the inputs, not by recording them."""
 
     def __init__(self, cause: OSError) -> None:
         super().__init__(str(cause))
@@ -672,7 +674,7 @@ def _is_ours(folder: str) -> bool:
 
 
 def _check_nothing_else(path: str) -> None:
-    """Refuse to replace a store into whose folder somebody has put other things."""
+    """Refuse to replace a store whose folder also holds other files."""
     others = _others(path)
     if others:
         raise ValueError(
@@ -688,20 +690,20 @@ def _others(path: str) -> list[str]:
 
 
 def _clear_up(target: str) -> None:
-    """Put right what a process that was killed while it began a store left behind."""
+    """Clean up after a process that was killed while it created a store."""
     with contextlib.suppress(OSError):
         remove_abandoned(os.path.dirname(target))
     for kind, path in list(beside(target)):
         with contextlib.suppress(OSError, Timeout):
             lock_file = os.path.join(path, _LOCK_FILE)
             locked, replaced = os.path.exists(lock_file), os.path.lexists(target)
-            # Stores have a lock before these names: without, it is what a power cut left of one.
+            # Stores get their lock before these names: without one, it is a remnant of a power cut.
             remains = not locked and (kind == "new" or (replaced and _is_ours(target)))
             if kind == "gone" or remains:
                 if not _others(path):
                     shutil.rmtree(path, ignore_errors=True)
             elif locked:
-                # Whoever is at work on it holds its lock.
+                # A process working on it holds its lock.
                 with FileLock(lock_file, timeout=0):
                     if kind == "old" and not replaced:
                         if _is_ours(path):
@@ -711,7 +713,7 @@ def _clear_up(target: str) -> None:
 
 
 def _discard(folder: str) -> None:
-    """Delete a store under a name that nobody takes for that of a whole one."""
+    """Delete a store, renamed first so that nobody takes it for a complete one."""
     gone = f"{os.path.splitext(folder)[0]}.gone"
     os.rename(folder, gone)
     shutil.rmtree(gone, ignore_errors=True)

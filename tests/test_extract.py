@@ -485,7 +485,7 @@ def test_a_matrix_and_what_stands_beside_it_go_together(
         with pytest.raises(KeyboardInterrupt):
             save(table(features=np.ones((3, 2), np.float32)), output)
     with pytest.raises(
-        ValueError, match=r"a\.npy' is damaged, or of another run than .*a\.npy\.json'"
+        ValueError, match=r"a\.npy' is damaged, or from another run than .*a\.npy\.json'"
     ):
         load(output)
     (tmp_path / "a.npy.json").unlink()

@@ -318,10 +318,10 @@ def test_an_address_where_nobody_answers(
         unused.bind(("127.0.0.1", 0))  # and does not listen
         address = f"127.0.0.1:{unused.getsockname()[1]}"
         for shown in (address, f"ray://{address}"):
-            with pytest.raises(WorkerError, match=f"no cluster of Ray answers at '{shown}'"):
+            with pytest.raises(WorkerError, match=f"no Ray cluster answers at '{shown}'"):
                 on_ray(folder, output, address=shown)
         monkeypatch.setenv("RAY_ADDRESS", address)
-        with pytest.raises(WorkerError, match="no cluster of Ray answers"):
+        with pytest.raises(WorkerError, match="no Ray cluster answers"):
             on_ray(folder, output)
     with pytest.raises(ValueError, match="address must be auto, local or host:port"):
         on_ray(folder, output, address="nowhere")

@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-# Said here once, so that nothing below fails half way through a run.
+# Checked once here, so that no run fails half way.
 _missing = [name for name in ("PIL", "threadpoolctl", "tifffile") if find_spec(name) is None]
 if _missing:
     raise ImportError(f'dtwpt.extract needs {", ".join(_missing)}: pip install "dtwpt[cli]"')
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from dtwpt.extract.store.reader import FeatureStore, StoredFeatures
     from dtwpt.extract.store.writer import StoreWriter
 
-# What needs zarr is imported when it is asked for.
+# Names that need zarr are imported on first use.
 _LAZY = {
     "FeatureStore": "dtwpt.extract.store.reader",
     "StoreWriter": "dtwpt.extract.store.writer",

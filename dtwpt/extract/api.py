@@ -1,4 +1,4 @@
-"""Images into a table in memory, and of any number of runs into one store."""
+"""Feature extraction into a table (:func:`extract`) or a store (:func:`extract_to_store`)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dtwpt.extract.store.writer import StoreWriter
 
 
-#: What a run does about a file that it cannot use.
+#: How a run treats an unusable file.
 ON_ERROR = ("stop", "skip")
 
 
@@ -59,30 +59,29 @@ def extract(
         Default: ``Settings()``.
     workers : int, default: 1
         Processes. 1: this one does everything. With more, this one transforms, in as many
-        threads, and the others read the images. A file that ends its process three times, or keeps
-        it busy for longer than ``timeout``, is one that cannot be used.
+        threads, and the others read the images. A file that crashes its process three times, or
+        takes longer than ``timeout``, counts as unusable.
     device : str, default: "numpy"
         "numpy", or a device of torch such as "cuda" or "cpu" for the transform; torch agrees
         with NumPy to 1e-5 of the largest feature, not to the last bit.
     on_error : {"stop", "skip"}
-        What to do about a file that cannot be used: raise, or leave it out and list it in
-        ``skipped``.
+        How to treat an unusable file: raise, or leave it out and list it in ``skipped``.
     labels : {"folder"}, path or mapping, optional
-        What becomes the column of labels: the name of the folder that an image is in; the path of
-        a .csv file with the columns ``file`` (from the folder of that file, or from a folder that
-        is given) and ``label``; or a mapping from files to labels.
+        Source of the labels: "folder", the name of the folder that an image is in; the path of a
+        .csv file with the columns ``file`` (from the folder of that file, or from a folder that is
+        given) and ``label``; or a mapping from files to labels.
     timeout : float, default: 600
         Seconds that reading one image may take, with more than one worker.
     progress : callable or bool, optional
         Called with the numbers of files done and in all, first with none done. True: a progress
-        bar, in Jupyter too.
+        bar, also in Jupyter.
     on_skip : callable, optional
-        Called with every :class:`Skipped` at once, also when the run does not get to its end.
+        Called with each :class:`Skipped` immediately, so also if the run fails later.
 
     Returns
     -------
     FeatureTable
-        One row an image, in the order of :func:`find_images`.
+        One row per image, in the order of :func:`find_images`.
 
     Raises
     ------
@@ -123,7 +122,7 @@ def extract(
         Reading(settings, device, timeout=timeout),
         min(workers, len(files) + 1),
     )
-    # Closed at once where an exception leaves the loop: no process outlives the call.
+    # Closed at once if an exception leaves the loop, so that no process outlives the call.
     with contextlib.closing(outcomes), following(progress) as show:
         table = _collect(files, outcomes, settings, on_error, show, on_skip)
     if label is not None:
@@ -132,7 +131,7 @@ def extract(
 
 
 def check_on_error(on_error: str) -> None:
-    """Raise a ValueError if there is no such way to deal with files that cannot be used."""
+    """Raise a ValueError unless it is a known way to treat unusable files."""
     if on_error not in ON_ERROR:
         raise ValueError(f"unknown on_error {on_error!r}; known: {', '.join(ON_ERROR)}")
 
@@ -186,9 +185,9 @@ def _collect(
 # Into a store ------------------------------------------------------------------------------------
 
 
-#: What tells that a file has changed.
+#: How to detect a changed file.
 CHECKS = ("time", "hash")
-#: What computes: this machine, or a cluster of Ray.
+#: Where to compute: on this machine, or on a Ray cluster.
 ENGINES = ("local", "ray")
 
 
@@ -210,13 +209,13 @@ def extract_to_store(
     timeout: float = TIMEOUT,
     progress: Progress = None,
 ) -> FeatureStore:
-    """Extract the features of image files into a store on the disk, or go on with it.
+    """Extract the features of image files into a store on disk, or resume one.
 
-    Whatever ends a run, what it has finished is kept, and the same call goes on from there:
-    files that are done and unchanged are not read again, those that have changed are done again,
-    new ones are added, those no longer given stay (but see ``prune``). What the store holds in the
-    end does not depend on how often it was interrupted, nor on workers, engine or the order of the
-    paths, bit for bit.
+    Runs are resumable: after any interruption, finished work is kept and the same call resumes.
+    Finished files that are unchanged are not read again, changed ones are recomputed, new ones are
+    added, and those no longer given stay (but see ``prune``). The final store is identical, bit for
+    bit, however often the run was interrupted and whatever the workers, the engine and the order of
+    the paths.
 
     Parameters
     ----------
@@ -225,38 +224,38 @@ def extract_to_store(
     output : path
         The folder of the store, ends in ``.zarr``.
     settings : Settings, optional
-        Default: ``Settings()``. Those of a store stay what they are.
+        Default: ``Settings()``. Those of an existing store cannot change.
     workers : int, optional
-        As for :func:`extract`, default: 1. With ``engine="ray"``, the number of actors, each with
-        a core or a GPU; default: as many as the cluster has of them.
+        As for :func:`extract`, default: 1. With ``engine="ray"``, the number of actors, each with a
+        core or a GPU; default: one for each that the cluster has.
     device : str, default: "numpy"
-        As for :func:`extract`. It stays what it is, too. With ``engine="ray"``, "cuda" stands for
-        the GPU that Ray gives to an actor.
+        As for :func:`extract`; fixed for a store. With ``engine="ray"``, "cuda" is the GPU that Ray
+        assigns to an actor.
     engine : {"local", "ray"}
-        What reads and transforms: processes of this machine, or actors of a cluster of Ray, which
-        see the images at the same paths. This process alone writes the store.
+        Where to read and transform: processes on this machine, or actors of a Ray cluster, which
+        must see the images at the same paths. Only this process writes the store.
     address : str, optional
         With ``engine="ray"``, the cluster, as for ``ray.init``: "auto", "host:port", ... Default:
-        the one that this process has joined, else the environment variable ``RAY_ADDRESS``, else
-        a cluster on this machine that lasts as long as the call.
+        the one that this process has joined, else the environment variable ``RAY_ADDRESS``, else a
+        temporary cluster on this machine.
     on_error : {"skip", "stop"}
-        What to do about a file that cannot be used: write down the reason and go on, or raise.
+        How to treat an unusable file: record the reason and continue, or raise.
     check : {"time", "hash"}
-        What tells that a file has changed since it was done: size and modification time, or its
-        contents, for which all files are read again.
+        How to detect a file that changed since it was done: by size and modification time, or by
+        its contents, for which all files are read again.
     retry_skipped : bool
-        Try again what was skipped; without it, only those of these files that have changed.
+        Retry all skipped files. Otherwise, only those that have changed.
     prune : bool
-        Forget files that are not among the paths any more, and not on the disk either.
+        Forget files that are no longer among the paths and no longer exist.
     restart : bool
-        Begin anew. The old store is deleted once the new one is planned.
+        Discard the existing store and start over. It is deleted once the new one is planned.
     labels : {"folder"}, path or mapping, optional
-        As for :func:`extract`. Those of earlier runs stay, but where a file gets another one.
+        As for :func:`extract`. Labels of earlier runs stay unless a file gets a new one.
     timeout : float, default: 600
         Seconds that reading one image may take, with more than one worker or with Ray.
     progress : callable or bool, optional
         Called with the numbers of files done and in all, first with those done by earlier runs.
-        True: a progress bar, in Jupyter too.
+        True: a progress bar, also in Jupyter.
 
     Returns
     -------
@@ -267,17 +266,17 @@ def extract_to_store(
     ImageError
         With ``on_error="stop"``, if a file cannot be used.
     StoreBusyError
-        If another process writes to the store.
+        If another process is writing to the store.
     ValueError
-        If the store has other settings, is damaged, of a newer version, or something else; or if
-        an image lies in it.
+        If the store has other settings, is damaged, of a newer version, or not a store; or if an
+        image lies in it.
     FileNotFoundError
         If a path does not exist or stands for no image.
     OSError
         If the store cannot be written.
     WorkerError
-        If worker processes do not start, no cluster answers at the address, or actors die at the
-        same images again and again.
+        If worker processes do not start, no cluster answers at the address, or actors repeatedly
+        die at the same images.
     ImportError
         If zarr or, for its engine, Ray is not installed, or the device needs torch.
 
@@ -336,7 +335,7 @@ def _stream_here(
     writer: StoreWriter, left: int, reading: Reading, workers: int, on_error: str
 ) -> Generator[Outcome, None, None]:
     def in_order() -> bool:
-        # The first image by path is the one that decides on the size, or that is raised.
+        # The first image by path sets the size, or its error is raised.
         undecided = writer.size is None and reading.settings.final_size() is None
         return on_error == "stop" or undecided
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing and locking of files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TEMPORARY = re.compile(r"\.dtwpt-[0-9a-f]{16}\.tmp")
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise an OSError if :func:`replacing` could not write ``path``, which stays as it is."""
+    """Raise an OSError if :func:`replacing` could not write ``path``, without changing it."""
     target = os.path.realpath(path)
     shown = os.fspath(path)
     folder = os.path.dirname(target)
@@ -26,7 +26,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise FileNotFoundError(f"the folder of the output does not exist: {folder!r}")
     if os.path.exists(target) and not os.access(target, os.W_OK):
         raise PermissionError(f"cannot write the output {shown!r}: it is read-only")
-    # Only trying tells: there are read-only disks, access lists, root.
+    # Only a trial is reliable: there are read-only disks, access lists, root.
     probe = temporary_beside(target)
     try:
         with open(probe, "xb"):
@@ -40,9 +40,9 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a binary file that takes the place of ``path`` once it is completely on the disk.
+    """Open a binary file that replaces ``path`` once it is completely on disk.
 
-    After any exception, ``path`` is what it was before.
+    After any exception, ``path`` is unchanged.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         If it cannot be written.
     """
     check_writable(path)
-    target = os.path.realpath(path)  # through a link to the file it means
+    target = os.path.realpath(path)  # follow a link to its target
     remove_abandoned(os.path.dirname(target))
     while True:
         try:
@@ -64,14 +64,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 class _TakenAwayError(Exception):
-    """Another process has taken a file for abandoned before it was locked."""
+    """Another process has removed a file as abandoned before it was locked."""
 
 
 @contextlib.contextmanager
 def whole(temporary: str, target: str) -> Iterator[BinaryIO]:
-    """Open a new file that takes the place of ``target`` once it is completely on the disk.
+    """Open a new file that replaces ``target`` once it is completely on disk.
 
-    After any exception, ``target`` is what it was before.
+    After any exception, ``target`` is unchanged.
     """
     try:
         with open(temporary, "xb") as file:
@@ -92,7 +92,7 @@ def whole(temporary: str, target: str) -> Iterator[BinaryIO]:
 
 
 def sync(path: str | os.PathLike[str]) -> None:
-    """Wait until a file, or the list of what a folder holds, is on the disk."""
+    """Wait until a file, or the list of a folder's entries, is on disk."""
     if os.name == "nt" and os.path.isdir(path):  # which opens no folders
         return
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
@@ -103,13 +103,13 @@ def sync(path: str | os.PathLike[str]) -> None:
 
 
 def temporary_beside(target: str) -> str:
-    """Return a name in the same folder, hence on the same disk, without which nothing is atomic."""
+    """Return a temporary name in the same folder, as renaming is atomic only on one disk."""
     return os.path.join(os.path.dirname(target), f".dtwpt-{secrets.token_hex(8)}.tmp")
 
 
 @contextlib.contextmanager
 def new_folder(target: str, mode: int = 0o777) -> Iterator[str]:
-    """Make a folder beside a target, that is taken for abandoned once its process is gone."""
+    """Make a folder beside a target, which counts as abandoned once its process is gone."""
     while True:
         path = temporary_beside(target)
         os.mkdir(path, mode)
@@ -129,7 +129,7 @@ def new_folder(target: str, mode: int = 0o777) -> Iterator[str]:
 
 
 def remove_abandoned(folder: str) -> None:
-    """Remove temporary files and folders of killed processes, which hold no lock any more."""
+    """Remove temporary files and folders of killed processes, which no longer hold a lock."""
     for name in filter(_TEMPORARY.fullmatch, os.listdir(folder)):
         path = os.path.join(folder, name)
         with contextlib.suppress(OSError):
@@ -142,7 +142,7 @@ def remove_abandoned(folder: str) -> None:
 
 
 def claim(number: int, path: str, wait: bool = True) -> bool:
-    """Lock an open file, until it is closed; False if it is another's, or its name no more.
+    """Lock an open file until it is closed; False if it is locked already, renamed or removed.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def claim(number: int, path: str, wait: bool = True) -> bool:
     """
     try:
         import fcntl
-    except ImportError:  # Windows, where what is in use cannot be removed
+    except ImportError:  # Windows, where a file in use cannot be removed
         return True
     try:
         fcntl.flock(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -1,4 +1,4 @@
-"""From one image file to its features: read, resized, cropped, transformed."""
+"""Features of single images: read, resize, crop, transform."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Row(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """What a file is recognised by; None where it could not be found out."""
+    """The properties that identify a file; None if unknown."""
 
     size: int | None = None
     mtime_ns: int | None = None
@@ -38,11 +38,11 @@ def stamp_of(path: str, contents: bool = False) -> Stamp:
     """Return size and modification time of a file and, if asked for, the hash of its contents."""
     try:
         size, mtime_ns = size_and_time(path)
-    except Exception:  # of whatever holds it; what is wrong is said when it is read
+    except Exception:  # any error is raised again when the file is read
         return Stamp()
     digest = None
     if contents:
-        # A pipe or a device, which may have no end or nothing to say for ever, is not opened.
+        # A pipe or a device, which may be endless or block forever, is not opened.
         with contextlib.suppress(Exception), open_file(path) as file:
             digesting = hashlib.sha256()
             while block := file.read(1 << 20):
@@ -52,12 +52,12 @@ def stamp_of(path: str, contents: bool = False) -> Stamp:
 
 
 def _as_int64(number: int) -> int:
-    """Return a number as databases have it: years after 2262 are too large, and some are wrong."""
+    """Wrap a number to 64 bits, as in databases: times after the year 2262 exceed them."""
     return (number + 2**63) % 2**64 - 2**63
 
 
 def image_of(source: Any, settings: Settings) -> NDArray[np.float32]:
-    """Return an image as it is transformed: read, resized, cropped; (H, W) or (3, H, W).
+    """Return an image ready to transform: read, resized, cropped; (H, W) or (3, H, W).
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def features_of_images(
 ) -> NDArray[np.float32]:
     """Return the features, shape (B, F), of images of one size, (B, H, W) or (B, 3, H, W).
 
-    A row that is not finite is of an image whose values are too large for float32.
+    A row is not finite if the values of its image are too large for float32.
     """
     names = ("depth", "wavelet", "operator", "pool", "mode")
     arguments: Any = {name: getattr(settings, name) for name in names} | {"channel_axis": None}
@@ -112,12 +112,12 @@ def rows_of(
     settings: Settings,
     device: str,
 ) -> list[Row | ImageError]:
-    """Return the features of images of one size, or why there are none, one for each path."""
+    """Return the features, or the error, of each image; all have one size."""
     height, width = images.shape[-2:]
     try:
         features = features_of_images(images, settings, device)
     except (ValueError, MemoryError, RuntimeError) as error:
-        if len(images) > 1:  # it may be only one's fault, or too many at a time
+        if len(images) > 1:  # one image may be at fault, or the batch too large
             return [
                 row
                 for path, image in zip(paths, images, strict=True)
@@ -160,7 +160,7 @@ def features_of(source: Any, settings: Settings, device: str = "numpy") -> Row:
 def another_size(
     path: str, size: tuple[int, int], first: str, first_size: tuple[int, int]
 ) -> ImageError:
-    """Return the error of an image whose maps do not fit to those of the first one."""
+    """Return the error of an image whose maps differ in size from those of the first one."""
     return ImageError(
         path,
         f"{size[0]}x{size[1]} pixels, but {first} has {first_size[0]}x{first_size[1]}: with pool "
@@ -169,7 +169,7 @@ def another_size(
 
 
 def check_device(device: str) -> None:
-    """Raise unless the transform can run there.
+    """Raise unless the transform can run on the device.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def check_device(device: str) -> None:
         raise ValueError(f"device {device!r} cannot be used: {reason}") from None
 
 
-# Columns that images are looked for in.
+# Columns that may hold images.
 _IMAGES = ("path", "image", "bytes")
 
 
@@ -208,11 +208,10 @@ def _columns_of(batch: Any) -> dict[Any, Any]:
 
 
 class FeatureExtractor:
-    """Features of images, as a callable for other people's pipelines (Ray, Dask, Spark, ...).
+    """Features of images, as a callable for other pipelines (Ray, Dask, Spark, ...).
 
-    It holds settings and nothing else, so it can be pickled, and it gives the same features as
-    :func:`extract`, to the last bit with ``device="numpy"``: one thread, nothing learned, each
-    image on its own.
+    It holds only settings, so it can be pickled, and it gives the same features as :func:`extract`,
+    to the last bit with ``device="numpy"``: one thread, nothing learned, each image on its own.
 
     Parameters
     ----------
@@ -258,7 +257,7 @@ class FeatureExtractor:
         ----------
         batch : ndarray, sequence, mapping, pandas.DataFrame or pyarrow.Table
             - Images of one size: an array (B, H, W) or, with ``colour="channels"``,
-              (B, 3, H, W), resized and cropped by you.
+              (B, 3, H, W), already resized and cropped.
             - A sequence of images: anything that :func:`read_image` reads (paths, URLs, the
               bytes of files, PIL images, arrays), or a mapping with ``bytes`` or ``path``, as
               Hugging Face datasets have them.
@@ -269,12 +268,12 @@ class FeatureExtractor:
         ndarray or dict
             For images of one size an array of float32 (B, F). Otherwise a dict: the columns that
             were given (``path`` for a sequence), ``features`` of float32 (B, F) and ``error``, a
-            str each, empty where all went well and else the reason why the row is NaN.
+            str each: empty on success, else the reason why the row is NaN.
 
         Raises
         ------
         TypeError
-            If it is none of these.
+            If it is of another type.
         ValueError
             If a batch has images whose vectors are of different lengths (``pool="none"``), an
             array is of the wrong shape, or there is no column of images.

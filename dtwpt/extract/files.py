@@ -1,4 +1,4 @@
-"""Outputs by their suffix: saving, loading, and what can be known before the work."""
+"""Saving and loading of outputs by their suffix, and checks before a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: The suffixes of tables.
 TABLES = (".npz", ".npy", ".parquet", ".csv")
-# Of which what is no number stands in another file.
+# Tables whose texts are in a separate file.
 _IN_TWO = (".npy", ".csv")
 
 
@@ -40,7 +40,7 @@ def _suffix(path: str | os.PathLike[str]) -> str:
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
-    """Raise what :func:`save` would, as far as it can be known before."""
+    """Raise the errors of :func:`save` that can be found before a run."""
     suffix = _suffix(path)
     name = os.fspath(path)
     if is_store_name(path):
@@ -57,7 +57,7 @@ def check_output(path: str | os.PathLike[str]) -> None:
 
 
 def files_of(path: str | os.PathLike[str]) -> list[str]:
-    """Return what an output of that name consists of."""
+    """Return the files of which an output of that name consists."""
     return [os.fspath(path), *([_beside(path)] if _suffix(path) in _IN_TWO else [])]
 
 
@@ -66,10 +66,10 @@ def _beside(path: str | os.PathLike[str]) -> str:
 
 
 def save(table: FeatureTable, path: str | os.PathLike[str]) -> None:
-    r"""Save a table in the form that the suffix names, whole or not at all.
+    r"""Save a table atomically, in the format that the suffix names.
 
-    The file at ``path`` is replaced at the very end, so that it is at any time either what it was
-    or complete. Equal tables give equal files, byte for byte.
+    The file at ``path`` is replaced at the very end, so it is always either the old one or
+    complete. Equal tables give identical files.
 
     Parameters
     ----------
@@ -91,26 +91,27 @@ def save(table: FeatureTable, path: str | os.PathLike[str]) -> None:
             ``labels``           str, (n,), if there are
             ===================  ===============================================================
 
-            NumPy stores texts as wide as the longest one. Where that would take more than 64 MB,
-            for one name that is much longer than the others, there are two arrays instead, such as
-            ``files_utf8`` (uint8, all in a row) and ``files_lengths`` (in bytes).
+            NumPy stores all texts as wide as the longest one. Where one much longer name would make
+            that more than 64 MB, two arrays are stored instead, such as ``files_utf8`` (uint8, all
+            in a row) and ``files_lengths`` (in bytes).
         ``.npy``
             The matrix of features alone. Beside it, in ``path`` + ``.json``, which is replaced
             first: ``feature_names``, ``files``, ``labels``, ``settings``, ``made_by``, ``skipped``
-            and the SHA-256 of the matrix's file, by which :func:`load` knows that they go together.
+            and the SHA-256 of the matrix's file, by which :func:`load` checks that they belong
+            together.
         ``.csv``
-            A line for each image: ``file``, ``label`` if there are, and the features, with as many
-            digits as float32 needs. Beside it the same ``.json``.
+            A line for each image: ``file``, ``label`` if given, and the features, with as many
+            digits as float32 needs. The same ``.json`` is beside it.
         ``.parquet``
-            A column ``file``, ``label`` if there are, and one of float32 for each feature;
-            settings, versions, skipped files and a checksum of everything as JSON in the metadata
-            ``dtwpt``. Needs pyarrow. Bytes of a name that are not text are written as ``\xff``,
-            here and in ``.csv``.
+            A column ``file``, ``label`` if given, and one of float32 for each feature; settings,
+            versions, skipped files and a checksum of everything as JSON in the metadata ``dtwpt``.
+            Needs pyarrow. Bytes of a name that are not text are written as ``\xff``, here and in
+            ``.csv``.
 
     Raises
     ------
     ValueError
-        If the name ends in something else, or is that of one of the images.
+        If the suffix is unknown, or the name is that of one of the images.
     OSError
         If it cannot be written.
     ImportError
@@ -154,13 +155,13 @@ def _save_in_two(table: FeatureTable, path: str | os.PathLike[str]) -> None:
             np.save(hashed, table.features, allow_pickle=False)
         about["features_sha256"] = hashed.digest.hexdigest()
         about["checksum"] = _sum(about)
-        # It takes its place first: whatever comes between, the two are known not to go together.
+        # It is replaced first: after an interruption, its hash shows that the two do not match.
         with replacing(_beside(path)) as beside:
             beside.write(json.dumps(about, indent=1).encode())
 
 
 class _Hashed:
-    """A file that is written, and the hash of what has been."""
+    """A file being written, with the hash of its contents."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -179,7 +180,7 @@ def _sum(about: dict[str, Any], features: NDArray[np.float32] | None = None) -> 
 
 
 def _load_about(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what stands beside a .npy or .csv file."""
+    """Return the contents of the .json beside a .npy or .csv file."""
     beside = _beside(path)
     try:
         with open(beside, "rb") as file:
@@ -203,8 +204,8 @@ def _load_in_two(path: str | os.PathLike[str]) -> FeatureTable:
             digest.update(block)
         if digest.hexdigest() != about["features_sha256"]:
             raise ValueError(
-                f"{os.fspath(path)!r} is damaged, or of another run than {_beside(path)!r}: a run "
-                "was killed between the two, extract again"
+                f"{os.fspath(path)!r} is damaged, or from another run than {_beside(path)!r}: a "
+                "run was killed between the two, extract again"
             )
         file.seek(0)
         names = about["feature_names"]
@@ -273,20 +274,19 @@ def _pyarrow() -> tuple[Any, Any]:
 def load(path: str | os.PathLike[str], *, verify: bool = False) -> FeatureTable | FeatureStore:
     """Load features: a table that :func:`save` saved, or a store.
 
-    Both have the attributes ``features``, ``feature_names``, ``files``, ``settings``,
+    Both kinds have the attributes ``features``, ``feature_names``, ``files``, ``settings``,
     ``skipped``, ``labels``, ``waiting`` and ``made_by``, and the methods ``row(file)``,
-    ``to_pandas()`` and ``to_arrow()``. The features of a store stay on the disk until they are
-    indexed; it may be loaded at any time, also while a run fills it.
+    ``to_pandas()`` and ``to_arrow()``. The features of a store are read from disk when indexed. A
+    store may be loaded at any time, even while a run fills it.
 
     Parameters
     ----------
     path : path
-        A folder is taken for a store, a file for .npz unless its suffix is that of another kind of
+        A folder is read as a store; a file as .npz, unless its suffix is that of another kind of
         table.
     verify : bool, default: False
-        Read all of a store now, and compare everything in it with its checksums. Without it, that
-        is done with features and paths when they are read, and with up to 100,000 rows of the
-        manifest.
+        Read the whole store now, and compare everything with its checksums. Otherwise, features and
+        paths are checked when read, and up to 100,000 rows of the manifest on loading.
 
     Returns
     -------
@@ -310,7 +310,7 @@ def load(path: str | os.PathLike[str], *, verify: bool = False) -> FeatureTable 
 
 
 def load_settings(path: str | os.PathLike[str]) -> tuple[Settings, dict[str, str]]:
-    """Return the settings and the versions that made an output, without loading its features.
+    """Return the settings and versions of an output, without loading its features.
 
     Parameters
     ----------
@@ -345,9 +345,9 @@ def load_settings(path: str | os.PathLike[str]) -> tuple[Settings, dict[str, str
 # NumPy's archives --------------------------------------------------------------------------------
 
 
-# Lists of texts that every table has.
+# Names of the lists of texts in every table.
 _TEXTS = ("feature_names", "files", "skipped", "skipped_reasons")
-# Of an array of texts, each of which takes as much as the longest one.
+# Largest array of texts in bytes: each text takes as much as the longest one.
 _MOST_BYTES = 1 << 26
 
 
@@ -368,7 +368,7 @@ def save_npz(table: FeatureTable, path: str | os.PathLike[str]) -> None:
 
 
 def _strings(name: str, strings: list[str]) -> dict[str, NDArray[Any]]:
-    """Return the array of texts, or the two that it takes where one is long and there are many."""
+    """Return an array of texts, or two arrays if padding to the longest text would be too large."""
     longest = max(map(len, strings), default=0)
     if 4 * longest * len(strings) <= _MOST_BYTES:
         return {name: np.array(strings, dtype=np.str_)}
@@ -380,7 +380,7 @@ def _strings(name: str, strings: list[str]) -> dict[str, NDArray[Any]]:
 
 
 def _texts(name: str, arrays: dict[str, NDArray[Any]]) -> list[str]:
-    """Return the texts that :func:`_strings` has made arrays of."""
+    """Return the texts from the arrays that :func:`_strings` made."""
     if name in arrays:
         array = arrays[name]
         if array.ndim != 1 or array.dtype.kind != "U":
@@ -428,7 +428,7 @@ def _arrays(path: str | os.PathLike[str], *names: str) -> dict[str, NDArray[Any]
     try:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             members = [archive.getinfo(f"{name}.npy") for name in names] or archive.infolist()
-            # Nothing is compressed: no small file takes a lot of memory.
+            # Nothing is compressed, so that no small file can take a lot of memory.
             if any(member.compress_type != zipfile.ZIP_STORED for member in members):
                 raise not_features(path)
             file.seek(0)
@@ -438,7 +438,7 @@ def _arrays(path: str | os.PathLike[str], *names: str) -> dict[str, NDArray[Any]
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # of the disk
         raise not_features(path) from error
-    # NumPy gives the bytes of a member that does not begin as an array does.
+    # NumPy returns the bytes of a member that is not an array.
     if not all(isinstance(array, np.ndarray) for array in members_read.values()):
         raise not_features(path)
     return members_read
@@ -453,7 +453,7 @@ def _settings(array: NDArray[Any], path: str | os.PathLike[str]) -> tuple[Settin
 
 
 def settings_in(values: Any, path: str | os.PathLike[str]) -> tuple[Settings, dict[str, str]]:
-    """Return the settings and versions in what JSON has been read from a file."""
+    """Return the settings and versions in JSON that was read from a file."""
     try:
         values = dict(values)
         made_by = {str(name): str(value) for name, value in values.pop("made_by").items()}
@@ -473,12 +473,12 @@ def not_features(path: str | os.PathLike[str]) -> ValueError:
 # Text --------------------------------------------------------------------------------------------
 
 
-# Lines that are made at a time.
+# Lines formatted at a time.
 _LINES = 1000
 
 
 def csv_blocks(table: FeatureTable) -> Iterator[bytes]:
-    """Yield file, label if there are, and features, as short as they give the same float32."""
+    """Yield file, label if given, and features, in the fewest digits that give the same float32."""
     labelled = table.labels is not None
     yield _lines([["file", *(["label"] * labelled), *table.feature_names]])
     for start in range(0, len(table.files), _LINES):

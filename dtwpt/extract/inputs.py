@@ -1,4 +1,4 @@
-"""The images that paths stand for, kept apart from what a run writes."""
+"""Image files from paths and patterns, and a guard against overwriting them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Paths: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]"
 
 
 class FileName(str):
-    """A path that stands for itself, whether it is there or not, and never for a pattern."""
+    """A literal path, existing or not, never a pattern."""
 
     __slots__ = ()
 
 
 class Inputs:
-    """Paths, and what is left out of what they stand for.
+    """Paths, and a count of the files left out when they are expanded.
 
     Parameters
     ----------
@@ -35,8 +35,7 @@ class Inputs:
     Attributes
     ----------
     left_out : Counter
-        By suffix, the number of files that were left out of folders and archives the last time that
-        they were looked through.
+        By suffix, the number of files left out of folders and archives in the last expansion.
     """
 
     def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
@@ -45,7 +44,7 @@ class Inputs:
 
     @classmethod
     def of(cls, paths: Paths) -> Inputs:
-        """Return paths that were given in any way, to be looked through again and again."""
+        """Return paths given in any form as a list that can be iterated repeatedly."""
         if isinstance(paths, Inputs):
             return paths
         return cls([paths] if isinstance(paths, (str, os.PathLike)) else paths)
@@ -54,7 +53,7 @@ class Inputs:
         return iter(self.paths)
 
     def told(self) -> str:
-        """Return what was left out, in one line; empty if nothing was."""
+        """Return a one-line summary of the files left out; empty if there are none."""
         if not self.left_out:
             return ""
         kinds = [f"{count} {suffix or 'without suffix'}" for suffix, count in _most(self.left_out)]
@@ -69,27 +68,27 @@ def _most(counts: Counter[str]) -> list[tuple[str, int]]:
 
 
 def find_images(paths: Paths) -> list[str]:
-    """Return the image files that files, folders and patterns stand for.
+    """Return the image files that files, folders and patterns expand to.
 
     Parameters
     ----------
     paths : path or iterable of paths
         - A file is taken whatever its name.
-        - A folder stands for the files in it and below with a suffix of these formats, and those
-          without a suffix that begin like one of them, sorted by name. Hidden ones (``.name``) are
-          left out. Symbolic links are followed, and each folder is looked through once: under its
-          own name if it lies in the one that is given. A folder that cannot be read is taken for an
-          image, so that reading it says why.
+        - A folder expands to the files in it and below with a suffix of a supported format, and
+          those without a suffix whose first bytes are of one, sorted by name. Hidden ones
+          (``.name``) are left out. Symbolic links are followed, and each folder is searched once:
+          under its own name if it lies in the given one. A folder that cannot be read is listed as
+          an image, so that reading it raises the reason.
         - An archive (``.zip``, ``.tar``, ``.tar.gz``, ...) stands for the images in it, and a file
           of Parquet or Arrow for the rows of its one column of bytes, or that called ``image``.
         - A URL is what fsspec makes of it: a file, an archive, a folder or a pattern.
-        - A pattern (``*``, ``?``, ``[...]``; ``**`` for any depth) stands for what a shell would
-          make of it, sorted. A path that exists is never taken for a pattern.
+        - A pattern (``*``, ``?``, ``[...]``; ``**`` for any depth) expands as in a shell, sorted.
+          An existing path is never read as a pattern.
 
     Returns
     -------
     list of str
-        As given, so relative paths stay relative; a path that comes up again is left out.
+        As given, so relative paths stay relative; without duplicates.
 
     Raises
     ------
@@ -115,10 +114,10 @@ def find_images(paths: Paths) -> list[str]:
 
 
 def with_keys(files: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield files with their absolute paths, by which they are known.
+    """Yield files with their absolute paths, which identify them.
 
-    Folders that are links keep their names, as in what a folder stands for, but for paths with
-    "..": ``link/..`` is where the link leads, not where it seems.
+    Folders that are links keep their names, as when a folder is expanded, except in paths with
+    "..": ``link/..`` is the parent of the link's target.
     """
 
     @functools.lru_cache(maxsize=1024)  # files come folder by folder
@@ -144,13 +143,13 @@ def with_keys(files: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _split(file: str) -> tuple[str, str]:
-    """Return what ``os.path.split`` does, or with slashes at the end of the folder, but sooner."""
+    """Split a path like ``os.path.split``, but faster; the folder may end in slashes."""
     name = file.rfind("/") + 1
     return file[:name], file[name:]
 
 
 def iterate_images(paths: Paths) -> Iterator[str]:
-    """Yield what :func:`find_images` returns, and what comes up again again, one at a time."""
+    """Yield what :func:`find_images` returns, with duplicates, one at a time."""
     inputs = Inputs.of(paths)
     inputs.left_out.clear()
     for path in inputs:
@@ -207,7 +206,7 @@ def _file(path: str, left_out: Counter[str]) -> Iterator[str]:
 
 
 def _is_image(name: str, left_out: Counter[str]) -> bool:
-    """Whether a file that is not looked into is an image, by its suffix; or count it."""
+    """Whether a file is an image by its suffix; counts it as left out if not."""
     if any(part[:1] == "." for part in name.split("/")):  # hidden
         return False
     if name.lower().endswith(SUFFIXES):
@@ -221,7 +220,7 @@ def _count(name: str, left_out: Counter[str]) -> None:
 
 
 def _url(url: str, left_out: Counter[str]) -> Iterator[str]:
-    """Yield the images that a URL stands for."""
+    """Yield the images that a URL expands to."""
     try:
         system, path = file_system(url)
     except UnusableError as error:
@@ -251,7 +250,7 @@ def _folder(top: str, left_out: Counter[str]) -> Iterator[str]:
 
 
 def _matches(pattern: str) -> list[str]:
-    """Return what matches a pattern, sorted; below ``**``, each folder is looked into once."""
+    """Return the matches of a pattern, sorted; below ``**``, each folder is searched once."""
     head, found, tail = re.sub(r"(/\*\*)+(?=/|$)", "/**", f"/{pattern}").partition("/**")
     if not found or tail[:1] not in ("", "/"):
         return sorted(glob.glob(pattern))
@@ -270,11 +269,11 @@ def _matches(pattern: str) -> list[str]:
 
 
 def _walk(top: str) -> Iterator[tuple[str, str]]:
-    """Yield what is in a folder and below, sorted by name, each folder once, and its kind."""
+    """Yield the entries of a folder and below with their kind, sorted by name, each folder once."""
     root = os.path.join(os.path.realpath(top), "")
     seen: set[tuple[int, int]] = set()
-    # Not by recursion, as folders may lie deeper in each other than calls may. Names that are still
-    # to come, the last one first, of each folder on the way down.
+    # Without recursion, as folders may be nested deeper than calls. Holds the names still to visit
+    # of each folder on the way down, last one first.
     waiting = [[(top, "folder")]]
     while waiting:
         if not waiting[-1]:
@@ -292,10 +291,10 @@ def _walk(top: str) -> Iterator[tuple[str, str]]:
             if here in seen:
                 continue
             entries = _entries(path)
-        except FileNotFoundError:  # removed meanwhile
+        except FileNotFoundError:  # removed in the meantime
             continue
         except OSError:
-            yield path, "unreadable"  # reading it says why
+            yield path, "unreadable"  # reading it raises the reason
             continue
         seen.add(here)
         waiting.append(entries)
@@ -309,7 +308,7 @@ def _entries(path: str) -> list[tuple[str, str]]:
 
 
 def _is_below(link: str, root: str) -> bool:
-    """Whether a link leads to a folder that is found in another way: not in a hidden one."""
+    """Whether a link leads to a folder that is also found without it, not in a hidden folder."""
     real = os.path.join(os.path.realpath(link), "")
     inner = real[len(root) :]
     return real.startswith(root) and not any(name[:1] == "." for name in inner.split(os.sep))
@@ -321,7 +320,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
             return "link" if entry.is_symlink() else "folder"
     except OSError:  # a link to itself
         pass
-    # A dangling link is passed on, so that it is reported and not silently missing.
+    # A dangling link is yielded, so that it is reported.
     there = entry.is_symlink() or entry.is_file()
     if entry.name.lower().endswith(SUFFIXES):
         return "file" if there else ""
@@ -344,14 +343,14 @@ def _begins_like_one(path: str) -> bool:
 
 
 def check_outputs(outputs: Sequence[str], paths: Iterable[str | os.PathLike[str]]) -> None:
-    """Raise a ValueError if a run would write a file twice, or one that the next run would read.
+    """Raise a ValueError if outputs are equal, or would be read as inputs by the next run.
 
     Parameters
     ----------
     outputs : sequence of str
         The files, or folders, to write.
     paths : iterable of paths
-        The files, folders and patterns to read, as they were given.
+        The files, folders and patterns to read, as given.
     """
     folders = [os.path.join(os.path.realpath(path), "") for path in paths if os.path.isdir(path)]
     written = [os.path.realpath(output) for output in outputs]
@@ -371,9 +370,9 @@ def check_outputs(outputs: Sequence[str], paths: Iterable[str | os.PathLike[str]
 
 
 def sparing(outputs: Iterable[str], files: Iterable[str]) -> Iterator[str]:
-    """Yield the files to read, and raise a ValueError at one that is to be written, or lies in it.
+    """Yield the files to read; raise a ValueError at one that is an output or lies inside one.
 
-    It costs next to nothing where no output is there yet, and little where it is a folder.
+    This is almost free if no output exists yet, and cheap if it is a folder.
     """
     there = {os.path.realpath(output): output for output in outputs if os.path.exists(output)}
     folders = {os.path.join(real, ""): there[real] for real in there if os.path.isdir(real)}
@@ -405,6 +404,6 @@ def _number(file: str) -> int | None:
 
 
 def check_spared(outputs: Iterable[str], files: Iterable[str]) -> None:
-    """Raise a ValueError if one of the files that are read is to be written, or lies in it."""
+    """Raise a ValueError if an input file is an output or lies inside one."""
     for _ in sparing(outputs, files):
         pass

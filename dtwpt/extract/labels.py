@@ -9,16 +9,16 @@ from typing import TypeAlias
 
 from dtwpt.extract.inputs import with_keys
 
-#: What may be given as labels.
+#: Types accepted as labels.
 Labels: TypeAlias = str | os.PathLike[str] | Mapping[str, str]
-#: The label of an image by its absolute path; empty where there is none.
+#: Returns the label of an image by its absolute path; empty if it has none.
 Labelling: TypeAlias = Callable[[str], str]
 
 
 def labelling(
     labels: Labels | None, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 ) -> Labelling | None:
-    """Return what labels images.
+    """Return a function that labels images.
 
     Parameters
     ----------
@@ -27,10 +27,10 @@ def labelling(
         - The path of a .csv file (UTF-8) with the columns ``file`` and ``label``.
         - A mapping from files to labels.
 
-        Relative names of files are taken from the folder of the .csv file, and from the folders in
-        ``paths``; those in a mapping from the working folder, too.
+        Relative names are resolved from the folder of the .csv file and from the folders in
+        ``paths``; those in a mapping also from the working folder.
     paths : path or iterable of paths
-        What is read.
+        The inputs.
 
     Returns
     -------

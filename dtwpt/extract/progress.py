@@ -1,4 +1,4 @@
-"""Progress of a run: a callable of the caller's, or a bar on a terminal or in a notebook."""
+"""Progress of a run: the caller's callable, or a bar on a terminal or in a notebook."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-#: What functions take as ``progress``: True for a bar.
+#: Type of the argument ``progress``; True for a bar.
 Progress: TypeAlias = Callable[[int, int], None] | bool | None
 
 
@@ -14,7 +14,7 @@ Progress: TypeAlias = Callable[[int, int], None] | bool | None
 def following(
     progress: Progress, unit: str = "image"
 ) -> Iterator[Callable[[int, int], None] | None]:
-    """Give what is to be called with the numbers that are done and in all; None for nothing."""
+    """Yield the function to call with the numbers of items done and in all; None for none."""
     if not isinstance(progress, bool):
         yield progress
     elif progress:
@@ -26,7 +26,7 @@ def following(
 
 @contextmanager
 def bar(unit: str, **options: Any) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar of tqdm, a widget in Jupyter; rate and time are those of what comes after.
+    """Show a tqdm bar, in Jupyter a widget; rate and time are those of this run.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The settings that decide what the features are."""
+"""Settings of the features: :class:`Settings`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dtwpt.wavelets import Wavelet
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides what the features of an image are.
+    """The settings that determine the features of an image.
 
     Parameters
     ----------
     operator : {"cmod", "rmax"}
     depth : int or sequence of int, default: 2
-        Several: the features of each, all of one decoding of the image.
+        Several: the features of each depth, from one decoding of the image.
     wavelet : str, default: "qshift_b"
         The name of a built-in wavelet.
     mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
@@ -37,8 +37,8 @@ class Settings:
     page, level, channel : int, optional
         Which part of a file is the image, as for :func:`dtwpt.extract.read_image`.
     limits : Limits
-        What reading an image may take. It decides which images are refused, not what the features
-        of others are: settings that differ in it are equal, and it is not stored.
+        Limits for reading an image. They decide which images are refused and do not change
+        features, so settings that differ only in them are equal, and they are not stored.
 
     Raises
     ------
@@ -76,7 +76,7 @@ class Settings:
         depths = as_depths(self.depth)
         object.__setattr__(self, "depth", depths if len(depths) > 1 else depths[0])
         if not isinstance(self.wavelet, str):
-            raise TypeError(f"wavelet must be the name of one, got {self.wavelet!r}")
+            raise TypeError(f"wavelet must be a name, got {self.wavelet!r}")
         Wavelet(self.wavelet)
         as_mode(self.mode)
         choice = Choice.of(self.colour, self.page, self.level, self.channel)
@@ -99,14 +99,14 @@ class Settings:
         return [f"{channel}_{name}" for channel in ("red", "green", "blue") for name in names]
 
     def count(self, size: tuple[int, int]) -> int:
-        """Return the number of names that :meth:`names` returns, without making them."""
+        """Return the number of features, without making their names."""
         if self.pool != "none":
             return len(self.names(size))
         count = 0
         for depth in as_depths(self.depth):
             step = 1 << depth
             places = -(-size[0] // step) * -(-size[1] // step)
-            count += len(replace(self, depth=depth).names((1, 1))) * places  # of maps of one value
+            count += len(replace(self, depth=depth).names((1, 1))) * places  # for maps of one value
         return count
 
     @property
@@ -115,9 +115,9 @@ class Settings:
         return Choice(self.colour, self.page, self.level, self.channel)
 
     def final_size(self) -> tuple[int, int] | None:
-        """Return a size whose names are those of every image; None if that depends on the image.
+        """Return a size whose names hold for every image; None if names depend on the image.
 
-        Only whole maps, with ``pool="none"``, are named by their places.
+        Only whole maps, with ``pool="none"``, are named by position.
         """
         if self.crop is not None:
             return self.crop if isinstance(self.crop, tuple) else (self.crop, self.crop)
@@ -126,12 +126,12 @@ class Settings:
         return None if self.pool == "none" else (1, 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings, without the limits, in types that JSON knows."""
+        """Return the settings, without the limits, in JSON-compatible types."""
         return {name: _listed(getattr(self, name)) for name in _names()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
-        """Return the settings that :meth:`to_dict` came from.
+        """Return the settings from which :meth:`to_dict` made a dict.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""The table of features in memory, and what it has in common with a store."""
+"""The table of features in memory, and the base class it shares with a store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Skipped(NamedTuple):
 
 
 def versions(device: str = "numpy") -> dict[str, str]:
-    """Return the versions of dtwpt and of the packages that read images, and what transforms."""
+    """Return the versions of dtwpt and of the packages that read images, and the engine."""
     import dtwpt
 
     versions = {"dtwpt": dtwpt.__version__}
@@ -34,13 +34,13 @@ def versions(device: str = "numpy") -> dict[str, str]:
     for name in ("numpy", "pillow", "tifffile", *(() if device == "numpy" else ("torch",))):
         try:
             versions[name] = version(name)
-        except PackageNotFoundError:  # put there without its metadata
+        except PackageNotFoundError:  # installed without metadata
             versions[name] = "unknown"
     return versions
 
 
 def as_text(names: Sequence[str]) -> list[str]:
-    r"""Return names with bytes that are no text written as ``\xff``."""
+    r"""Return names with undecodable bytes written as ``\xff``."""
     return [
         name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         for name in names
@@ -48,7 +48,7 @@ def as_text(names: Sequence[str]) -> list[str]:
 
 
 class Rows:
-    """What tables and stores offer for their rows."""
+    """Methods for rows, common to tables and stores."""
 
     features: Any
     feature_names: list[str]
@@ -65,12 +65,12 @@ class Rows:
         Parameters
         ----------
         file : path
-            As it stands in ``files``, or another way to write it.
+            As in ``files``, or an equivalent spelling.
 
         Raises
         ------
         KeyError
-            If there are none of it.
+            If there are no features of it.
 
         Examples
         --------
@@ -88,7 +88,7 @@ class Rows:
         return features
 
     def to_arrow(self) -> Any:
-        """Return a table of pyarrow: the columns ``file``, ``label`` if there are, and features.
+        """Return a table of pyarrow: the columns ``file``, ``label`` if given, and features.
 
         Raises
         ------
@@ -110,7 +110,7 @@ class Rows:
         return pyarrow.table(columns)
 
     def to_pandas(self) -> Any:
-        """Return a pandas.DataFrame, indexed by file, with ``label`` if there are, and features.
+        """Return a pandas.DataFrame, indexed by file, with ``label`` if given, and features.
 
         Raises
         ------
@@ -144,7 +144,7 @@ class FeatureTable(Rows):
     made_by : dict
         Versions of dtwpt and of the packages that read the images.
     labels : list of str, length n, or None
-        Those that were asked for; empty where a file has none.
+        Labels as requested; empty for files without.
     """
 
     features: NDArray[np.float32]
@@ -157,5 +157,5 @@ class FeatureTable(Rows):
 
     @property
     def waiting(self) -> list[str]:
-        """Return no files: a table is complete, other than a store."""
+        """Return an empty list: unlike a store, a table is always complete."""
         return []

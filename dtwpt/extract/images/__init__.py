@@ -1,1 +1,1 @@
-"""Image files as arrays: found under any name, decoded, read as a whole or in parts."""
+"""Image files as arrays: locations, decoding, reading as a whole or in parts."""

@@ -1,4 +1,4 @@
-"""Arrays of which rectangles are read: ``.npy``, Zarr and OME-Zarr."""
+"""Arrays read by rectangles: ``.npy``, Zarr and OME-Zarr."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FULL_SCALE = {"bool": 1, "uint8": 255, "uint16": 65535}
 
 
 def full_scale_of(dtype: np.dtype[Any]) -> int:
-    """Return the value that stands for 1; floats are taken as they are."""
+    """Return the value that is scaled to 1; floats are not scaled."""
     full_scale = 1 if dtype.kind == "f" else _FULL_SCALE.get(dtype.name)
     if full_scale is None:
         raise UnusableError(
@@ -27,7 +27,7 @@ def full_scale_of(dtype: np.dtype[Any]) -> int:
 
 
 def check_shape(shape: tuple[int, ...], channel: int | None = None) -> None:
-    """Refuse the shape of an array that is not an image, nor has one as its channel."""
+    """Refuse a shape that is neither an image nor a stack of channels."""
     if len(shape) != 2 and not (len(shape) == 3 and (shape[2] in (1, 3, 4) or channel is not None)):
         raise UnusableError(f"shape {shape} is neither (H, W) nor (H, W, 1 | 3 | 4)")
     if 0 in shape:
@@ -43,9 +43,9 @@ def size_of(file: BinaryIO) -> int:
 
 
 class FileArray:
-    """An array in a file, of which rectangles are read.
+    """An array in a file, read by rectangles.
 
-    It is not mapped into memory: a file that another program cuts off meanwhile would end the
+    It is not memory-mapped: a file that another program truncates meanwhile would crash the
     process. Not thread-safe.
 
     Attributes
@@ -77,7 +77,7 @@ class FileArray:
         if self._fortran:
             shape, bounds = shape[::-1], bounds[::-1]
         out = np.empty([stop - start for start, stop in bounds], self.dtype)
-        # What follows the last axis that is cut lies in one piece.
+        # Everything after the last sliced axis is contiguous.
         cut = [axis for axis, side in enumerate(out.shape) if side < shape[axis]]
         last = cut[-1] if cut else 0
         steps = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
@@ -102,10 +102,10 @@ class FileArray:
 
 def open_npy(file: BinaryIO, channel: int | None = None) -> FileArray:
     """Return the array of an open .npy file, (H, W) or (H, W, 1 | 3 | 4)."""
-    # Without objects, and without a shape that the file does not hold.
+    # Refuses objects, and shapes larger than the file.
     try:
         version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):  # those of arrays that are numbers
+        if version not in ((1, 0), (2, 0)):  # those of numeric arrays
             raise ValueError(f"format {version}")
         header = (
             np.lib.format.read_array_header_1_0
@@ -124,7 +124,7 @@ def open_npy(file: BinaryIO, channel: int | None = None) -> FileArray:
 
 
 def import_zarr() -> Any:
-    """Return the package zarr, which comes with an extra."""
+    """Return the package zarr, which an extra installs."""
     try:
         import zarr
     except ImportError as error:
@@ -135,7 +135,7 @@ def import_zarr() -> Any:
 
 
 def open_zarr(path: str, choice: Choice) -> Any:
-    """Return a Zarr array, or the plane of an OME-Zarr image that is chosen.
+    """Return a Zarr array, or the chosen plane of an OME-Zarr image.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def open_zarr(path: str, choice: Choice) -> Any:
         A folder.
     choice : Choice
         Of an OME-Zarr image, ``level`` is the number of the dataset, and ``page`` counts the planes
-        of all axes but those of the plane and the channels.
+        along all axes except rows, columns and channels.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def open_zarr(path: str, choice: Choice) -> Any:
     if choice.level >= len(datasets):
         raise UnusableError(f"has no level {choice.level}, only 0 to {len(datasets) - 1}")
     array = found[datasets[choice.level]["path"]]
-    # Before version 0.3 there are five axes without names.
+    # Before version 0.3 there were five axes without names.
     axes = [
         axis["name"] if isinstance(axis, dict) else axis for axis in scales[0].get("axes", "tczyx")
     ]
@@ -174,7 +174,7 @@ def open_zarr(path: str, choice: Choice) -> Any:
 
 
 class _Plane:
-    """Rows and columns of an array of more axes, with its channels behind them if they are colours.
+    """A plane of an array with more axes, with the channels last if they are colours.
 
     Attributes
     ----------

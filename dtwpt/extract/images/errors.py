@@ -1,4 +1,4 @@
-"""Errors of image files: :class:`ImageError`, and what turns others into it."""
+"""Errors of image files: :class:`ImageError`, and conversion of other errors to it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-# The readers' remarks on odd metadata, which would otherwise reach the terminal where the program
-# has not set up logging.
+# Silences the readers' warnings about odd metadata, which would otherwise reach the terminal if the
+# program has not set up logging.
 for _name in ("PIL", "tifffile", "pydicom"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
 
@@ -31,12 +31,12 @@ class ImageError(ValueError):
 
 
 class UnusableError(Exception):
-    """The reason why a file cannot be used; the file is named further up."""
+    """The reason why a file cannot be used; a caller adds the file's name."""
 
 
 @contextlib.contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Turn whatever goes wrong while a file is read into an :class:`ImageError` that names it."""
+    """Turn any error while a file is read into an :class:`ImageError` that names it."""
     try:
         yield
     except ImageError:
@@ -46,7 +46,7 @@ def naming(path: str) -> Iterator[None]:
     except MemoryError:
         raise ImageError(path, "not enough memory to read it") from None
     except OSError as error:
-        # What has no number of the operating system comes from a decoder.
+        # An error without errno comes from a decoder.
         reason = error.strerror or f"cannot be decoded: {one_line(error)}"
         raise ImageError(path, reason) from error
     except Exception as error:  # of a decoder given a damaged file, which may raise anything

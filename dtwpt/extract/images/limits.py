@@ -1,4 +1,4 @@
-"""What is read of a file, and how much it may take: :class:`Choice` and :class:`Limits`."""
+"""Which part of a file to read, and limits of size: :class:`Choice` and :class:`Limits`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from dtwpt.extract.images.errors import UnusableError
 
 @dataclass(frozen=True)
 class Limits:
-    """What reading one image may take. Pillow's own settings play no part.
+    """Limits of pixels and memory for reading one image. Pillow's own limits are not used.
 
     Parameters
     ----------
     max_pixels : int, default: 178,956,970
-        Pixels of an image: more are refused. Arrays in ``.npy`` have no limit but that of memory.
+        Maximum number of pixels of an image. For arrays in ``.npy``, only the limit of memory
+        holds.
     max_memory : int, default: 1.5 GiB
-        Bytes that reading one image is estimated to need, from what its header says.
+        Maximum number of bytes that reading one image may need, estimated from its header.
     truncated : bool, default: False
-        Whether to use images that break off, such as a JPEG without its end: what is missing is
-        grey or black.
+        Whether to accept truncated images, such as a JPEG without its end: missing pixels are grey
+        or black.
 
     Raises
     ------
@@ -47,7 +48,7 @@ class Limits:
             raise TypeError(f"truncated must be True or False, got {self.truncated!r}")
 
     def check_pixels(self, height: int, width: int) -> None:
-        """Refuse an image of too many pixels."""
+        """Refuse an image with too many pixels."""
         if height * width > self.max_pixels:
             raise UnusableError(
                 f"{height}x{width} pixels are more than the limit of {self.max_pixels} against "
@@ -55,7 +56,7 @@ class Limits:
             )
 
     def check_memory(self, needed: int) -> None:
-        """Refuse what would need too much memory."""
+        """Refuse an image that would need too much memory."""
         if needed > self.max_memory:
             raise UnusableError(
                 f"reading it needs about {needed / 2**20:.0f} MiB, more than the limit of "
@@ -64,10 +65,10 @@ class Limits:
 
 
 class Choice(NamedTuple):
-    """Which part of a file is the image, and what is made of its colours.
+    """Which part of a file is the image, and how its colours are read.
 
     ``page`` counts the pages or frames of a file from 0, ``level`` the reduced versions of it,
-    ``channel`` the samples of its pixels; None stands for the picture itself and for its colours.
+    ``channel`` the samples of its pixels; None selects the picture itself and its colours.
     """
 
     colour: str = "luma"
@@ -98,6 +99,6 @@ class Choice(NamedTuple):
         return cls(colour, **numbers)
 
     def only_page(self, what: str) -> None:
-        """Refuse another page than the first one, or a level, of a kind of file without them."""
+        """Refuse a page other than the first one, or a level, for a format without them."""
         if self.page or self.level:
             raise UnusableError(f"{what} has no page {self.page or 0} of level {self.level}")

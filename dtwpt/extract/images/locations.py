@@ -1,13 +1,13 @@
-"""Where images lie: files, URLs, members of archives, rows of tables.
+"""Locations of images: files, URLs, members of archives, rows of tables.
 
 Besides paths, these are names of images:
 
 ``zip://MEMBER::ARCHIVE``, ``tar://MEMBER::ARCHIVE``
-    A member of an archive, as fsspec calls it.
+    A member of an archive, in fsspec's notation.
 ``table://COLUMN/ROW::FILE``
     The bytes in a row of a file of Parquet or Arrow.
 ``s3://...``, ``https://...``, ``memory://...``
-    Whatever fsspec opens. An archive or a table may lie there, too.
+    Anything that fsspec opens, including archives and tables.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from dtwpt.extract.images.errors import UnusableError, one_line
 
-# Names of files that hold many images.
+# Suffixes of files that hold many images.
 _CONTAINERS = {
     "zip": (".zip",),
     "tar": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz"),
@@ -50,7 +50,7 @@ class Location(NamedTuple):
 
 
 def located(name: str) -> Location:
-    """Return where an image lies. A name without ``://``, or of a file that is there, is a path."""
+    """Return the location of an image: a path if without ``://`` or if such a file exists."""
     if "://" not in name or os.path.lexists(name):
         return Location("path", "", name)
     match = _NAME.fullmatch(name)
@@ -60,7 +60,7 @@ def located(name: str) -> Location:
 
 
 def container_kind(name: str) -> str | None:
-    """Return what kind of archive or table a file is by its name; None if it is neither."""
+    """Return the kind of archive or table by a file's name; None if it is neither."""
     lower = name.lower()
     return next((kind for kind, ends in _CONTAINERS.items() if lower.endswith(ends)), None)
 
@@ -71,7 +71,7 @@ def file_system(url: str) -> tuple[Any, str]:
     Raises
     ------
     UnusableError
-        If fsspec, or what it needs for such a URL, is not installed.
+        If fsspec, or the package it needs for the URL, is not installed.
     """
     try:
         import fsspec
@@ -86,7 +86,7 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def size_and_time(name: str) -> tuple[int | None, int | None]:
-    """Return size in bytes and time of modification in ns of the file that holds an image.
+    """Return size in bytes and modification time in ns of the file that holds an image.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def open_file(name: str, most_bytes: int | None = None) -> Iterator[BinaryIO]:
     Raises
     ------
     UnusableError, OSError, ...
-        If there is none, or whatever the packages think of.
+        If there is none, or any error of the packages used.
     """
     location = located(name)
     if location.kind == "path":
@@ -136,7 +136,7 @@ def open_file(name: str, most_bytes: int | None = None) -> Iterator[BinaryIO]:
 def _open_path(name: str) -> BinaryIO:
     status = os.stat(name)
     if stat.S_ISDIR(status.st_mode):
-        os.scandir(name).close()  # raises where a folder may not be read, which is what is wrong
+        os.scandir(name).close()  # raises the error of an unreadable folder
         raise UnusableError("is a folder")
     if not stat.S_ISREG(status.st_mode):  # a pipe or a device, on which reading may never end
         raise UnusableError("is not a regular file")
@@ -144,7 +144,7 @@ def _open_path(name: str) -> BinaryIO:
 
 
 def members_of(kind: str, container: str) -> Iterator[str]:
-    """Yield what an archive or a table holds, in its order."""
+    """Yield the members of an archive or the rows of a table, in order."""
     yield from _open_container(kind, container).members()
 
 
@@ -152,7 +152,7 @@ def members_of(kind: str, container: str) -> Iterator[str]:
 
 
 def _open_container(kind: str, name: str) -> Any:
-    # Kept open, as a list of members is long; another one where the file has changed.
+    # Kept open, as listing members takes long; reopened if the file has changed.
     return _opened(kind, name, size_and_time(name))
 
 
@@ -227,7 +227,7 @@ def _too_large(size: int) -> UnusableError:
 
 
 class _Table(_Container):
-    """The column of bytes of a file of Parquet or Arrow; a group of rows is kept."""
+    """The column of bytes of a Parquet or Arrow file; one row group is kept in memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file)

@@ -19,8 +19,8 @@ from PIL import ImageFile
 from dtwpt.extract.images.errors import UnusableError
 from dtwpt.extract.images.limits import Choice, Limits
 
-# The module and the class that read a kind: no others are tried, as some of Pillow's formats start
-# programs or are videos.
+# Module and class that read each kind. No others are tried, as some of Pillow's formats start
+# external programs or are videos.
 PICTURES = {
     "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
     "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
@@ -36,10 +36,10 @@ _CODECS = {
     "HEIF": 'the package pillow-heif (pip install "dtwpt[codecs]")',
     "JPEG XL": 'the package imagecodecs (pip install "dtwpt[codecs]")',
 }
-# Bytes of a pixel in Pillow's memory, and in the array that is made of it.
+# Bytes of a pixel in Pillow's memory, and in the resulting array.
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 _PLAIN = {"1": 1, "L": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I": 4, "F": 4, "LA": 2, "RGBA": 4}
-# Samples of 16 bits whose upper 8 Pillow keeps, and what has it take the lower 8 for them.
+# Samples of 16 bits of which Pillow keeps the upper 8, and the mode that makes it keep the lower 8.
 _LOWER = {"RGB": "RGB;16L", "RGBA": "RGBA;16L"}
 
 
@@ -67,7 +67,7 @@ def read_picture(
     Raises
     ------
     UnusableError, OSError, ...
-        Whatever a decoder thinks of.
+        Any error of a decoder.
     """
     if choice.level:
         raise UnusableError(f"{kind} has no level {choice.level}, only 0")
@@ -97,9 +97,9 @@ def _open(content: bytes, kind: str, choice: Choice) -> Any:
     try:
         opener = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
-        codec = _CODECS.get(kind, "a Pillow that has it")
+        codec = _CODECS.get(kind, "a Pillow that supports it")
         raise UnusableError(f"{kind} needs {codec}, or convert it to PNG") from None
-    # Not by a path or an open file, which would be mapped into memory.
+    # Not by path or open file, which Pillow might memory-map.
     image = opener(io.BytesIO(content), "")
     if choice.page:
         count = getattr(image, "n_frames", 1)
@@ -114,12 +114,12 @@ def _check_size(image: Any, limits: Limits, file_bytes: int) -> None:
     limits.check_pixels(height, width)
     kept = _PLAIN.get(image.mode, 3)
     held = _STORED.get(image.mode, 4) + (0 if image.mode in _PLAIN else 4)
-    # Pillow's pixels and the array, which is put together of parts; then the array and the floats.
+    # Pillow's pixels and the array, which is assembled from parts; then the array and the floats.
     limits.check_memory(file_bytes + height * width * max(held + 2 * kept, kept + 4))
 
 
 def pixels_of(image: Any) -> NDArray[Any]:
-    """Return the pixels of a picture of Pillow's, (H, W) or (H, W, channels)."""
+    """Return the pixels of a Pillow image, (H, W) or (H, W, channels)."""
     mode = image.mode
     if mode == "I" and image.format == "PNG":  # of 16 bits, by Pillow before 11.3
         return np.asarray(image).astype(np.uint16)
@@ -164,7 +164,7 @@ def _read_jpeg_xl(
 
 def _size_of_jpeg_xl(content: bytes) -> tuple[int, int]:
     """Return height and width as the codestream states them (ISO/IEC 18181-1, SizeHeader)."""
-    start = content.find(b"\xff\x0a")  # in a container, after the name of its box
+    start = content.find(b"\xff\x0a")  # in a container, after the name of the box
     bits = int.from_bytes(content[start + 2 : start + 14], "little")
 
     def take(count: int) -> int:
@@ -188,7 +188,7 @@ def _size_of_jpeg_xl(content: bytes) -> tuple[int, int]:
 
 
 class _Truncated:
-    """Pillow's setting for images that break off, which holds for the whole process."""
+    """Pillow's process-wide setting for truncated images."""
 
     def __init__(self) -> None:
         self._turn = threading.Condition()
@@ -197,7 +197,7 @@ class _Truncated:
 
     @contextlib.contextmanager
     def set_to(self, truncated: bool) -> Iterator[None]:
-        """Have it set meanwhile. Threads that need the other value wait."""
+        """Set it within a ``with`` statement. Threads that need the other value wait."""
         with self._turn:
             while self._users and truncated != ImageFile.LOAD_TRUNCATED_IMAGES:
                 self._turn.wait()
@@ -215,7 +215,7 @@ class _Truncated:
                     self._turn.notify_all()
 
 
-#: Set Pillow to decode what breaks off, or to refuse it, in a ``with`` statement.
+#: Makes Pillow decode or refuse truncated images within a ``with`` statement.
 with_truncated = _Truncated().set_to
 
 
@@ -223,18 +223,18 @@ with_truncated = _Truncated().set_to
 
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Besides the critical ones, those of animations: Pillow finds the frames by them.
+# Besides the critical ones, those of animations: Pillow finds frames by them.
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _GREY_ALPHA, _RGBA = 4, 6
-# Deflate packs a run of zeros at most about so well.
+# About the highest compression ratio of Deflate, for a run of zeros.
 _MOST_RATIO = 1040
-# Of the metadata that may state an orientation, no more is unpacked.
+# At most so many bytes of metadata are unpacked to find an orientation.
 _MOST_METADATA = 1 << 20
 
 
 class PlainPng(NamedTuple):
-    """The chunks that pixels depend on, and what else matters.
+    """The chunks of a PNG that determine its pixels, and its metadata.
 
     Attributes
     ----------
@@ -257,14 +257,14 @@ class PlainPng(NamedTuple):
 
 
 def plain_png(content: bytes, truncated: bool) -> PlainPng:
-    """Take a PNG apart.
+    """Parse a PNG.
 
     Parameters
     ----------
     content : bytes
         The file.
     truncated : bool
-        Whether it may hold less than its header says.
+        Whether it may hold less data than its header states.
 
     Raises
     ------
@@ -279,7 +279,7 @@ def plain_png(content: bytes, truncated: bool) -> PlainPng:
         length, name = struct.unpack_from(">I4s", content, place)
         stop = place + 12 + length
         chunk, body = content[place:stop], content[place + 8 : stop - 4]
-        if stop > len(content):  # cut off, or nonsense: let the decoder say so
+        if stop > len(content):  # truncated or invalid: left to the decoder to report
             kept.append(content[place:])
             compressed += len(content) - place
             break
@@ -308,7 +308,7 @@ def plain_png(content: bytes, truncated: bool) -> PlainPng:
 
 
 def _header_chunk(chunk: bytes) -> bytes:
-    """Return the header, of RGBA of 8 bits if it is that of grey with alpha of 16 bits."""
+    """Return the header, changed to 8-bit RGBA if it is that of 16-bit grey with alpha."""
     sound = struct.pack(">I", zlib.crc32(chunk[4:-4])) == chunk[-4:]
     if chunk[16:18] != bytes((16, _GREY_ALPHA)) or not sound:
         return chunk
@@ -317,7 +317,7 @@ def _header_chunk(chunk: bytes) -> bytes:
 
 
 def _text_of(name: bytes, body: bytes) -> bytes:
-    """Return the XMP or EXIF that a chunk of text holds; empty if it holds neither."""
+    """Return the XMP or EXIF in a text chunk; empty if it holds neither."""
     key, _, rest = body.partition(b"\0")
     if key not in (b"XML:com.adobe.xmp", b"Raw profile type exif"):
         return b""
@@ -344,7 +344,7 @@ def _text_of(name: bytes, body: bytes) -> bytes:
 # Orientation -------------------------------------------------------------------------------------
 
 
-# Orientations of images whose rows are stored as columns, and of those to be mirrored after that.
+# Orientations whose rows are stored as columns, and those that are also mirrored.
 TURNED, BOTTOM_FIRST, RIGHT_FIRST = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
 
 _TAG = 0x112
@@ -354,9 +354,9 @@ _XMP = re.compile(rb"tiff:Orientation(?:=\"|=\'|>)\s*([1-8])")
 
 
 def orientation_of(exif: bytes | None, xmp: bytes | str | None = None) -> int:
-    """Return the orientation, 1 to 8, that metadata state; 1 where they state none.
+    """Return the orientation, 1 to 8, in metadata; 1 if they state none.
 
-    Nothing but that tag is read: whatever else is wrong with the metadata plays no part.
+    Only that tag is read; other faults of the metadata do not matter.
     """
     found = _in_exif(exif or b"")
     if found is None and xmp:
@@ -386,7 +386,7 @@ def _in_exif(exif: bytes) -> int | None:
 
 
 def turned(array: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Undo one of the eight orientations: of pixels (H, W) or (H, W, channels), a view."""
+    """Undo one of the eight orientations of pixels (H, W) or (H, W, channels); returns a view."""
     if orientation in TURNED:
         array = array.swapaxes(0, 1)
     if orientation in BOTTOM_FIRST:
@@ -415,7 +415,7 @@ def read_dicom(file: BinaryIO, choice: Choice, limits: Limits) -> tuple[NDArray[
     Raises
     ------
     UnusableError
-        If pydicom is missing, or it holds no image of a kind that is read.
+        If pydicom is missing, or the file holds no supported image.
     """
     try:
         import pydicom

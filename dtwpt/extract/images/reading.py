@@ -1,4 +1,4 @@
-"""Image files as arrays: :func:`read_image`, what kinds there are, resizing and cropping."""
+"""Image files as arrays: :func:`read_image`, kinds of files, resizing and cropping."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dtwpt.extract.images.pictures import PICTURES, orientation_of, pixels_of, r
 from dtwpt.extract.images.tiff import read_tiff
 
 _LUMA = tuple(np.float32(weight) for weight in LUMA)
-# Pixels that are converted at a time: few, so that a large image is never there in float twice.
+# Pixels converted at a time: few, so that no second float copy of a large image is made.
 _BAND = 1 << 18
 
 
@@ -42,17 +42,17 @@ def read_image(
     source : path, bytes, binary file, PIL image or ndarray
         A path, URL (by fsspec), or member of an archive or a table, as :func:`find_images` names
         them; or what such a file holds. A path that ends in ``.npy`` is a NumPy array of shape
-        (H, W) or (H, W, 1 | 3 | 4); anything else is recognised by its contents.
+        (H, W) or (H, W, 1 | 3 | 4); any other file is recognised by its contents.
     colour : {"luma", "channels"}
         "luma": ``0.299 red + 0.587 green + 0.114 blue`` (ITU-R BT.601) of the stored, gamma-coded
         values, not rounded. "channels": red, green and blue; a grey image three times.
     page : int, optional
-        Which page of a TIFF, frame of an animation or of DICOM, from 0. Default: the picture, which
-        is the first one that is not a reduced image or a mask.
+        Page of a TIFF, or frame of an animation or of DICOM, from 0. Default: the first one that is
+        neither a reduced image nor a mask.
     level : int, default: 0
-        Which of the smaller versions that a TIFF has of the page; 0 is the page itself.
+        Which reduced version of the page in a TIFF; 0 is the page itself.
     channel : int, optional
-        Which sample of the pixels, from 0, is taken for a grey image. Default: the colours.
+        Which sample of the pixels, from 0, to read as a grey image. Default: the colours.
     limits : Limits, optional
         Default: ``Limits()``.
 
@@ -72,11 +72,10 @@ def read_image(
 
     Notes
     -----
-    The image is turned as its EXIF orientation says. Transparency is ignored: the colour stored
-    under it counts, multiplied by it or not. CMYK and palettes become RGB as Pillow does it,
-    without colour profiles. Integers that have no scale everybody agrees on, such as int16, are
-    refused; objects are never unpickled. The page "Values of pixels" of the documentation has a
-    table of all kinds.
+    The image is rotated according to its EXIF orientation. Transparency is ignored: the stored
+    colour is used, premultiplied or not. CMYK and palettes become RGB as Pillow does it, without
+    colour profiles. Integers without an agreed scale, such as int16, are refused; objects are never
+    unpickled. The page "Values of pixels" of the documentation has a table of all kinds.
 
     Examples
     --------
@@ -100,12 +99,12 @@ def read_image(
 
 
 def name_of(source: Any) -> str:
-    """Return what an image is called in messages.
+    """Return the name of an image for messages.
 
     Raises
     ------
     TypeError
-        If it is nothing that can be read.
+        If it is of a type that cannot be read.
     """
     if isinstance(source, (str, os.PathLike)):
         return str(os.fspath(source))
@@ -120,7 +119,7 @@ def name_of(source: Any) -> str:
 
 
 def _pixels(source: Any, choice: Choice, limits: Limits) -> tuple[NDArray[Any], int | None]:
-    """Return the pixels, (H, W) or (H, W, channels), and the value that stands for 1."""
+    """Return the pixels, (H, W) or (H, W, channels), and the value that is scaled to 1."""
     if isinstance(source, np.ndarray):
         choice.only_page("an array")
         check_shape(source.shape, choice.channel)
@@ -214,16 +213,16 @@ def as_planes(
     return out if colour == "channels" else out[0]
 
 
-# Kinds of files, by what they begin with and by suffix -------------------------------------------
+# Kinds of files, by their first bytes and by suffix -------------------------------------------
 
 
-#: What an image in a folder is recognised by, in lower or upper case.
+#: Suffixes of images in a folder, in lower or upper case.
 SUFFIXES = (
     *(".avif", ".bmp", ".dcm", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
     *(".jxl", ".mpo", ".npy", ".png", ".svs", ".tif", ".tiff", ".webp"),
 )
 
-#: Bytes that :func:`kind_of` wants to see.
+#: Bytes that :func:`kind_of` needs.
 BEGINNING = 132
 
 # How a TIFF, and a BigTIFF, begins.
@@ -236,7 +235,7 @@ _KINDS = {
     "WEBP": rb"RIFF....WEBP",
     "CR2": rb"II\*\0\x10\0\0\0CR",
     "TIFF": _TIFF,
-    # By the length of its second header, as two letters say little.
+    # Checks the length of the second header, as two letters are ambiguous.
     "BMP": rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
     "JPEG 2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
     "JPEG XL": rb"\0\0\0\x0cJXL \r\n\x87\n|\xff\x0a",
@@ -248,7 +247,7 @@ _PATTERNS = {name: re.compile(pattern, re.DOTALL) for name, pattern in _KINDS.it
 
 
 def kind_of(beginning: bytes) -> str | None:
-    """Return the kind of file that begins like this; None if it is no image known here.
+    """Return the kind of file by its first bytes; None if it is not a known image.
 
     Examples
     --------
@@ -258,22 +257,23 @@ def kind_of(beginning: bytes) -> str | None:
     """
     for name, pattern in _PATTERNS.items():
         if pattern.match(beginning):
-            # The first of the brands of a still picture may be one of both codecs.
+            # The major brand of a still picture may be common to both codecs.
             if name == "HEIF" and b"avif" in beginning[:64]:
                 return "AVIF"
             return name
     return None
 
 
-# Images made to fit ------------------------------------------------------------------------------
+# Resizing and cropping
+# ------------------------------------------------------------------------------
 
 
-# A long, thin image and the length of its shorter side can ask for more than any machine has.
+# Resizing a long, thin image by its shorter side could need more memory than any machine has.
 _MOST_PIXELS = 2**28
 
 
 def resize(image: NDArray[np.float32], size: int | tuple[int, int]) -> NDArray[np.float32]:
-    """Return an image of another size: bilinear, and smoothed where it shrinks (Pillow's filter).
+    """Resize an image: bilinear, with antialiasing when it shrinks (Pillow's filter).
 
     Parameters
     ----------
@@ -288,7 +288,7 @@ def resize(image: NDArray[np.float32], size: int | tuple[int, int]) -> NDArray[n
     Raises
     ------
     ValueError
-        If that would be more than ``2**28`` pixels.
+        If the result would have more than ``2**28`` pixels.
 
     Examples
     --------
@@ -318,7 +318,7 @@ def resize(image: NDArray[np.float32], size: int | tuple[int, int]) -> NDArray[n
 
 
 def centre_crop(image: NDArray[Any], size: int | tuple[int, int]) -> NDArray[Any]:
-    """Return the middle of an image; half a pixel up and to the left where there is no middle.
+    """Return the central part of an image; half a pixel up and to the left if it cannot be centred.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Large images, of which rectangles are read: .npy, Zarr arrays, TIFF, any array."""
+"""Large images read by rectangles: .npy, Zarr arrays, TIFF, any array."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from dtwpt.extract.images.limits import Choice
 from dtwpt.extract.images.reading import BEGINNING, as_planes, kind_of
 from dtwpt.extract.images.tiff import TiffLayout, check_codec, picture_of
 
-# What a source stores in one piece has to be decoded in one piece.
+# Maximum bytes of a chunk, as a chunk is always decoded whole.
 _MOST_CHUNK_BYTES = 2**29
-# Bands of rows kept: those that tiles still being read need, and, with a periodic extension, a
-# narrow one from the far side.
+# Bands of rows kept: those needed by tiles that are being read and, with periodic padding, a narrow
+# one from the opposite side.
 _BANDS = 3
 
 
@@ -40,7 +40,7 @@ class SourceChangedError(ImageError):
 
 
 class Source:
-    """An image of which rectangles are read.
+    """An image that is read by rectangles.
 
     Parameters
     ----------
@@ -51,9 +51,9 @@ class Source:
     layout : TiffLayout, optional
         How a TIFF stores it.
     identity : dict, optional
-        What tells the file from another, or from itself before it changed.
+        Identifies the file and its state, to detect another or a changed file.
     channel : int, optional
-        The sample that is taken for a grey image.
+        The sample that is read as a grey image.
 
     Attributes
     ----------
@@ -76,10 +76,10 @@ class Source:
         self._layout = layout
         self._full_scale = (layout and layout.full_scale) or full_scale_of(self.dtype)
         if np.ma.isMaskedArray(array):
-            raise ImageError(name, "is masked: fill what is masked first")
+            raise ImageError(name, "is masked: fill the masked pixels first")
         if layout is None:
             check_shape(tuple(array.shape), channel)
-        # Where the rows are among the stored axes, the columns behind them.
+        # Position of the row axis in the stored array; columns follow it.
         self._before = (slice(None),) if layout is not None and layout.axes == "SYX" else ()
         height, width = array.shape[len(self._before) :][:2]
         self.size = (height, width)
@@ -90,7 +90,7 @@ class Source:
         self._lock = threading.Lock()
 
     def check_unchanged(self) -> None:
-        """Raise a :class:`SourceChangedError` if the file is not what it was when it was opened."""
+        """Raise a :class:`SourceChangedError` if the file has changed since it was opened."""
         if self.identity is None:
             return
         try:
@@ -103,7 +103,7 @@ class Source:
     def read(
         self, rows: NDArray[np.intp], columns: NDArray[np.intp], colour: str
     ) -> NDArray[np.float32]:
-        """Return the pixels where some rows and columns cross, as ``read_image`` would.
+        """Return the pixels of given rows and columns, as ``read_image`` would.
 
         Parameters
         ----------
@@ -120,7 +120,7 @@ class Source:
         ImageError
             If they cannot be read, or contain NaN or infinity.
         """
-        # Of an array of unknown kind, it is unknown whether several threads may read it at once.
+        # An array of unknown kind may not be thread-safe.
         with naming(self.name), self._lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             blocks = [
@@ -147,7 +147,7 @@ class Source:
 
 
 class _Bands:
-    """Full rows of an array whose pieces are wide, kept for the tiles side by side in them."""
+    """A cache of full rows of an array with wide chunks, for the tiles side by side in them."""
 
     def __init__(self, array: Any, rows_axis: int) -> None:
         self._array = array
@@ -166,7 +166,7 @@ class _Bands:
 
 
 def _wide_chunks(array: Any) -> bool:
-    """Whether the array is decoded in pieces as wide as itself, such as the strips of a TIFF."""
+    """Whether the chunks are as wide as the array, such as the strips of a TIFF."""
     if isinstance(array, np.ndarray):
         return False
     chunks, shape = getattr(array, "chunks", None), array.shape
@@ -177,9 +177,9 @@ def _wide_chunks(array: Any) -> bool:
 
 
 def _forget_pages(array: Any) -> None:
-    """Take the pages of a memory map out of the resident memory; they stay in the system's cache.
+    """Release the pages of a memory map from resident memory; they stay in the system's cache.
 
-    Otherwise, all of a file that has been read once would count as memory of this process.
+    Otherwise, everything read so far would count as memory of this process.
     """
     if not isinstance(array, np.memmap) or array.mode not in ("r", "r+"):  # "c": pages of its own
         return
@@ -191,7 +191,7 @@ def _forget_pages(array: Any) -> None:
 
 
 def _runs(index: NDArray[np.intp]) -> list[slice]:
-    """Return the slices that an ascending index consists of."""
+    """Return the slices that make up an ascending index."""
     breaks = np.flatnonzero(np.diff(index) != 1) + 1
     return [slice(int(run[0]), int(run[-1]) + 1) for run in np.split(index, breaks)]
 
@@ -230,7 +230,7 @@ def open_source(source: Any, choice: Choice | None = None) -> Iterator[Source]:
         return
     path = os.fspath(source)
     if not path.lower().endswith(".npy"):
-        import_zarr()  # here, where its lack is not taken for a damaged file
+        import_zarr()  # imported here, so that its absence is not reported as a damaged file
     with contextlib.ExitStack() as stack:
         with naming(path), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -242,7 +242,7 @@ def _open(path: str, choice: Choice, stack: contextlib.ExitStack) -> Source:
     identity = _identity(path)
     if os.path.isdir(path):
         return Source(open_zarr(path, choice), path, identity=identity, channel=choice.channel)
-    # Not mapped into memory, see FileArray.
+    # Not memory-mapped, see FileArray.
     file = open(path, "rb", buffering=0)  # noqa: SIM115  # closed in the end
     stack.callback(file.close)
     beginning = file.read(BEGINNING)
@@ -280,7 +280,7 @@ def _open(path: str, choice: Choice, stack: contextlib.ExitStack) -> Source:
 
 
 def _identity(path: str) -> dict[str, Any]:
-    """Return what tells a file, or the files of a folder, from others and from earlier states."""
+    """Return an identity of a file, or of the files of a folder, that shows changes."""
     files = [path]
     if os.path.isdir(path):
         files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]

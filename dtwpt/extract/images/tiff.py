@@ -1,4 +1,4 @@
-"""TIFF files: which page is the picture, and how its pixels are to be understood."""
+"""TIFF files: choice of the page, and interpretation of its pixels."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from dtwpt.extract.images.pictures import (
     with_truncated,
 )
 
-# Pages that are looked through for the picture where the first one is not it.
+# Pages searched for the picture if the first one is not it.
 _MOST_PAGES = 100
-# Bytes that one compressed byte can stand for, at most: without compression 1, PackBits, LZW and
-# Deflate; others can state large blocks of one value in a few bytes.
+# Maximum compression ratios: none (1), PackBits, LZW and Deflate. Others can encode large blocks of
+# one value in a few bytes.
 _MOST_RATIO = {1: 1, 32773: 64, 5: 4096, 8: 1040, 32946: 1040}
 _ANY_RATIO = 1 << 17
-# Compressions read without further packages. The others are imagecodecs'.
+# Compressions read without further packages. The others need imagecodecs.
 _BUILT_IN = (1, 8, 32946, 32773, 34925)
 _IMAGECODECS = (2, 3, 4, 5, 7, 33003, 33005, 34712, 34887, 50000, 50001, 50002, 52546)
 _JPEG = 7
-# Pixels that a JPEG can state, on a side.
+# Maximum side of a JPEG, pixels.
 _MOST_JPEG = 65535
 _FAX = (2, 3, 4)
-# Colours stored multiplied by the transparency: as ever, what is stored counts.
+# Premultiplied colours: as always, the stored values are used.
 _ASSOCIATED = 1
 _NAMES = {0: "MINISWHITE", 1: "MINISBLACK", 2: "RGB", 3: "PALETTE", 5: "CMYK", 6: "YCBCR"}
-# Of the raw files of cameras.
+# Photometric types of raw camera files.
 _RAW = (32803, 34892)
 _GDAL_NODATA = 42113
 
 
 class _UnsupportedError(UnusableError):
-    """A kind of TIFF that only Pillow may read, and only as a whole."""
+    """A kind of TIFF that only Pillow can read, and only as a whole."""
 
 
 class TiffLayout(NamedTuple):
-    """How the pixels of a TIFF page are to be understood."""
+    """The interpretation of the pixels of a TIFF page."""
 
     axes: str
     full_scale: int | None
@@ -60,7 +60,7 @@ class TiffLayout(NamedTuple):
 
     @classmethod
     def of(cls, page: Any, file_bytes: int, channel: int | None = None) -> TiffLayout:
-        """Return the layout of a page of tifffile's that can be read.
+        """Return the layout of a page of tifffile, or raise if it cannot be read.
 
         Parameters
         ----------
@@ -68,7 +68,7 @@ class TiffLayout(NamedTuple):
         file_bytes : int
             Size of the file.
         channel : int, optional
-            The sample that is asked for, where not all make one image.
+            The requested sample, if the samples are not one image.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class TiffLayout(NamedTuple):
         return self.orientation in TURNED
 
     def stored(self, place: tuple[slice, slice], size: tuple[int, int]) -> tuple[slice, slice]:
-        """Return where a rectangle of the upright image, of some size, is stored."""
+        """Return the stored rows and columns of a rectangle of the upright image."""
         rows, columns = (
             slice(length - part.stop, length - part.start) if self.orientation in flipped else part
             for part, length, flipped in zip(place, size, (BOTTOM_FIRST, RIGHT_FIRST), strict=True)
@@ -154,7 +154,7 @@ class TiffLayout(NamedTuple):
 
 
 def _photometric(page: Any) -> str:
-    """Return the name of the photometric type; where it is missing, as libtiff does."""
+    """Return the name of the photometric type; if missing, guessed as by libtiff."""
     tag = page.tags.get(262)
     if tag is None:
         samples = page.samplesperpixel - len(page.extrasamples)
@@ -169,7 +169,7 @@ def _photometric(page: Any) -> str:
 
 
 def _check_data(page: Any, file_bytes: int) -> None:
-    """Refuse a page whose file cannot hold what its header says."""
+    """Refuse a page whose file is too small for what its header states."""
     offsets, counts = page.dataoffsets, page.databytecounts
     pieces = math.prod(page.chunked)
     if min(len(offsets), len(counts)) < pieces:
@@ -193,7 +193,7 @@ def _check_data(page: Any, file_bytes: int) -> None:
 
 
 def _check_plain(page: Any, pieces: int, there: int) -> None:
-    """Refuse what is not compressed by its header, but not by its size or its predictor either."""
+    """Refuse a page that its header states as uncompressed, but not its size or predictor."""
     length, width, *samples = page.chunks
     bits = math.prod((width, *samples)) * page.bitspersample
     most = pieces * min(length, max(page.imagelength, page.tilelength)) * -(-bits // 8)
@@ -205,7 +205,7 @@ def _palette(page: Any) -> NDArray[np.uint8]:
     colours = page.colormap
     if colours is None or colours.shape != (3, 2**page.bitspersample):
         raise UnusableError("TIFF with a palette that is missing or too short")
-    # Some writers store 8 of the 16 bits.
+    # Some writers store only 8 of the 16 bits.
     colours = colours >> 8 if colours.max() > 255 else colours
     return np.ascontiguousarray(colours.T.astype(np.uint8))
 
@@ -223,7 +223,7 @@ def _nodata(page: Any) -> float | None:
 
 
 def _rgb_of_cmyk(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return RGB as Pillow makes it, of the upper 8 bits."""
+    """Return RGB as Pillow does, from the upper 8 bits."""
     inks = array[..., :4]
     if inks.dtype != np.uint8:
         inks = inks >> 8
@@ -235,10 +235,10 @@ def _rgb_of_cmyk(array: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def picture_of(tiff: Any, choice: Choice) -> Any:
-    """Return the page of an open file of tifffile's that is asked for.
+    """Return the requested page of an open tifffile file.
 
-    Without a choice, it is the first one that is neither a reduced image nor a mask, among the
-    pages and what is stored below them.
+    By default, it is the first one that is neither a reduced image nor a mask, among pages and
+    subpages.
     """
     if choice.page is None:
         page = next((page for page in _pages(tiff) if not _is_minor(page)), None)
@@ -265,7 +265,7 @@ def _is_minor(page: Any) -> bool:
 
 
 def _pages(tiff: Any) -> Iterator[Any]:
-    """Yield the pages, each followed by those below it."""
+    """Yield the pages, each followed by its subpages."""
     for number in range(_MOST_PAGES):
         try:
             page = tiff.pages.get(number, validate=False) if number else tiff.pages.first
@@ -282,7 +282,7 @@ def _below(page: Any) -> Iterator[Any]:
 
 
 def _reduced(tiff: Any, picture: Any) -> Iterator[Any]:
-    """Yield the reduced images of a page: those below it, and those that follow it."""
+    """Yield the reduced images of a page: its subpages, and the pages that follow it."""
     candidates = [*_below(picture)]
     if not candidates and len(picture._index) == 1:
         number = picture.index + 1
@@ -294,7 +294,7 @@ def _reduced(tiff: Any, picture: Any) -> Iterator[Any]:
             number += 1
     shape = picture.imagelength / picture.imagewidth
     for page in candidates:
-        # Of the same view: labels and photographs of slides are not.
+        # Only of the same view: labels and overview photographs of slides are not.
         if not page.is_mask and abs(page.imagelength / page.imagewidth / shape - 1) < 0.05:
             yield page
 
@@ -303,7 +303,7 @@ def _reduced(tiff: Any, picture: Any) -> Iterator[Any]:
 
 
 def check_codec(page: Any) -> None:
-    """Refuse a page whose compression, or whose samples, need a package that is not there."""
+    """Refuse a page whose compression or samples need a package that is not installed."""
     if page.compression not in (*_BUILT_IN, *_IMAGECODECS):
         raise _UnsupportedError(f"TIFF with compression {_compression(page)} is unsupported")
     packed = page.bitspersample not in (1, 8, 16, 32, 64)
@@ -355,7 +355,7 @@ def read_tiff(file: BinaryIO, choice: Choice, limits: Limits) -> tuple[NDArray[A
 
 
 def _pillow_reads(page: Any) -> bool:
-    """Whether Pillow reads the page, and loses or changes nothing of it."""
+    """Whether Pillow reads the page without loss."""
     return bool(
         page.bitspersample <= 8
         and page.sampleformat == 1
@@ -376,5 +376,5 @@ def _by_pillow(file: BinaryIO, page: Any, limits: Limits) -> NDArray[Any]:
     with with_truncated(False), TiffImageFile(io.BytesIO(file.read()), "") as image:
         image.seek(page.index)
         pixels = pixels_of(image)
-        # Newer versions have turned it, and taken the tag away.
+        # Newer versions of Pillow have rotated it and removed the tag.
         return turned(pixels, image.tag_v2.get(274, 1))

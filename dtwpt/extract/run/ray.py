@@ -1,4 +1,4 @@
-"""The engine on Ray Data: actors read and transform, this process hands out and writes."""
+"""The Ray engine: actors read and transform; this process distributes files and writes."""
 
 from __future__ import annotations
 
@@ -37,62 +37,62 @@ if TYPE_CHECKING:
 
 try:
     with warnings.catch_warnings():
-        # Ray Data sets deprecated options of its own while it is imported.
+        # Ray Data sets its own deprecated options when imported.
         warnings.simplefilter("ignore", DeprecationWarning)
         import ray
         import ray.data
 except ImportError as error:
     raise ImportError('engine "ray" needs Ray: pip install "dtwpt[ray]"') from error
 
-# Images that go to an actor at a time: few, so that little is lost with it; in a job of millions
-# more, as Ray keeps a record of each batch.
+# Images per batch: few, so that little is lost if an actor dies; more in a job of millions, as Ray
+# keeps a record of each batch.
 _BATCH = 64
 _MOST_BATCHES = 20_000
-# Batches for each actor, at least: so that all of them finish at about the same time.
+# Minimum batches per actor, so that all finish at about the same time.
 _BATCHES_PER_ACTOR = 8
-# Ray has a batch done again, for ever, when its actor dies: how often it is begun, and how many
-# batches may be given up after that before the whole job is.
+# Ray retries a batch indefinitely when its actor dies. These limit the tries of a batch, and the
+# number of batches given up before the job fails.
 _TRIES = 3
 _MOST_GIVEN_UP = 50
-# Actors that may die while they start, one after the other.
+# Consecutive actors that may die while they start.
 _FALSE_STARTS = 10
-# Seconds until something answers at the address of a cluster, and until this process has joined it.
+# Timeouts in seconds: for an answer at the address of a cluster, and for joining it.
 _ANSWER_SECONDS, _JOIN_SECONDS = 10.0, 120.0
 _MOST_PORT = 2**16 - 1
-# Loggers that write to the terminal what goes to Ray's own log files anyway.
+# Loggers that repeat Ray's log files on the terminal.
 _LOGGERS = ("ray", "ray.data")
 
 
 class _Failure(NamedTuple):
-    """What ends the whole job: it would be the same with every other image."""
+    """An error that ends the whole job, as every other image would raise it too."""
 
     node: str
     message: str
 
 
 class _GivenUp(NamedTuple):
-    """What comes of a batch at which actors have died, again and again."""
+    """The outcome of a batch at which actors repeatedly died."""
 
 
 class _Tries:
-    """Counts how often each batch is begun. An actor by itself, as it has to outlive others."""
+    """Counts the tries of each batch, in an actor of its own that outlives the others."""
 
     def __init__(self) -> None:
         self._begun: Counter[int] = Counter()
 
     def begin(self, batch: int) -> int:
-        """Return how often a batch has been begun, this time included."""
+        """Return the number of tries of a batch, including this one."""
         self._begun[batch] += 1
         return self._begun[batch]
 
 
 def check_ray_device(device: str) -> None:
-    """Raise unless actors may be asked to transform there.
+    """Raise unless actors can use the device.
 
     Raises
     ------
     ValueError
-        If it is unknown, or a certain GPU.
+        If it is unknown, or names one particular GPU.
     ImportError
         If it needs torch, which is not installed.
     """
@@ -103,12 +103,12 @@ def check_ray_device(device: str) -> None:
 
 
 def check_reachable(address: str | None) -> None:
-    """Raise unless something listens at the address of a cluster: Ray itself tries for minutes.
+    """Raise unless a cluster's address answers; Ray itself would try for minutes.
 
     Raises
     ------
     WorkerError
-        If nothing does.
+        If nothing answers.
     ValueError
         If it is no address.
     """
@@ -123,7 +123,7 @@ def check_reachable(address: str | None) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise WorkerError(
-            f"no cluster of Ray answers at {where!r} ({reason}): does it run, and is that the port "
+            f"no Ray cluster answers at {where!r} ({reason}): is it running, and is that the port "
             "of its head, 6379 by default?"
         ) from error
 
@@ -135,15 +135,15 @@ def stream_on_ray(
     workers: int | None = None,
     address: str | None = None,
 ) -> Generator[Outcome, None, None]:
-    """Yield what comes of the files that a store waits for, in any order.
+    """Yield the outcomes of a store's waiting files, in any order.
 
-    Each outcome has to be added to the store before the next one is asked for.
+    Each outcome must be added to the store before the next one is requested.
 
     Parameters
     ----------
     writer : StoreWriter
     left : int
-        The number of files that wait.
+        The number of waiting files.
     reading : Reading
     workers : int, optional
         Actors. Default: one for each core, or GPU, of the cluster.
@@ -160,14 +160,14 @@ def stream_on_ray(
         yield from _round(writer, reading, actors, max(1, batch, left // _MOST_BATCHES))
         writer.flush()
         if writer.counts()[State.WAITING]:
-            # Actors died at these. Alone, only the one to blame is given up.
+            # Actors died at these files. Retried one at a time, only the faulty one is given up.
             yield from _round(writer, reading, actors, 1)
             writer.flush()
             _check_complete(writer)
 
 
 def _decide_size(writer: StoreWriter, reading: Reading) -> None:
-    """Have the first image decide on the size of all, as rows come in any order."""
+    """Let the first image set the size of all, as rows come in any order."""
     with (
         contextlib.closing(writer.waiting()) as tasks,
         contextlib.closing(
@@ -189,7 +189,7 @@ def _check_complete(writer: StoreWriter) -> None:
     others = f" and {count - 1} more" if count > 1 else ""
     raise WorkerError(
         f"workers of Ray died {_TRIES} times at {first}{others}, most likely for want of memory; "
-        "all other images are done: use fewer workers, or take these files away"
+        "all other images are done: use fewer workers, or remove these files"
     )
 
 
@@ -197,7 +197,7 @@ def _check_complete(writer: StoreWriter) -> None:
 
 
 class _Actors(NamedTuple):
-    """How many, and what each of them asks for."""
+    """The number of actors, and the resources of each."""
 
     number: int
     cpus: int
@@ -205,21 +205,21 @@ class _Actors(NamedTuple):
 
     @classmethod
     def of_cluster(cls, device: str, workers: int | None) -> _Actors:
-        """Return what there is room for now, unless the number is given."""
+        """Return as many as fit now, unless the number is given."""
         if device != "cuda":
             return cls(workers or max(1, int(ray.cluster_resources().get("CPU", 1))), 1, 0)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         nodes = [node for node in nodes if node.get("GPU", 0) >= 1]
         if not nodes:
             raise ValueError("device 'cuda': the cluster of Ray has no GPU")
-        # A GPU takes as many cores for reading as it can have everywhere.
+        # Each GPU gets as many cores for reading as are available on every node.
         cpus = min(int(node.get("CPU", 0) // node["GPU"]) for node in nodes)
         return cls(workers or sum(int(node["GPU"]) for node in nodes), max(1, cpus), 1)
 
 
 @contextlib.contextmanager
 def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
-    """Join a cluster, or begin one on this machine, for as long as it is needed."""
+    """Join a cluster, or start a temporary one on this machine."""
     if ray.is_initialized():
         if address is not None:
             raise ValueError(f"address {address!r}: this process has joined a cluster already")
@@ -231,8 +231,8 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
         options |= {"address": "local", "include_dashboard": False, "num_cpus": workers}
     else:
         options |= {"address": address}
-    # Called by the main thread, ray.init takes over the handler of SIGTERM. The processes that it
-    # starts end with the thread that has started them, so that one stays until all is over.
+    # In the main thread, ray.init would replace the handler of SIGTERM. Its processes end with the
+    # thread that started them, so that thread lives until the end.
     keeper = _Keeper()
     with _for_us_alone() if ours else contextlib.nullcontext():
         try:
@@ -244,17 +244,17 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
                 f"{_JOIN_SECONDS:g} s: is that the port of its head, 6379 by default?"
             ) from None
         finally:
-            if keeper.idle:  # else it is still trying, and nothing stops it
+            if keeper.idle:  # else it is still trying, and cannot be stopped
                 keeper.call(ray.shutdown)
                 keeper.leave()
 
 
 class _TakesTooLongError(Exception):
-    """A call did not return in time."""
+    """A call timed out."""
 
 
 class _Keeper:
-    """A thread that makes calls, and for which nobody has to wait in the end."""
+    """A daemon thread that makes calls."""
 
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = (
@@ -276,7 +276,7 @@ class _Keeper:
                 future.set_result(result)
 
     def call(self, function: Callable[..., Any], *args: Any, seconds: float | None = None) -> Any:
-        """Return what a call returns; a signal breaks off the waiting alone."""
+        """Return the result of a call; a signal interrupts only the waiting."""
         future: Future[Any] = Future()
         self.idle = False
         self._calls.put((future, functools.partial(function, *args)))
@@ -292,10 +292,10 @@ class _Keeper:
 
 @contextlib.contextmanager
 def _for_us_alone() -> Iterator[None]:
-    """Have a cluster listen to this machine alone, and there to whoever knows a secret.
+    """Restrict a cluster to this machine and to clients with a secret token.
 
-    Ray's own default is all interfaces, and to run what anybody sends. What the environment says is
-    left alone.
+    By default, Ray listens on all interfaces and runs what anybody sends. Settings in the
+    environment are kept.
     """
     names = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     if not any(os.environ.get(f"RAY_AUTH_{name}") for name in ("MODE", "TOKEN", "TOKEN_PATH")):
@@ -317,7 +317,7 @@ def _for_us_alone() -> Iterator[None]:
 
 
 def _read_environment() -> None:
-    """Have Ray look at the environment for its token once more."""
+    """Make Ray read its token from the environment again."""
     inside: Any = ray._raylet
     if hasattr(inside, "AuthenticationTokenLoader"):  # older versions have no tokens
         inside.Config.initialize("")
@@ -327,7 +327,7 @@ def _read_environment() -> None:
 def _join(options: dict[str, Any]) -> None:
     try:
         with warnings.catch_warnings():
-            # On what a coming version of Ray does about GPUs, and the like.
+            # Such as about GPUs in a future version of Ray.
             warnings.simplefilter("ignore")
             ray.init(**options)
     except (OSError, RuntimeError, ValueError, AssertionError) as error:
@@ -344,7 +344,7 @@ def _where(options: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Ray from the terminal: what it has to say of errors is raised, too."""
+    """Keep Ray's log off the terminal; errors are raised as well."""
     handlers: list[tuple[Any, int]] = []
     for name in _LOGGERS:
         logger = logging.getLogger(name)
@@ -374,12 +374,12 @@ def _short(error: BaseException) -> str:
 def _round(
     writer: StoreWriter, reading: Reading, actors: _Actors, batch: int
 ) -> Generator[Outcome, None, None]:
-    """Send out all that waits, and yield what comes back; batches that are given up do not."""
+    """Send out all waiting files, and yield the outcomes; batches that are given up have none."""
     counter: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Tries)
     tries = counter.remote()
     given_up = 0
     with contextlib.closing(writer.waiting()) as tasks, _options():
-        # Into Ray's memory at once, which may be on the disk: the list may be long.
+        # Moved to Ray's object store at once, which may spill to disk: the list may be long.
         batches = [ray.put(some) for some in iter(lambda: list(islice(tasks, batch)), [])]
         # Not ray.data.range: its tasks would wait for the cores that the actors keep.
         dataset = ray.data.from_items(
@@ -411,7 +411,7 @@ def _round(
 
 @contextlib.contextmanager
 def _options() -> Iterator[None]:
-    """Set Ray Data's options for the datasets that are made meanwhile."""
+    """Set Ray Data's options for the datasets made within."""
     options = ray.data.DataContext.get_current()
     ours = {
         "enable_progress_bars": False,
@@ -434,16 +434,16 @@ def _checked(outcome: Outcome | _Failure) -> Outcome:
     result = outcome.result
     missing = isinstance(result, ImageError) and result.reason == os.strerror(errno.ENOENT)
     if missing and os.path.exists(outcome.path):
-        # Where a file system is not mounted, all would be skipped.
+        # If a file system is not mounted, all files would be skipped.
         raise WorkerError(
-            f"{outcome.path} is there, but a worker does not see it: all machines need the same "
+            f"{outcome.path} exists, but a worker does not see it: all machines need the same "
             "files at the same paths"
         )
     return outcome
 
 
 class _Worker:
-    """What an actor does: all that one process does on one machine, but write."""
+    """An actor: reads and transforms, but does not write."""
 
     def __init__(
         self, reading: Reading, cpus: int, made_by: dict[str, str], batches: list[Any], tries: Any
@@ -476,7 +476,7 @@ class _Worker:
         if here != self._made_by:
             raise RuntimeError(f"it has {_listed(here)}, the store {_listed(self._made_by)}")
         check_device(self._reading.device)
-        # Readers are processes, here too: a file that crashes one does not end the actor.
+        # Readers are separate processes here too: a file that crashes one does not end the actor.
         return Pipeline(self._reading, self._cpus + 1)
 
 

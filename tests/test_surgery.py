@@ -357,7 +357,7 @@ def test_what_does_not_fit_is_refused() -> None:
         replace_stem(model, conv="conv2")
     with pytest.raises(ValueError, match=r"has no nn\.Conv2d"):
         replace_stem(model, conv="bn1")
-    with pytest.raises(ValueError, match="conv must be named, too, where pool is"):
+    with pytest.raises(ValueError, match="conv must be named, too, if pool is"):
         replace_stem(model, pool="maxpool")
     with pytest.raises(ValueError, match="must be different modules"):
         replace_stem(model, conv="conv1", pool="conv1")

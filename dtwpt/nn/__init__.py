@@ -1,4 +1,4 @@
-"""Modules of PyTorch: the transform, its operators, and first layers that are stable under shifts.
+"""PyTorch modules: the transform, its operators, and first layers that are stable under shifts.
 
 >>> import torch
 >>> from dtwpt.nn import WaveletStem

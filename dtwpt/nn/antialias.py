@@ -21,8 +21,7 @@ __all__ = ["antialias_stem", "restore_stem"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
-# Averages of what these return are what they return for themselves, so that they can stay where
-# they are, for whatever else calls them.
+# These commute with averaging, so they can stay in place for other callers.
 _IDEMPOTENT = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
 _LATER_WEIGHTS = (1, 4, 1)
 
@@ -55,13 +54,13 @@ def antialias_stem(
         As for :func:`replace_stem`; with its modules named, any network. A pooling of any kind, or
         none, and several convolutions in sequence will do.
     images : Tensor (N, C, H, W) or iterable of batches, optional
-        Some dozens of images of one size as the network is given them, such as a short
+        Some dozens of images of one size, preprocessed for the network, such as a short
         ``DataLoader``. Of a batch that is a tuple or list the first item counts, of a mapping
         "pixel_values". No labels, no gradients.
     layers : {"stem", "all"}, default: "stem"
-        What is averaged: the first layer, and the convolutions up to the next strided one are
-        fitted; or also every strided convolution after it, by weights (1, 4, 1) in pixels of its
-        input, and all convolutions are fitted. "all" needs images.
+        Layers to average. "stem": the first layer, and the convolutions up to the next strided one
+        are fitted. "all": also every strided convolution after it, by weights (1, 4, 1) in pixels
+        of its input, and all convolutions are fitted; needs images.
     correction : {"fit", "norms"}, default: "fit"
         What images are used for. "fit": the convolutions after the changed layer are fitted, one
         after another, to give for slightly shifted images what they gave in the original network
@@ -101,9 +100,9 @@ def antialias_stem(
     first image, or with noise, in eval mode and without forward hooks, to compare the shapes of
     what it returns; these are not checked if it fails.
 
-    Fitted are plain ``Conv2d`` modules that are called once. A bias that a convolution has no place
-    for goes to the running mean of the batch normalisation after it. A saved state dict fits the
-    network that ``antialias_stem`` makes of the original without images.
+    Fitted are plain ``Conv2d`` modules that are called once. If a convolution has no bias, the
+    fitted offset goes into the running mean of the batch normalisation after it. A saved state dict
+    fits the network that ``antialias_stem`` makes of the original without images.
 
     Examples
     --------
@@ -181,7 +180,7 @@ def restore_stem(model: Model, *, inplace: bool = False) -> Model:
     The network then has the names, and the state dict, of the original. Convolutions that were
     fitted get their former weights back, and batch normalisations their former statistics, unless
     the network has since been loaded from a state dict, which does not hold them: then load the
-    original's, too. All other weights are the present ones.
+    original's, too. All other weights keep their present values.
 
     Parameters
     ----------
@@ -218,7 +217,7 @@ def restore_stem(model: Model, *, inplace: bool = False) -> Model:
 
 
 def _put(model: nn.Module, average: ShiftAverage) -> None:
-    """Put an average where its convolution is, and nothing where normalisation and pooling are."""
+    """Put an average in place of its convolution, and Identity for normalisation and pooling."""
     changes: list[tuple[str, nn.Module]] = []
     for role in ("conv", "norm", "act", "pool"):
         module = getattr(average, role)
@@ -244,7 +243,7 @@ def _take_out(model: nn.Module, average: ShiftAverage) -> None:
 
 
 def _set(model: nn.Module, name: str, module: nn.Module) -> None:
-    # Not everywhere where the old one is: an average holds it.
+    # Not under all names of the old one: an average holds it.
     parent, _, child = name.rpartition(".")
     model.get_submodule(parent).add_module(child, module)
 
@@ -253,7 +252,7 @@ def _check_choices(layers: str, correction: str, images: bool) -> None:
     if layers not in ("stem", "all"):
         raise ValueError(f'layers must be "stem" or "all", got {layers!r}')
     if layers == "all" and not images:
-        raise ValueError('layers="all" needs images, to correct what follows each layer')
+        raise ValueError('layers="all" needs images, to correct the convolutions after each layer')
     if correction not in ("fit", "norms"):
         raise ValueError(f'correction must be "fit" or "norms", got {correction!r}')
     if correction == "norms" and not images:

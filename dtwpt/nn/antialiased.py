@@ -14,8 +14,8 @@ from torch.nn import functional
 from dtwpt.nn.refit import Fitted
 from dtwpt.nn.renorm import Renormed
 
-# Places next to the border of a map that see the convolution's padding. They answer to the frame,
-# which does not move with the image.
+# Cells at the border of a map that see the convolution's padding. They respond to the frame, which
+# does not move with the image.
 _EDGE = 2
 
 __all__ = ["AntialiasedStem", "ShiftAverage", "as_weights", "moved", "stride_of"]
@@ -48,24 +48,25 @@ class ShiftAverage(nn.Module):
     Raises
     ------
     TypeError, ValueError
-        If the stride of a module cannot be told, or it has none.
+        If the stride of a module is unknown, or it has none.
 
     Notes
     -----
-    Shape: (N, C, H, W) or (C, H, W) to the shape that the layer has without the average.
+    Shape: (N, C, H, W) or (C, H, W) to the output shape of the layer without the average.
 
     With L the layer and :math:`T_u` a shift of the image by whole pixels,
 
     .. math:: \bar L(x) = \sum_u w_{u_y} w_{u_x} L(T_u x).
 
     If the shift is random with probabilities w, this is the conditional mean of the layer's output:
-    of all functions of the unshifted image, the nearest in mean square. Shifts that differ by the
-    convolution's stride need its output at other places only, so the convolution is called once, on
-    a batch of all shifts less than its stride: as many multiply-accumulates as at stride 1.
-    A layer without activation and pooling is linear, and its input is averaged instead.
+    of all functions of the unshifted image, it is the closest in mean square. Shifts that differ by
+    a multiple of the convolution's stride need the same output at other positions, so the
+    convolution is called once, on a batch of all shifts smaller than its stride. This takes as many
+    multiply-accumulates as stride 1. A layer without activation and pooling is linear, and its
+    input is averaged instead.
 
-    Beyond its border a map goes on as its outermost pixel. In training mode the normalisation
-    takes the statistics of all shifts. Nothing is kept in buffers.
+    Maps are padded by replication. In training mode the normalisation takes the statistics of all
+    shifts. The module has no buffers.
     """
 
     conv: Any
@@ -89,7 +90,7 @@ class ShiftAverage(nn.Module):
         self.first = stride_of(conv)
         pooling = (1, 1) if pool is None else stride_of(pool)
         self.stride = tuple(a * b for a, b in zip(self.first, pooling, strict=True))
-        # What stands where norm, act and pool were; plain values, so not in the state dict.
+        # Replacements of norm, act and pool; plain values, so not in the state dict.
         self.placeholders: list[tuple[nn.Module, str]] = []
         self.training = conv.training
 
@@ -136,7 +137,7 @@ class ShiftAverage(nn.Module):
     def macs(self, size: tuple[int, int]) -> int:
         """Return the multiply-accumulates of the convolutions on an image (H, W), in eval mode."""
         stem = copy.deepcopy(self).eval()
-        for module in stem.modules():  # a user's hooks are not for this image
+        for module in stem.modules():  # users' hooks must not see this image
             module._forward_hooks.clear()
             module._forward_pre_hooks.clear()
         parameter = next(self.conv.parameters())
@@ -161,7 +162,7 @@ class AntialiasedStem(ShiftAverage):
     Attributes
     ----------
     refitted : list of Fitted
-        Convolutions that were fitted anew, and what they were. Not in the state dict.
+        Convolutions that were refitted, with their former weights. Not in the state dict.
     renormed : list of Renormed
         Batch normalisations whose statistics were estimated anew, and their former ones. Not in
         the state dict.
@@ -218,7 +219,7 @@ def stride_of(module: nn.Module) -> tuple[int, int]:
     Raises
     ------
     ValueError
-        If it cannot be told.
+        If it is unknown.
     """
     kind = type(module).__name__
     if "Adaptive" in kind or "Fractional" in kind:
@@ -237,15 +238,12 @@ def stride_of(module: nn.Module) -> tuple[int, int]:
         return 1, 1
     inside = {stride_of(m) for m in strided}
     if len(children) > 1 and len(strided) > 1 and inside != {(1, 1)}:
-        raise ValueError(
-            f"the stride of {kind} cannot be told from its parts; name an nn.Conv2d or an "
-            "nn.Sequential"
-        )
+        raise ValueError(f"the stride of {kind} is unknown; name an nn.Conv2d or an nn.Sequential")
     return inside.pop()
 
 
 def _places(count: int, stride: int) -> list[tuple[int, int]]:
-    """Return each shift as whole strides and the rest, the rest as small as can be."""
+    """Return each shift as whole strides and the remainder of least magnitude."""
     reach, half = count // 2, stride // 2
     return [((u + half) // stride, (u + half) % stride - half) for u in range(-reach, reach + 1)]
 
@@ -255,7 +253,7 @@ def _phases(places: list[tuple[int, int]]) -> list[int]:
 
 
 def moved(x: Tensor, down: int, right: int) -> Tensor:
-    """Return x read ``down`` and ``right`` pixels further on, its border repeated."""
+    """Return x shifted by ``down`` and ``right`` pixels, with its border replicated."""
     if down == right == 0:
         return x
     height, width = x.shape[-2:]
@@ -265,7 +263,7 @@ def moved(x: Tensor, down: int, right: int) -> Tensor:
 
 
 def _next(y: Tensor, *steps: int) -> Tensor:
-    """Return y read whole steps further on, but as it is next to its border."""
+    """Return y shifted by whole steps, except next to its border."""
     for axis, step in zip((-2, -1), steps, strict=True):
         inner = y.shape[axis] - 2 * _EDGE
         if step != 0 and inner >= abs(step):

@@ -1,4 +1,4 @@
-"""Blur at every subsampling of a network of torchvision."""
+"""Blur at every subsampling of a torchvision network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def blurred(model: nn.Module, blur: int | str) -> nn.Module:
     """Return a copy of a ResNet or AlexNet of torchvision that blurs where it subsamples.
 
     Max pooling has stride 1, then blur and stride 2. In a residual block the strided convolution
-    has stride 1, and the next one is given blurred and subsampled maps; so is the shortcut's. The
+    has stride 1, and the next one gets blurred and subsampled maps, as does the shortcut's. The
     first convolution, and a :class:`WaveletStem`, stay as they are.
 
     Parameters

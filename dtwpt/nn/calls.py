@@ -12,12 +12,12 @@ from torch.utils._pytree import tree_leaves
 
 __all__ = ["Call", "all_names", "example_output", "quiet", "trace"]
 
-# Sizes of the images that are tried: few networks take none of them.
+# Image sizes to try: few networks accept none of them.
 _SIZES = ((128, 160), (224, 224))
 
 
 class Call(NamedTuple):
-    """One call of a module: its first name, and the tensors that it got and gave."""
+    """One call of a module: its first name, and its input and output tensors."""
 
     name: str
     module: nn.Module
@@ -37,7 +37,7 @@ def all_names(model: nn.Module, module: nn.Module) -> list[str]:
 
 @contextmanager
 def quiet(model: nn.Module) -> Iterator[None]:
-    """Run a network in eval mode, without gradients or forward hooks; restore all afterwards."""
+    """Run a network in eval mode, without gradients or forward hooks; restore all at the end."""
     modes = [(module, module.training) for module in model.modules()]
     hooks = [(module, module._forward_hooks) for module in model.modules()]
     try:
@@ -54,7 +54,7 @@ def quiet(model: nn.Module) -> Iterator[None]:
 
 
 def trace(model: nn.Module, x: Tensor) -> tuple[Any, list[Call]]:
-    """Call a network quietly; return its output and the calls in the order in which they ended.
+    """Call a network quietly; return its output, and the calls in order of completion.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def trace(model: nn.Module, x: Tensor) -> tuple[Any, list[Call]]:
 def example_output(
     model: nn.Module, channels: int, images: Tensor | None = None
 ) -> tuple[Tensor | None, Any, list[Call]]:
-    """Return an image that a network takes, what it returns, and its module calls.
+    """Return an image that a network accepts, its output, and its module calls.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def example_output(
     channels : int
         Of the image.
     images : Tensor, shape (N, C, H, W), optional
-        Default: noise of several sizes. None is returned if the network takes none of them.
+        Default: noise of several sizes. None is returned if the network accepts none of them.
     """
     if images is not None:
         return images, *trace(model, images)
@@ -105,7 +105,7 @@ def example_output(
         noise = torch.rand(1, channels, *size, generator=generator).to(parameter)
         try:
             return noise, *trace(model, noise)
-        except Exception:  # whatever the network raises: it does not take this image
+        except Exception:  # any error means that it does not accept this image
             continue
     return None, None, []
 

@@ -16,18 +16,19 @@ __all__ = ["CircularConv2d"]
 
 
 class CircularConv2d(nn.Conv2d):
-    """Convolution of stride 1 of images that go on periodically: it commutes with every roll.
+    """Convolution of stride 1 with periodic padding: it commutes with every roll.
 
     Parameters
     ----------
     in_channels, out_channels : int
     kernel_size : int or (int, int)
-        Of any size, larger than the image too.
+        Of any size, even larger than the image.
     groups : int, default: 1
     bias : bool, default: True
     fft : bool, default: False
         Whether to multiply spectra. The result is the same to rounding. It is faster for large
-        kernels only; ``python benchmarks/circular_convolution.py`` prints from which size on.
+        kernels only; ``python benchmarks/circular_convolution.py`` prints the size from which on it
+        is.
 
     Raises
     ------
@@ -36,8 +37,8 @@ class CircularConv2d(nn.Conv2d):
 
     Notes
     -----
-    Shape: (N, in_channels, H, W) to (N, out_channels, H, W). The middle of an even kernel is the
-    pixel before its middle. The weights are those of ``Conv2d``, in space, whatever ``fft`` is: a
+    Shape: (N, in_channels, H, W) to (N, out_channels, H, W). The centre of an even kernel is the
+    pixel before its middle. The weights are spatial, as in ``Conv2d``, for either ``fft``, so a
     state dict fits both. Spectra are computed in float32 at least, and the result has the dtype of
     the input.
 
@@ -112,7 +113,7 @@ def _padded(x: Tensor, kernel_size: tuple[int, ...]) -> Tensor:
     if all(max(pair) <= n for *pair, n in zip(*edges, x.shape[-2:], strict=True)):
         (up, left), (down, right) = edges
         return functional.pad(x, (left, right, up, down), mode="circular")
-    for axis, before, after in zip((-2, -1), *edges, strict=True):  # torch wraps once at most
+    for axis, before, after in zip((-2, -1), *edges, strict=True):  # torch wraps at most once
         side: Any = x.shape[axis]
         positions = torch.arange(-before, side + after, device=x.device)
         x = x.index_select(axis, source_index(positions, side, "periodic"))
@@ -120,7 +121,7 @@ def _padded(x: Tensor, kernel_size: tuple[int, ...]) -> Tensor:
 
 
 def _wrapped(kernel: Tensor, sides: tuple[int, ...]) -> Tensor:
-    """Return kernels as large as the image, their middles at its first pixel, wrapped around."""
+    """Return kernels padded to the image size, centred on the first pixel, wrapped around."""
     for axis, side in zip((-2, -1), sides, strict=True):
         taps = kernel.shape[axis]
         full = -(-taps // side) * side

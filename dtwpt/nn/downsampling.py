@@ -26,7 +26,7 @@ __all__ = ["replace_downsampling"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
-# Which places each choice of a stem keeps; "cmod" has replaced them by then.
+# Roles that each choice of a stem keeps; "cmod" has replaced them by then.
 _KEPT = {"keep": ("stem", "stem pool"), "pool": ("stem",), "full": (), "cmod": ()}
 
 
@@ -74,12 +74,12 @@ def replace_downsampling(
         The network. It loads the state dicts of the original, without which poolings keep their
         parameters; not so with ``stem="cmod"``.
     report : DownsamplingReport
-        Every place where the network subsamples, and what keeps it from being exact.
+        Every place where the network subsamples, and the obstacles to exactness.
 
     Raises
     ------
     TypeError, ValueError
-        If the network is not known, which names its layers, or an argument does not fit.
+        If the network is not supported (the message names its layers), or an argument does not fit.
 
     See Also
     --------
@@ -117,7 +117,7 @@ def replace_downsampling(
         raise ValueError(f'padding must be "keep" or "circular", got {padding!r}')
     if max_kernel is not None:
         max_kernel = as_count(max_kernel, "max_kernel")
-    make_pool(pool, 8, 2, False)  # whose arguments are wrong is not changed half
+    make_pool(pool, 8, 2, False)  # wrong arguments raise before anything is changed
     refuse_wrapper(model)
     circular = padding == "circular"
     places = find_places(model)
@@ -178,7 +178,7 @@ def _layers(pool: Pool, places: list[Place], circular: bool) -> dict[str, nn.Mod
 
 
 def _prepare(model: nn.Module, places: list[Place], circular: bool, max_kernel: int | None) -> None:
-    """Put layers that hold poolings, have stride 1 or are padded circularly where they are due."""
+    """Insert the layers that hold poolings, have stride 1 or are padded circularly."""
     gone = {place.name for place in places}
     holders = {place.at: place for place in places}
     stem = own_stem(model)
@@ -203,7 +203,7 @@ def _prepare(model: nn.Module, places: list[Place], circular: bool, max_kernel: 
 
 
 def _moves(pool: nn.MaxPool2d) -> bool:
-    """Whether maxima are of stride 1, whose borders are all that a shift changes."""
+    """Whether maxima are of stride 1: a shift then changes only their borders."""
     return pool.stride in (1, (1, 1)) and pool.kernel_size not in (1, (1, 1))
 
 

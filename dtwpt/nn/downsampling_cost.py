@@ -1,4 +1,4 @@
-"""What subsampling costs: parameters and multiply-accumulates of a network and its poolings."""
+"""Cost of subsampling: parameters and multiply-accumulates of a network and its poolings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DownsamplingCost(NamedTuple):
     parameters, macs : int
         Of the network.
     pool_parameters, pool_macs : int
-        Of its poolings alone, which are among the former.
+        Of its poolings alone; included in the former.
     """
 
     parameters: int
@@ -46,7 +46,7 @@ def downsampling_cost(model: nn.Module, size: int | tuple[int, int] = 224) -> Do
     -------
     DownsamplingCost
         Multiply-accumulates are half of what ``torch.utils.flop_counter.FlopCounterMode`` counts:
-        those of convolutions and matrix products. Norms and sums of phases do not count.
+        those of convolutions and matrix products. Norms and sums of phases are not counted.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def downsampling_cost(model: nn.Module, size: int | tuple[int, int] = 224) -> Do
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     shape = 1, first.in_channels, rows, columns
     spent: list[int] = []
-    # Not on "meta": what is computed may depend on the device.
+    # Not on "meta": the computation may depend on the device.
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with torch.no_grad(), fake, FlopCounterMode(display=False) as counter:
         for pool in pools:

@@ -1,4 +1,4 @@
-"""Layers that hold poolings, in the place of those that subsample."""
+"""Layers with poolings that replace subsampling layers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = [
 
 
 class PhaseLink(nn.Module):
-    """The phase that a pooling chose, until the one that follows it takes it.
+    """Passes the phase that one pooling chose to the next one.
 
-    A module, so that copies of a network have links of their own. Not thread-safe.
+    A module, so that each copy of a network has its own links. Not thread-safe.
     """
 
     def __init__(self) -> None:
@@ -33,23 +33,23 @@ class PhaseLink(nn.Module):
         self.phase: Tensor | None = None
 
     def put(self, phase: Tensor) -> None:
-        """Keep a phase."""
+        """Store a phase."""
         self.phase = phase
 
     def take(self) -> Tensor:
-        """Return the phase, which is not kept any longer."""
+        """Return the phase and forget it."""
         phase, self.phase = self.phase, None
         if phase is None:
             raise RuntimeError("the shortcut of a block was called before its main branch")
         return phase
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is left by a forward that failed belongs to no other.
+        # Discards what a failed forward left.
         return self.__dict__ | {"phase": None}
 
 
 class LeadingPool2d(nn.Module):
-    """Pooling of a block's main branch, which tells the shortcut's the phase.
+    """Pooling of a block's main branch, which passes its phase to the shortcut's.
 
     Parameters
     ----------
@@ -86,13 +86,13 @@ class FollowingPool2d(nn.Module):
         self.link = link
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the phase of each image that the main branch has."""
+        """Return the phase of each image in the main branch."""
         out: Tensor = self.pool(x, self.link.take())
         return out
 
 
 class _Holder(nn.Module):
-    """Base of layers with a pooling before or after what they do."""
+    """Base of layers with a pooling before or after their own operation."""
 
     before: nn.Module | None
     after: nn.Module | None
@@ -100,7 +100,7 @@ class _Holder(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **options: Any
     ) -> None:
-        # The state of the original network has no poolings: they keep what they have.
+        # The state of the original network has no poolings: theirs is kept.
         for name in ("before", "after"):
             pool, start = getattr(self, name), f"{prefix}{name}."
             if pool is not None and not any(key.startswith(start) for key in state_dict):
@@ -110,7 +110,7 @@ class _Holder(nn.Module):
 
 
 class Pooled2d(_Holder):
-    """A pooling alone, in the place of an average pooling or of nothing."""
+    """A pooling alone, in place of an average pooling or of nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,14 +125,14 @@ class Pooled2d(_Holder):
 class PooledConv2d(_Holder, nn.Conv2d):
     """Convolution with a pooling before or after it.
 
-    Its weights have the names that they had in the convolution that it is made from.
+    Its weights have the same names as in the original convolution.
     """
 
     around: tuple[tuple[int, int], tuple[int, int]] | None
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> PooledConv2d:
-        """Return a convolution with the parameters, the hooks and all else of ``conv``."""
+        """Return a convolution with the parameters, hooks and all other state of ``conv``."""
         made = cls.__new__(cls)
         made.__dict__.update(conv.__dict__)
         made._modules = dict(conv._modules)

@@ -1,4 +1,4 @@
-"""Places where known networks subsample, and where a pooling goes in their stead."""
+"""Places where supported networks subsample, and where their poolings go."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def find_places(model: nn.Module) -> list[Place]:
     Raises
     ------
     ValueError
-        If the network is none of the known ones, or subsamples in layers that are not known.
+        If the network is not supported, or subsamples in layers that are not.
     """
     found: list[Place] = []
     known = False
@@ -84,7 +84,7 @@ def own_stem(model: nn.Module) -> str | None:
 
 
 def _stride(module: Any) -> int:
-    """Return the stride of a convolution or a pooling; 1 of all else."""
+    """Return the stride of a convolution or a pooling; 1 for any other module."""
     if not (isinstance(module, nn.Conv2d) or "Pool" in type(module).__name__):
         return 1
     stride = getattr(module, "stride", 1)
@@ -96,7 +96,7 @@ def _subsamples(module: nn.Module) -> bool:
 
 
 def _replaceable(module: Any) -> bool:
-    """Whether a module is a convolution or a pooling of one stride above 1, of torch itself."""
+    """Whether a module is a convolution or a pooling of torch with one stride above 1."""
     stride = getattr(module, "stride", 1)
     if _stride(module) == 1 or (isinstance(stride, (tuple, list)) and len(set(stride)) > 1):
         return False
@@ -176,7 +176,7 @@ def _vgg(model: Any, start: str) -> Iterator[Place]:
 
 def _mobilenet(model: Any, start: str) -> Iterator[Place]:
     convs = [(n, m) for n, m in model.features.named_modules() if isinstance(m, nn.Conv2d)]
-    # A shortcut begins with the input of a block, which a pooling before its first layer is not.
+    # A shortcut starts from the input of a block, before any pooling of its first layer.
     plain = not getattr(model.features[1], "use_res_connect", True)
     for number, ((name, _), (following, _)) in enumerate(pairwise(convs)):
         first = number == 0
@@ -222,7 +222,7 @@ def _densenet(model: Any, start: str) -> Iterator[Place]:
 
 
 def _convnext(model: Any, start: str) -> Iterator[Place]:
-    # Patches are cut in a linear layer: there is no activation between it and what follows.
+    # Patches are embedded by a linear layer, with no activation after it.
     for name, module in model.named_modules():
         first = name.startswith(("stem.", "features.0."))
         within = first or "downsample" in name or name.count(".") == 2

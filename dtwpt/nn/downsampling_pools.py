@@ -69,7 +69,7 @@ def make_pool(pool: Pool, channels: int, stride: int, circular: bool) -> nn.Modu
     Raises
     ------
     TypeError, ValueError
-        If there is none of that name, or what is made is no module or has another stride.
+        If the name is unknown, or the result is not a module or has another stride.
     """
     if isinstance(pool, str) and pool in POOLS:
         return POOLS[pool](channels, stride, circular)

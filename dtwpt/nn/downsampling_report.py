@@ -1,4 +1,4 @@
-"""Report on where a network subsamples, and on what keeps it from being exact."""
+"""Report on where a network subsamples, and on obstacles to exactness."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class DownsamplingReport:
     places : tuple of ReplacedPlace
         In the order of the layers.
     obstacles : tuple of str
-        What keeps the network from being exact in evaluation, under circular shifts of images whose
+        Reasons why the network is not exact in evaluation, under circular shifts of images whose
         sides are multiples of the product of the strides.
     """
 
@@ -57,7 +57,7 @@ class DownsamplingReport:
 
     @property
     def exact(self) -> bool:
-        """Whether circular shifts of an image do not change the output, but for rounding."""
+        """Whether circular shifts of an image leave the output unchanged, up to rounding."""
         return not self.obstacles
 
     def __iter__(self) -> Iterator[ReplacedPlace]:
@@ -76,7 +76,7 @@ class DownsamplingReport:
 
 
 def obstacles(model: nn.Module, places: Iterable[ReplacedPlace]) -> tuple[str, ...]:
-    """Return sentences on what keeps a network from being exact."""
+    """Return sentences on why a network is not exact."""
     found = []
     kept = [place.name for place in places if place.now == "kept"]
     if kept:
@@ -108,7 +108,7 @@ def _exact(pool: nn.Module) -> bool:
 
 
 def _trouble(module: nn.Module) -> str | None:
-    """Return what keeps a layer from commuting with circular shifts."""
+    """Return why a layer does not commute with circular shifts."""
     single = 1, (1, 1)
     if isinstance(module, nn.Conv2d) and module.kernel_size not in single:
         around = isinstance(module, PooledConv2d) and module.around is not None
@@ -120,5 +120,5 @@ def _trouble(module: nn.Module) -> str | None:
         return None if getattr(module, "circular", False) else "is not padded circularly"
     pooling = isinstance(module, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d))
     if pooling and module.output_size not in single:
-        return f"keeps {module.output_size} positions, which are told apart"
+        return f"keeps {module.output_size} positions, which are distinguished"
     return None

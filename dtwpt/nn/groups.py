@@ -14,7 +14,7 @@ from dtwpt.packets import PacketBank
 
 __all__ = ["Group", "Groups", "as_groups"]
 
-#: What divides packets into groups.
+#: Types of the argument ``groups``.
 Groups: TypeAlias = "str | Iterable[tuple[Iterable[int], int]]"
 
 _KINDS = ("packet", "sector", "octave")
@@ -42,7 +42,7 @@ def as_groups(
     out_channels: int,
     channels_per_scale: Any = None,
 ) -> list[Group]:
-    """Return the groups that an argument stands for, from low to high frequency.
+    """Return the groups that an argument describes, from low to high frequency.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def as_groups(
         of the frequency plane (low rows and high columns; high and low; high and high). "octave":
         packets of one scale. Pairs are taken in the given order, sorted by scale.
     packets : {"gabor", "all"} or iterable of int
-        Those to be divided; without meaning where ``groups`` are pairs.
+        The packets to group; ignored if ``groups`` are pairs.
     bank : PacketBank
     out_channels : int
     channels_per_scale : iterable of int, optional
@@ -65,7 +65,7 @@ def as_groups(
     Raises
     ------
     TypeError, ValueError
-        If an argument is something else, packets repeat, or numbers of channels do not add up.
+        If an argument is invalid, packets repeat, or numbers of channels do not add up.
     """
     if not isinstance(groups, str):
         if channels_per_scale is not None:

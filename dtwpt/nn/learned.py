@@ -22,19 +22,19 @@ class LearnedFilters(nn.Module):
     r"""Filters of a packet bank as functions of angles.
 
     An orthonormal pair of 2M taps is a cascade of M rotations with delays between them ([1]_), so
-    whatever the angles are, each tree is an orthonormal basis and the transform is inverted by its
-    adjoint. Every stage has angles of its own, for tree a; tree b is the time reverse. The last
-    angle keeps their sum, :math:`\pi/4`, so that a high-pass does not see the mean.
+    for any angles each tree is an orthonormal basis and the transform is inverted by its adjoint.
+    Every stage has its own angles, for tree a; tree b is the time reverse. The last angle fixes
+    their sum at :math:`\pi/4`, so that a high-pass has zero mean.
 
     Parameters
     ----------
     bank : PacketBank
-        Of a q-shift wavelet, where learning begins.
+        Of a q-shift wavelet, the starting point of learning.
 
     Attributes
     ----------
     turns : Parameter, shape (depth, M - 1)
-        Learned angles less those of the wavelet, at first 0: weight decay leads back to it.
+        Learned angles minus those of the wavelet, initially 0: weight decay leads back to it.
 
     Raises
     ------
@@ -43,7 +43,7 @@ class LearnedFilters(nn.Module):
 
     Notes
     -----
-    Packets stay orthonormal, and blind to the mean where they were; they need not stay analytic or
+    Packets stay orthonormal, and those with zero mean keep it; they need not stay analytic or
     Gabor-like.
 
     References
@@ -76,7 +76,7 @@ class LearnedFilters(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Go back to the wavelet."""
+        """Reset the filters to those of the wavelet."""
         nn.init.zeros_(self.turns)
 
     def forward(self) -> Tensor:
@@ -115,7 +115,7 @@ class LearnedFilters(nn.Module):
         return out if kind == "parts" else out.to(x.dtype)
 
     def macs(self, analysis: Analysis, shape: tuple[int, int], size: tuple[int, int]) -> int:
-        """Return the multiply-accumulates of one image of a shape, for cells of a size."""
+        """Return the multiply-accumulates for one image of a shape, for maps of a size."""
         filters = 2 * analysis.count
         return filters * analysis.length * size[1] * (shape[0] + filters * size[0])
 
@@ -141,7 +141,7 @@ def _angles(low: NDArray[np.float64]) -> list[float]:
 
 
 def _pair(angles: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the low-pass and the high-pass of some angles."""
+    """Return the low-pass and the high-pass for given angles."""
     cosine, sine = angles.cos(), angles.sin()
     low, high = torch.stack([cosine[0], sine[0]]), torch.stack([-sine[0], cosine[0]])
     for c, s in zip(cosine[1:], sine[1:], strict=True):
@@ -158,7 +158,7 @@ def _first_stage(low: Tensor, high: Tensor) -> Tensor:
 
 
 def _next_stage(filters: Tensor, stage: int, low: Tensor, high: Tensor) -> Tensor:
-    """Return the filters (2, 2 nodes, L) that those of a stage, (2, nodes, L), lead to."""
+    """Return the filters of the next stage, (2, 2 nodes, L), from those of one, (2, nodes, L)."""
     pair = torch.stack([low, high])
     both = torch.stack([pair, pair.flip(1)])
     # As in the fixed cascade: the trees swap below the first high-pass, and have the same filters
@@ -183,7 +183,7 @@ def _path(depth: int) -> NDArray[np.intp]:
 
 
 def _factors(bank: PacketBank) -> NDArray[np.float64]:
-    """Return the factors, (2, P, 1), that make a cascade of the wavelet's pairs the packets."""
+    """Return the factors, (2, P, 1), from the outputs of the cascade to the packets."""
     low, high = (torch.from_numpy(taps[0].copy()) for taps in (bank.wavelet.low, bank.wavelet.high))
     trees = _first_stage(low, high)
     for stage in range(1, bank.depth):

@@ -21,7 +21,7 @@ _HOW_TO_NAME = (
     'name its modules: conv="backbone.conv1", norm="backbone.bn1", act="backbone.relu", '
     'pool="backbone.maxpool" (leave out what it does not have)'
 )
-# Of a stem: HGNet's has five. More are a network.
+# Maximum number of convolutions in a stem: HGNet's has five.
 _MOST_CONVOLUTIONS = 6
 
 
@@ -37,7 +37,7 @@ class Stem:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the modules that there are, in the order in which they are applied."""
+        """Names of the existing modules, in the order in which they are applied."""
         return tuple(name for name in (self.conv, self.norm, self.act, self.pool) if name)
 
     def module(self, name: str | None) -> nn.Module | None:
@@ -64,12 +64,12 @@ class Stem:
     def output_shapes(self, sizes: Iterable[int]) -> list[tuple[int, int, int] | None]:
         """Return channels, rows and columns for square images of each size.
 
-        None where the stem takes no image of that size. Nothing is computed but shapes.
+        None where the stem accepts no image of that size. Only shapes are computed.
 
         Raises
         ------
         ValueError
-            If what the stem gives are no maps (N, C, H, W).
+            If the stem's output is not maps (N, C, H, W).
         """
         stem = nn.Sequential(*[self.model.get_submodule(name) for name in self.names])
         channels, dtype = self.convolution.in_channels, self.reference.dtype
@@ -79,7 +79,7 @@ class Stem:
             for size in sizes:
                 try:
                     out = twin(torch.empty(1, channels, size, size, dtype=dtype, device="meta"))
-                except Exception:  # smaller than a window, whatever that raises
+                except Exception:  # smaller than a window, which may raise anything
                     shapes.append(None)
                     continue
                 if not isinstance(out, Tensor) or out.ndim != 4:
@@ -105,8 +105,8 @@ class Stem:
         return down, across
 
     def put(self, module: nn.Module) -> None:
-        """Put a module where the convolution is, and nothing where the others are."""
-        parents = list(self.model.modules())  # the new module may hold those that it replaces
+        """Replace the convolution by a module, and the others by Identity."""
+        parents = list(self.model.modules())  # the new module may contain those that it replaces
         for name in self.names:
             _put(parents, self.module(name), module if name == self.conv else nn.Identity())
 
@@ -114,7 +114,7 @@ class Stem:
 def set_reduction(model: nn.Module, names: Collection[str], pixels: int) -> None:
     """Set how many pixels of the image make one in the maps of some modules.
 
-    In the tables of timm's networks (``feature_info``), which ``forward_intermediates`` goes by.
+    In the tables of timm's networks (``feature_info``), which ``forward_intermediates`` uses.
     """
     for prefix, module in model.named_modules():
         table = getattr(module, "feature_info", None)
@@ -125,7 +125,7 @@ def set_reduction(model: nn.Module, names: Collection[str], pixels: int) -> None
 
 
 def put(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module where the one of that name is, under all of its names."""
+    """Replace the module of that name by another, under all of its names."""
     _put(list(model.modules()), model.get_submodule(name), module)
 
 
@@ -138,7 +138,7 @@ def _put(parents: list[nn.Module], old: nn.Module | None, new: nn.Module) -> Non
 
 
 def copied(model: Model) -> Model:
-    """Return a deep copy of a network, also where a hook computes a weight (pruning)."""
+    """Return a deep copy of a network, even if a hook computes a weight (pruning)."""
     computed = {
         id(value): value.detach()
         for module in model.modules()
@@ -159,10 +159,10 @@ def find_stem(
 ) -> Stem:
     """Find the first layer of a network.
 
-    Recognised is a first convolution that is followed, in the order in which the modules are
-    defined, by a pooling, with a normalisation and an activation between them at most; or
-    several convolutions that make up a module of their own. The first convolution is the one that
-    timm names (``default_cfg["first_conv"]``), or else the first that is defined.
+    It recognises a first convolution followed by a pooling, in the order in which the modules are
+    defined, with at most a normalisation and an activation between them; or several convolutions in
+    a module of their own. The first convolution is the one that timm names
+    (``default_cfg["first_conv"]``), or else the first that is defined.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def find_stem(
     if conv is None:
         named = [role for role, name in given.items() if name is not None]
         if named:
-            raise ValueError(f"conv must be named, too, where {' and '.join(named)} is")
+            raise ValueError(f"conv must be named, too, if {' and '.join(named)} is")
         return _checked(_recognised(model), replaceable)
     for role, name in given.items():
         if name is not None:
@@ -214,7 +214,7 @@ def refuse_wrapper(model: nn.Module) -> None:
         inside = WRAPPERS.get(kind.__name__)
         if inside is not None and hasattr(model, inside):
             raise ValueError(
-                f"model is wrapped in {kind.__name__}, which keeps to itself what it was made of: "
+                f"model is wrapped in {kind.__name__}, which keeps references to its parts: "
                 f"change model.{inside}, then wrap or compile it again"
             )
         if kind.__name__ == "FSDPModule":
@@ -224,7 +224,7 @@ def refuse_wrapper(model: nn.Module) -> None:
 
 
 class _Unit(NamedTuple):
-    """A module that the search does not look into, and what it is in a stem."""
+    """A module that the search does not enter, and its role in a stem."""
 
     name: str
     kind: str  # conv, norm, act, pool, none (does nothing in evaluation), ours or other
@@ -282,7 +282,7 @@ def _units(module: nn.Module, prefix: str = "", seen: set[int] | None = None) ->
 
 
 def _kind(name: str, module: nn.Module) -> str | None:
-    """Return what a module is in a stem, None if one has to look into it."""
+    """Return the role of a module in a stem, or None if the search must enter it."""
     kind, home = type(module).__name__, type(module).__module__
     empty = isinstance(module, nn.Sequential) and not len(module)
     conditions = {
@@ -297,7 +297,7 @@ def _kind(name: str, module: nn.Module) -> str | None:
 
 
 def _starts(model: nn.Module, units: list[_Unit]) -> list[int]:
-    """Return where first convolutions are: those that timm names, or the first and its like."""
+    """Return names of first convolutions: those that timm lists, or the first and similar ones."""
     convolutions = {unit.name: k for k, unit in enumerate(units) if unit.kind == "conv"}
     named = []
     for prefix, module in model.named_modules():

@@ -19,33 +19,33 @@ from dtwpt.packets import PacketBank
 
 __all__ = ["COLOURS", "ColourMix", "PacketMixing"]
 
-#: What becomes of the input's channels.
+#: Treatment of the input's channels.
 COLOURS = ("luma", "mix", "rank1", "none")
 
 
 class ColourMix(nn.Module):
-    """Channels of an image to those that are transformed.
+    """Mixing of image channels before the transform.
 
     Parameters
     ----------
     in_channels : int
     colour : {"luma", "mix", "rank1", "none"} or sequence of float
-        "luma": one channel, 0.299 red + 0.587 green + 0.114 blue; one input channel is taken as it
-        is. "mix": one channel with learned weights, at first those of luma, or the mean if
+        "luma": one channel, 0.299 red + 0.587 green + 0.114 blue; a single input channel is used
+        unchanged. "mix": one channel with learned weights, at first those of luma, or the mean if
         there are not three input channels. Numbers: the same, at first these. "rank1" and "none":
         all channels, each on its own, for :class:`PacketMixing` to combine.
 
     Raises
     ------
     TypeError, ValueError
-        If ``colour`` is something else, or "luma" of neither three channels nor one.
+        If ``colour`` is invalid, or "luma" with neither three channels nor one.
     """
 
     weight: nn.Parameter | None
 
     def __init__(self, in_channels: int, colour: str | Sequence[float]) -> None:
         super().__init__()
-        #: Weights of a fixed mix, and those that a learned one begins with.
+        #: Weights of a fixed mix, or initial weights of a learned one.
         self.start = LUMA if in_channels == 3 else (1 / in_channels,) * in_channels
         if not isinstance(colour, str):
             self.start = _as_weights(colour, in_channels)
@@ -63,7 +63,7 @@ class ColourMix(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Set learned weights to those that they began with."""
+        """Reset learned weights to their initial values."""
         if self.weight is not None:
             self.weight.copy_(torch.tensor(self.start))
 
@@ -71,7 +71,7 @@ class ColourMix(nn.Module):
         """Return the channels to transform: (N, in_channels, H, W) to (N, out_channels, H, W)."""
         if self.out_channels == self.in_channels and self.weight is None:
             return x
-        # In the precision of the transform: what is rounded here, a band-pass would amplify.
+        # In the precision of the transform: a band-pass would amplify rounding errors.
         exact = torch.promote_types(x.dtype, torch.float32)
         weight: Any = self.start
         if self.weight is not None:
@@ -98,9 +98,9 @@ class ColourMix(nn.Module):
 class PacketMixing(nn.Module):
     """Channels that are each a combination of the packets of one group.
 
-    The weights are real and the same for real and imaginary part, so that what they make of
-    analytic packets is analytic. A channel of a single packet is that packet times a number: as
-    Gabor-like as the packet. Sums of packets are less so, the wider their group.
+    The weights are real and the same for real and imaginary part, so that combinations of analytic
+    packets are analytic. A channel of a single packet is that packet times a number: as Gabor-like
+    as the packet. Sums of packets are less so, the wider their group.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class PacketMixing(nn.Module):
     channels : list of int
         Channels of each scale, from low to high.
     packets : ndarray of int
-        The packets group by group, as they are to be given: K rows of ``bank.atoms()``.
+        The packets group by group, in the expected order of the input: K rows of ``bank.atoms()``.
     """
 
     colour: nn.Parameter | None
@@ -142,7 +142,7 @@ class PacketMixing(nn.Module):
             list(run)
             for _, run in groupby(self.groups, lambda g: (g.scale, len(g.packets), g.channels))
         ]
-        #: Numbers (packets, channels of each) of groups side by side; of use in :attr:`single`.
+        #: Numbers (packets, channels of each) of adjacent groups; used in :attr:`single`.
         self.repeats = [
             (len(list(run)), channels)
             for channels, run in groupby(self.groups, lambda group: group.channels)
@@ -164,7 +164,7 @@ class PacketMixing(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the weights anew."""
+        """Reinitialise the weights at random."""
         copies = 1 if self.rank1 else self.in_channels
         for weight, run in zip(self.weight, self._runs, strict=True):
             for values, group in zip(weight, run, strict=True):
@@ -249,7 +249,7 @@ class PacketMixing(nn.Module):
             by_colour = weight.unflatten(2, (-1, len(run[0].packets)))
             size = torch.linalg.vector_norm(by_colour, dim=2)
             largest = size.amax(2)
-            # A channel without weights selects nothing, and has no direction to go.
+            # A channel with zero weights selects nothing, and has no gradient.
             blank = largest == 0
             ratio = size.sum(2) / torch.where(blank, 1.0, largest) - 1
             total = total + factors[run[0].scale] * torch.where(blank, 0.0, ratio).sum()
@@ -258,7 +258,7 @@ class PacketMixing(nn.Module):
     def gradient_norms(self) -> Tensor:
         """Return the largest absolute derivative of the weights in each scale, (scales,).
 
-        Of what ``backward`` was last called for; 0 where there was nothing.
+        From the last call of ``backward``; 0 where there was none.
         """
         found: Tensor = self.weight[0].new_zeros(len(self.channels))
         for weight, run in zip(self.weight, self._runs, strict=True):
@@ -300,14 +300,15 @@ def _first_weights(bank: PacketBank, group: Group, copies: int) -> Tensor:
     theta = np.stack([atoms["theta_y"], atoms["theta_x"]], 1)
     distance = np.linalg.norm(theta[:, None] - theta, axis=2) * 2**bank.depth / np.pi
     order = np.arange(group.channels)
-    # All of them in turn, or some of them, spread over the group.
+    # Each in turn, or a selection spread over the group.
     few = group.channels <= len(atoms)
     chosen = order * len(atoms) // group.channels if few else order % len(atoms)
     distance = np.tile(distance[chosen], copies)
-    # The chosen packet prevails, of all colours alike; its neighbours have small random shares.
+    # The chosen packet dominates, equally for all colours; its neighbours have small random shares.
     own, near = torch.from_numpy(distance == 0), torch.from_numpy(np.exp(-2 * distance**2))
     weight = 0.3 * torch.randn(near.shape, dtype=torch.float64, device="cpu") * near
-    # Real parts of opposite sign have other maxima: channels of one packet begin in two ways.
+    # Real parts of opposite sign have different maxima, so channels of one packet start with both
+    # signs.
     sign = torch.from_numpy(1.0 - 2.0 * (order // len(atoms) % 2))
     weight = torch.where(own, sign[:, None], weight)
     norm: Tensor = torch.linalg.vector_norm(weight, dim=1, keepdim=True)

@@ -19,7 +19,7 @@ __all__ = ["CMod1d", "CMod2d", "DTCWPT1d", "DTCWPT2d", "IDTCWPT1d", "IDTCWPT2d",
 
 
 class PacketModule(nn.Module):
-    """A module of one analysis. It holds no tensor, so nothing can happen to its filters.
+    """Base of modules of one analysis. It holds no tensor, so its filters cannot be changed.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class PacketModule(nn.Module):
         )
 
     def analyse(self, x: Tensor, kind: Kind) -> Tensor:
-        """Return what is of a kind, the packets of a channel after one another as channels."""
+        """Return the output of a kind, with the packets of each channel as consecutive channels."""
         ndim = self.analysis.ndim
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
@@ -399,7 +399,7 @@ def _synthesise(module: PacketModule, c: Tensor, shape: tuple[int, ...] | None) 
         raise ValueError(f"c must have shape (N, C * {count}, {sides}), got {tuple(c.shape)}")
     if shape is None:
         shape = tuple(cells * 2**module.bank.depth for cells in c.shape[-ndim:])
-    elif not torch.compiler.is_compiling():  # a graph of any size has none to compare
+    elif not torch.compiler.is_compiling():  # with dynamic shapes there is none to compare
         for n, cells in zip(shape, c.shape[-ndim:], strict=True):
             side(n, cells, module.bank.depth, "shape" if ndim == 2 else "length")
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]

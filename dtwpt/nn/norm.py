@@ -17,8 +17,8 @@ class EnergyNorm2d(nn.Module):
     .. math:: y = |\gamma| \, \frac{x}{\sqrt{\frac{1}{2} E[x^2] + \epsilon}} + \beta
 
     The counterpart, for a complex modulus, of batch normalisation of the real part: half of the
-    modulus's energy is the variance of the real part. No mean is subtracted, as a modulus has none
-    to give, and the scale is kept positive ([1]_).
+    modulus's energy is the variance of the real part. No mean is subtracted, as a modulus is
+    non-negative, and the scale is kept positive ([1]_).
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class EnergyNorm2d(nn.Module):
     affine : bool, default: True
         Whether :math:`\gamma` (``weight``) and :math:`\beta` (``bias``) are learned.
     sync : bool, default: False
-        Whether the energy of a batch is that of all processes of ``torch.distributed``, as in
+        Whether to compute the energy of a batch over all processes of ``torch.distributed``, as in
         ``torch.nn.SyncBatchNorm``, whose conversion sets it.
     track_running_stats : bool, default: True
         Whether a running energy is kept; without one, evaluation uses the energy of the batch.
@@ -38,9 +38,9 @@ class EnergyNorm2d(nn.Module):
     Attributes
     ----------
     stats : BatchNorm2d or SyncBatchNorm
-        Holder of parameters and statistics, never called. Whatever freezes, synchronises, resets
-        or exempts batch normalisation finds it. Its ``running_mean`` stays 0, its ``running_var``
-        is the running energy, so that in evaluation it stands for this module unless a weight is
+        Holder of parameters and statistics, never called. Tools that freeze, synchronise, reset or
+        exempt batch normalisation find it. Its ``running_mean`` stays 0, its ``running_var`` is the
+        running energy, so that in evaluation it is equivalent to this module unless a weight is
         negative.
     weight, bias : Parameter or None, shape (C,)
     running_energy : Tensor or None, shape (C,)
@@ -84,7 +84,7 @@ class EnergyNorm2d(nn.Module):
 
     @property
     def weight(self) -> nn.Parameter | None:
-        """Scale of each channel, of which the absolute value counts."""
+        """Scale of each channel; its absolute value is used."""
         weight: nn.Parameter | None = self.stats.weight
         return weight
 
@@ -96,13 +96,13 @@ class EnergyNorm2d(nn.Module):
 
     @property
     def running_energy(self) -> Tensor | None:
-        """Half the mean square of each channel, over the batches that were seen."""
+        """Half the mean square of each channel, over the batches seen so far."""
         energy: Tensor | None = self.stats.running_var
         return energy
 
     @property
     def sync(self) -> bool:
-        """Whether the energy of a batch is that of all processes."""
+        """Whether the energy of a batch is computed over all processes."""
         return self._sync or isinstance(self.stats, nn.SyncBatchNorm)
 
     def extra_repr(self) -> str:
@@ -126,22 +126,22 @@ class EnergyNorm2d(nn.Module):
     def scale_and_shift(
         self, x: Tensor, spread: Callable[[Tensor], Tensor] | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return what channels are multiplied by, and what is then added: (C,) each.
+        """Return the factor and the offset of each channel, (C,) each.
 
-        Counts the batch in, as a call of the module does.
+        Updates the running energy, as a call of the module does.
 
         Parameters
         ----------
         x : Tensor, shape (N, K, H, W)
-            The channels, or maps that they are made of.
+            The channels, or maps of which they are combinations.
         spread : callable, optional
             Gives the energies of the channels, (C,), for those of the maps, (K,).
         """
         stats = self.stats
-        # Tools replace the holder by frozen kinds, which have no statistics of a batch.
+        # Tools may replace the holder by frozen kinds, which have no batch statistics.
         learns = isinstance(stats, nn.modules.batchnorm._BatchNorm) and stats.training
         energy = stats.running_var
-        # As in batch normalisation, nothing is learned from no images.
+        # As in batch normalisation, an empty batch changes nothing.
         if (learns and x.numel()) or energy is None:
             energy = self._energy(x, learns and stats.track_running_stats, spread)
         scale = (energy + stats.eps).rsqrt()
@@ -150,7 +150,7 @@ class EnergyNorm2d(nn.Module):
         return scale.to(x.dtype), None if stats.bias is None else stats.bias.to(x.dtype)
 
     def _energy(self, x: Tensor, track: bool, spread: Callable[[Tensor], Tensor] | None) -> Tensor:
-        """Return half the mean square of a batch, and count it in."""
+        """Return half the mean square of a batch, and update the running energy."""
         stats = self.stats
         exact = torch.promote_types(x.dtype, torch.float32)  # squares need range
         maps = x if x.ndim == 4 else x[None]

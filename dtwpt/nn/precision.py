@@ -1,4 +1,4 @@
-"""What keeps autocast out."""
+"""Context manager that disables autocast."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["full_dtype"]
 
 
 def full_dtype(x: Any) -> AbstractContextManager[Any]:
-    """Keep autocast out; nothing if it is off, as an exported graph has no place for it."""
+    """Disable autocast; does nothing if it is off, as exported graphs cannot hold the switch."""
     if (
         isinstance(x, torch.Tensor)
         and x.device.type != "meta"  # which autocast does not know

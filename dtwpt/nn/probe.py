@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 __all__ = ["Flow", "follow", "shape_only"]
 
-# Modules around a network, and where the network is.
+# Wrappers of a network, and the attribute that holds the network.
 WRAPPERS = {
     "DataParallel": "module",
     "DistributedDataParallel": "module",
@@ -28,8 +28,8 @@ WRAPPERS = {
 class _ShapeOnly:
     """Maker of modules that share a network's code and hold tensors without memory.
 
-    They are called directly, so that no hook runs, local or global: a hook may read values, of
-    which there are none. The network itself is not touched.
+    They are called directly, so that no hook runs, local or global: a hook might read values, and
+    there are none. The network itself is not touched.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ def shape_only(module: nn.Module, device: torch.device | str = "meta") -> nn.Mod
 
 
 class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """What a run tells of modules that should be applied one after the other.
+    """Record of a run about modules that should be applied one after the other.
 
     Parameters
     ----------
@@ -108,11 +108,11 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         A module before the last whose output was returned by the network, or was combined with
         what comes after the last.
     broken : bool
-        Whether the last one was called on something else than what the first one gave.
+        Whether the last one was called on something other than the output of the first.
     resized : str or None
-        A module that was called on maps of another shape than the one before it gave.
+        A module that was called on maps of a different shape than its predecessor's output.
     finished : bool
-        Whether the run came to its end.
+        Whether the run was completed.
     """
 
     def __init__(self, names: tuple[str, ...], kept: str | None = None) -> None:
@@ -126,7 +126,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._shape: torch.Size | None = None
 
     def watch(self, name: str) -> Callable[..., Any]:
-        """Return what calls the module of that name, given its forward."""
+        """Return a function that calls the module of that name, given its forward."""
 
         def call(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             last = name == self.names[-1]
@@ -140,7 +140,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self.resized = name
             out = forward(*args, **kwargs)
             self._shape = getattr(out, "shape", None)
-            # An output of its own: an image may pass through an Identity.
+            # A new tensor: an image may pass through an Identity unchanged.
             for tensor in tree_leaves(out):
                 if isinstance(tensor, Tensor):
                     tensor.dtwpt_side = ("after", name) if last else ("inside", name)  # type: ignore[attr-defined]
@@ -149,7 +149,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return call
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation, and let its output be known to come from its inputs."""
+        """Run an operation, and record that its output comes from its inputs."""
         out = func(*args, **(kwargs or {}))
         sides = [getattr(t, "dtwpt_side", None) for t in tree_leaves((args, kwargs))]
         inside = next((side for side in sides if side and side[0] == "inside"), None)
@@ -162,7 +162,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def finish(self, out: Any) -> None:
-        """Look at what the network returned."""
+        """Inspect the output of the network."""
         self.finished = True
         leaves = tree_leaves(out)
         for leaf in list(leaves):
@@ -187,7 +187,7 @@ def follow(
     flow = Flow(tuple(modules), kept)
     watched = {id(module): flow.watch(name) for name, module in modules.items()}
     image = torch.empty(shape, dtype=dtype, device="meta")
-    # It may do anything with an image that it does not take.
+    # The network may raise anything for an image that it does not accept.
     with torch.no_grad(), torch.device("meta"), flow, suppress(Exception):
         flow.finish(_ShapeOnly(watched)(root)(image))
     return flow

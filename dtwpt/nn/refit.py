@@ -13,7 +13,7 @@ from dtwpt.nn.calls import quiet
 
 __all__ = ["Fitted", "Target", "can_refit", "refit"]
 
-# Factor of the ridge: it grows with the inputs of a kernel and falls with the places seen.
+# Factor of the ridge, which grows with the inputs of a kernel and falls with the positions seen.
 _RIDGE = 30.0
 # Images whose moments are computed at a time.
 _CHUNK = 6
@@ -47,8 +47,8 @@ class Fitted:
 class Target(NamedTuple):
     """A convolution to fit.
 
-    ``place`` is the module whose input the convolution reads, itself or what it is part of;
-    ``norm`` a batch normalisation that reads its output, for the offset.
+    ``place`` is the module whose input the convolution reads: itself or its container; ``norm`` a
+    batch normalisation that reads its output, for the offset.
     """
 
     name: str
@@ -72,7 +72,7 @@ def can_refit(module: nn.Module) -> bool:
 def refit(
     original: nn.Module, changed: nn.Module, targets: list[Target], images: Tensor, moved: Tensor
 ) -> list[Fitted]:
-    r"""Fit convolutions of a changed network to give what the original ones give.
+    r"""Fit convolutions of a changed network to reproduce the original outputs.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def refit(
     targets : list of Target
         Named as in ``original``, of ``changed``.
     images, moved : Tensor, shape (N, C, H, W)
-        What the original and the changed network see.
+        Inputs of the original and of the changed network.
 
     Returns
     -------
@@ -88,13 +88,13 @@ def refit(
 
     Notes
     -----
-    One pass of either network: each convolution is fitted when its input has been computed by those
-    that were fitted before. All outputs of the original convolutions are kept in memory for that.
+    One pass through each network: each convolution is fitted once its input has been computed by
+    those fitted before. All outputs of the original convolutions are kept in memory for that.
 
-    With a the inputs of a kernel (mean removed) of the changed network, t the original output and W
-    the kernel, the correction D minimises
-    :math:`E |(W + D) a - t|^2 + \lambda \sum_j E a_j^2 D_j^2`, :math:`\lambda` being a multiple of
-    kernel size over the number of places. Channels that are always zero are left alone.
+    Let a be the inputs of a kernel in the changed network (mean removed), t the original output and
+    W the kernel. The correction D minimises :math:`E |(W + D) a - t|^2 + \lambda \sum_j E a_j^2
+    D_j^2`, :math:`\lambda` being a multiple of kernel size over the number of places. Channels that
+    are always zero are left alone.
     """
     outputs: dict[str, list[Tensor]] = {target.name: [] for target in targets}
     fitted: list[Fitted] = []
@@ -139,7 +139,7 @@ def _fit(conv: Any, norm: nn.Module | None, inputs: Tensor, wanted: Tensor) -> F
     square, product, inputs_sum, residual_sum, count = sums
     mean, residual = inputs_sum / count, residual_sum / count
     running: Any = None if conv.bias is not None else getattr(norm, "running_mean", None)
-    if conv.bias is None and running is None:  # no place for an offset
+    if conv.bias is None and running is None:  # no bias to hold an offset
         mean, residual = torch.zeros_like(mean), torch.zeros_like(residual)
     covariance = square / count - mean[:, :, None] * mean[:, None, :]
     correlation = product / count - residual[:, :, None] * mean[:, None, :]

@@ -1,4 +1,4 @@
-"""Check that a stem can be replaced: that nothing else of the network is in need of its parts."""
+"""Check that a stem can be replaced: that the network does not need its parts elsewhere."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SIDE = 224
 
 
 def check_replaceable(stem: Stem, kept: str | None = None) -> None:
-    """Raise an error if a network needs more of its stem than what the last module gives.
+    """Raise an error if a network needs more of its stem than the last module's output.
 
-    The network is run for its shapes alone, on one image. If it does not take an image, its
-    parts around the stem are run, from the largest to the smallest.
+    The network is run for its shapes alone, on one image. If it does not accept an image, the
+    modules that contain the stem are run, from the largest to the smallest.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def check_replaceable(stem: Stem, kept: str | None = None) -> None:
         root = stem.model.get_submodule(prefix)
         if prefix and (wrapper := next(_wrappers(root), None)):
             raise ValueError(
-                f"{prefix} is wrapped in {wrapper}: change what is in it, then wrap it again"
+                f"{prefix} is wrapped in {wrapper}: change the module inside, then wrap it again"
             )
         flow = follow(root, modules, shape, stem.reference.dtype, kept)
         _judge(flow)
@@ -87,7 +87,7 @@ def check_same_shapes(model: nn.Module, x: Tensor, before: Any) -> None:
     model : torch.nn.Module
     x : Tensor
     before : object
-        Output for x of the network as it was.
+        Output of the original network for x.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def _size(model: nn.Module) -> tuple[int, int]:
 
 
 def _roots(names: tuple[str, ...]) -> Iterator[str]:
-    """Yield names of the modules that hold all of these, the largest first."""
+    """Yield names of the modules that contain all of these, the largest first."""
     paths = [name.split(".")[:-1] for name in names]
     prefix: list[str] = []
     yield ""

@@ -1,4 +1,4 @@
-"""Which packets a module keeps."""
+"""Selection of packets: :func:`select_packets` and scales."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dtwpt.packets import PacketBank
 
 __all__ = ["Packets", "as_packets", "describe_packets", "octaves"]
 
-#: What selects packets.
+#: Types of the argument ``packets``.
 Packets: TypeAlias = "str | Iterable[int]"
 
 
@@ -30,7 +30,7 @@ def as_packets(packets: Any, bank: PacketBank, ndim: int = 2) -> NDArray[np.intp
     Raises
     ------
     TypeError, ValueError
-        If it is something else, empty, out of range or has a packet twice.
+        If it is of another type, empty, out of range or has a packet twice.
     """
     count = 2**bank.depth
     total = count if ndim == 1 else 2 * count**2
@@ -63,7 +63,7 @@ def as_packets(packets: Any, bank: PacketBank, ndim: int = 2) -> NDArray[np.intp
 
 
 def describe_packets(packets: NDArray[np.intp], bank: PacketBank, ndim: int = 2) -> str:
-    """Return a few words on a selection."""
+    """Return a short description of a selection."""
     total = as_packets("all", bank, ndim).size
     if packets.size == total:
         return f"all {total}"
@@ -73,7 +73,7 @@ def describe_packets(packets: NDArray[np.intp], bank: PacketBank, ndim: int = 2)
 
 
 def octaves(packets: NDArray[np.intp], bank: PacketBank) -> list[NDArray[np.intp]]:
-    """Return the places in ``packets`` of those of one scale, scale by scale from low to high.
+    """Return the indices into ``packets`` of each scale, from low to high.
 
     A scale is an octave of the larger of the two indices (vertical, horizontal): 1; 2 and 3; 4 to
     7; and so on. The low-pass packet is a scale of its own.

@@ -1,4 +1,4 @@
-"""The first layers of a network: wavelet packets beside ordinary convolutions."""
+"""First layers of a network: wavelet packets beside ordinary convolutions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dtwpt.wavelets import Wavelet
 
 __all__ = ["WaveletStem"]
 
-# Beyond it filters are longer than most images, and the matrix of all packets is very large.
+# Maximum depth: beyond it, filters are longer than most images, and the matrix of packets is huge.
 _DEEPEST = 5
 _OPERATORS = ("cmod", "rmax")
 # Side of the max pooling of the real part.
@@ -47,7 +47,7 @@ class WaveletStem(nn.Module):
     ----------
     in_channels : int, default: 3
     out_channels : int, default: 64
-        In all.
+        Total number of channels.
     depth : int, default: 2
         Stages J of the transform; the stem has stride ``2**depth``.
     operator : {"cmod", "rmax"}
@@ -55,9 +55,9 @@ class WaveletStem(nn.Module):
     free_channels : int, default: 40
         From 0 (a wholly fixed filter bank) to ``out_channels - 1``.
     packets : {"gabor", "all"} or iterable of int
-        Those to use, as for :class:`DTCWPT2d`; without meaning where ``groups`` are explicit.
+        Packets to use, as for :class:`DTCWPT2d`; ignored if ``groups`` are explicit.
     colour : {"luma", "mix", "rank1", "none"} or sequence of float
-        What the packets see: luma; one channel with learned weights, at first those of luma, or
+        Input of the packets: luma; one channel with learned weights, initially those of luma, or
         the numbers given; all channels, combined after the packets: with "rank1" by each wavelet
         channel with colour weights of its own, with "none" freely together with the packets.
     groups : {"packet", "sector", "octave"} or iterable of (packets, channels)
@@ -122,8 +122,8 @@ class WaveletStem(nn.Module):
     A state dict holds what was learned and the statistics, no filter.
 
     Where each channel is one packet, the packets' moduli are computed once, and a channel is its
-    packet's modulus times a number plus another. An :class:`EnergyNorm2d` is then asked for those
-    numbers, and not called: hooks on it do not run.
+    packet's modulus times a number plus another. An :class:`EnergyNorm2d` then only provides these
+    numbers and is not called, so hooks on it do not run.
 
     Raises
     ------
@@ -267,7 +267,9 @@ class WaveletStem(nn.Module):
             if len(parts) > 1:
                 alone = torch.cat(parts, 1)
             elif alone.requires_grad:
-                alone = alone.clone()  # ReLU keeps its output, which another may change in place
+                alone = (
+                    alone.clone()
+                )  # ReLU saves its output, which a later layer may change in place
             return alone.to(x.dtype)
         free = self.pool(free)
         parts = self._wavelet_parts(x, (free.shape[2], free.shape[3]))
@@ -285,13 +287,13 @@ class WaveletStem(nn.Module):
         # Real weights, the same for both parts.
         both = self.mixing(parts.flatten(0, 1)).unflatten(0, (-1, 2))
         maps = torch_autograd.modulus(both[:, 0], both[:, 1])
-        # Other norms take the dtype of the module alone.
+        # Other norms accept only the dtype of the module.
         return [self._normed(maps if type(self.norm) is EnergyNorm2d else maps.to(x.dtype)).relu()]
 
     def _scaled_moduli(self, seen: Tensor, size: tuple[int, int]) -> list[Tensor]:
         """Return moduli of single packets times one number for each channel, plus another.
 
-        The modulus of w c is |w| times that of c, so nothing else is computed of all channels.
+        The modulus of w c is |w| times that of c, so one modulus per packet is enough.
         """
         maps = self._analyse(seen, size, "modulus")[:, 0]
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
@@ -333,7 +335,7 @@ class WaveletStem(nn.Module):
 
     def _real_maps(self, x: Tensor) -> Tensor:
         """Return the real parts at the positions of the ordinary convolution."""
-        # Where the first of them lies among the cells of the analysis.
+        # Position of the first one among the cells of the analysis.
         first = _POOL // 2 - self.pool_kernel // 2 + self.pool_padding
         cells = tuple(self._convolved(n) + first for n in x.shape[2:])
         return self._normed_real(x, cells)[:, :, first:, first:]
@@ -381,14 +383,14 @@ class WaveletStem(nn.Module):
         return self.mixing.gradient_norms()
 
     def resulting_kernel(self) -> Tensor:
-        """Return the kernel of the convolution that each channel amounts to, before what follows.
+        """Return the equivalent convolution kernel of each channel, before modulus or pooling.
 
         Returns
         -------
         Tensor, complex, shape (out_channels, in_channels, L, L)
             As ``torch.nn.functional.conv2d`` would take it. With "rmax" the layer uses the real
-            part. Ordinary channels are real, and stand where they are relative to the wavelet ones;
-            L is the length of the packets, more if the ordinary kernels reach beyond.
+            part. Ordinary kernels are real, at their position relative to the wavelet ones; L is
+            the length of the packets, more if the ordinary kernels reach beyond.
         """
         weight = self.mixing.matrix()
         weight = weight.to(torch.promote_types(weight.dtype, torch.float32))  # complex ones, too
@@ -457,7 +459,7 @@ class WaveletStem(nn.Module):
         )
 
     def _convolved(self, n: int) -> int:
-        """Length of what the ordinary convolution makes of n."""
+        """Output length of the ordinary convolution for n samples."""
         return (n + 2 * self.padding - self.kernel_size) // self.stride + 1
 
     def _check(self, x: Tensor) -> None:
@@ -470,7 +472,7 @@ class WaveletStem(nn.Module):
                 f"x must have shape (N, {channels}, H, W) or ({channels}, H, W), "
                 f"got {tuple(x.shape)}"
             )
-        # A compiled or exported graph of any size must not bring the size down to a condition.
+        # No condition on a symbolic size, which would specialise a compiled or exported graph.
         if not torch.compiler.is_compiling() and min(x.shape[-2:]) < 2**self.depth:
             raise ValueError(
                 f"x must be at least as large as the stride of the stem, {2**self.depth} pixels, "

@@ -1,4 +1,4 @@
-"""Put a wavelet stem into a network that exists."""
+"""Put a wavelet stem into an existing network."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ __all__ = ["StemCost", "replace_stem", "stem_cost"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
-# A stem must give what the one that it replaces gives for images of each size up to this and three
-# strides: either rule repeats after one stride, once images are larger than the windows.
+# A stem must have the output shape of the one it replaces for images of each size up to this and
+# three strides: both rules repeat after one stride, once images are larger than the windows.
 _LARGER_THAN_WINDOWS = 32
 # The paper's share of ordinary channels: 40 of 64.
 _FREE_SHARE = 40 / 64
-# Pooling windows (kernel, padding) that are tried in turn where a stem has no max pooling of its
-# own to go by.
+# Pooling windows (kernel, padding) to try in turn if a stem has no max pooling of its own.
 _WINDOWS = ((3, 1), (2, 0), (3, 0))
 
 
 class StemCost(NamedTuple):
-    """What a stem costs: learned parameters, and multiply-accumulates for one image."""
+    """Cost of a stem: learned parameters, and multiply-accumulates for one image."""
 
     parameters: int
     macs: int
@@ -58,9 +57,9 @@ def replace_stem(
 ) -> Model:
     """Put a :class:`WaveletStem` in place of a network's first layer.
 
-    In place of convolution, normalisation, activation and max pooling; ``Identity`` stands where
-    those after the convolution were. The output has the same shape for every size of image, so
-    that the rest of the network fits as it is. The new stem is not trained.
+    In place of convolution, normalisation, activation and max pooling; ``Identity`` replaces those
+    after the convolution. The output has the same shape for every size of image, so that the rest
+    of the network fits as it is. The new stem is not trained.
 
     Parameters
     ----------
@@ -78,7 +77,7 @@ def replace_stem(
         luma), more stable where they were measured. Either way each channel of a ResNet is a
         single packet.
     free_channels : int, optional
-        Ordinary channels. Default: 40 of 64, or as near to that share as can be.
+        Ordinary channels. Default: 40 of 64, or as close to that share as possible.
     packets : {"gabor", "all"} or iterable of int, optional
         As in :class:`WaveletStem`.
     colour : {"luma", "mix", "rank1", "none"} or sequence of float, optional
@@ -101,7 +100,7 @@ def replace_stem(
     -------
     torch.nn.Module
         The network with its new stem, in the mode, on the device and of the dtype of the old one.
-        Optimisers that were made for ``model`` do not know it.
+        Optimisers created for ``model`` do not hold its parameters.
 
     Raises
     ------
@@ -210,8 +209,9 @@ def stem_cost(
     Returns
     -------
     StemCost
-        ``parameters``: all that is learned, normalisation included; ``macs``: multiply-accumulates
-        for one image, half of what ``torch.utils.flop_counter.FlopCounterMode`` counts.
+        ``parameters``: all learned parameters, including those of normalisation; ``macs``:
+        multiply-accumulates for one image, half of what
+        ``torch.utils.flop_counter.FlopCounterMode`` counts.
 
     Raises
     ------
@@ -292,7 +292,7 @@ def _gives(stem: WaveletStem, n: int, shape: tuple[int, int, int]) -> bool:
 
 
 def _normalisation(stem: Stem) -> Any:
-    """Return the ``norm`` of a wavelet stem that is of the kind of the stem that it replaces."""
+    """Return the ``norm`` of a wavelet stem that matches the stem it replaces."""
     last: Any = None
     for name in stem.names:
         for module in stem.model.get_submodule(name).modules():

@@ -30,12 +30,12 @@ def paper_options(depth: int, out_channels: int, in_channels: int) -> dict[str, 
     Raises
     ------
     ValueError
-        If there is no such layer.
+        If the papers have no such layer.
 
     Notes
     -----
     H. Leterme, K. Polisano, V. Perrier, K. Alahari, "From CNNs to Shift-Invariant Twin Models Based
-    on Complex Wavelets", arXiv 2212.00394; what it does not say is from the authors' code and
+    on Complex Wavelets", arXiv 2212.00394; details not stated there are from the authors' code and
     stored results (github.com/hubert-leterme/wcnn). Packets are qshift_a's with zero padding.
 
     A ResNet has 24 wavelet channels, of 16 packets on their own, and 40 ordinary ones. AlexNet has

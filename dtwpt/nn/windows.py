@@ -1,4 +1,4 @@
-"""How many windows a pooling has, with the rounding of its ``ceil_mode``."""
+"""Number of windows of a pooling, with the rounding of its ``ceil_mode``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["reach_beyond", "window_count"]
 
 
 def window_count(n: int, window: int, stride: int, padding: int, ceil_mode: bool) -> int:
-    """Return the length of what a pooling makes of n.
+    """Return the output length of a pooling for n samples.
 
-    Numbers may be symbols of torch's.
+    Numbers may be symbolic sizes of torch.
     """
     reach = n + 2 * padding - window
     if not ceil_mode:

@@ -10,7 +10,7 @@ from dtwpt.engine.borders import source_index
 
 __all__ = ["padded"]
 
-# What torch has itself, and the pixels that it needs beyond those that it repeats.
+# torch's own padding modes, and the additional pixels that each needs.
 _OF_TORCH = {"reflect": ("reflect", 1), "periodic": ("circular", 0)}
 
 

@@ -49,7 +49,7 @@ def filtered(
     if count == 1:
         kept = x[..., ::down, ::across]
         return kept if taps[0] == 1 else kept * taps[0] ** 2
-    # Made anew on the device: nothing to copy, to convert, to average, or to leave unset.
+    # Created on the device at each call, so there is no buffer to copy, convert or average.
     kernel = torch.cat([x.new_full((1,), tap) for tap in taps])
     first, last = (count - 1) // 2, count // 2
     if count <= _LONGEST_SQUARE:

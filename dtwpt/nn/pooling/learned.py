@@ -118,7 +118,7 @@ class LearnedPolyphasePool2d(Polyphase):
         self.register_buffer("temperature", torch.tensor(self._first_temperature))
 
     def reset_parameters(self) -> None:
-        """Set the temperature to what it was at first."""
+        """Reset the temperature to its initial value."""
         self.temperature.fill_(self._first_temperature)
 
     def scores(self, x: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ def anneal(model: nn.Module, temperature: float) -> int:
     Returns
     -------
     int
-        How many layers there are.
+        The number of layers.
 
     Raises
     ------

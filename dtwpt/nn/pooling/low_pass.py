@@ -1,4 +1,4 @@
-"""Low-pass filters of wavelets by name, computed from what defines them."""
+"""Low-pass filters of wavelets by name, computed from their definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Max pooling with a blur before it subsamples, the usual remedy to compare with."""
+"""Max pooling with a blur before subsampling, a common baseline."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = ["MaxBlurPool2d"]
 class MaxBlurPool2d(nn.Module):
     """Anti-aliased max pooling: a maximum at every pixel, then a blur, then subsampling.
 
-    Takes the place of :class:`torch.nn.MaxPool2d` with the same ``kernel_size``, ``stride``,
-    ``padding`` and ``ceil_mode``: its output has the same shape for every input size.
+    Replaces :class:`torch.nn.MaxPool2d` with the same ``kernel_size``, ``stride``, ``padding`` and
+    ``ceil_mode``: its output has the same shape for every input size.
 
     Parameters
     ----------
@@ -50,10 +50,9 @@ class MaxBlurPool2d(nn.Module):
 
     Notes
     -----
-    From R. Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019. Beyond its
-    border the map of maxima is mirrored on its outermost pixel, also where the filter is longer
-    than the map. With an even number of taps the blur is centred half a pixel below and to the
-    right, as in the paper.
+    From R. Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019. The map of
+    maxima is padded in mode "reflect", even where the filter is longer than the map. With an even
+    number of taps the blur is centred half a pixel below and to the right, as in the paper.
 
     Nothing is learned or stored: there is no parameter and no buffer. The output has the dtype of
     the input, also under autocast.

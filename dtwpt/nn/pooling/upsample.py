@@ -1,4 +1,4 @@
-"""Polyphase upsampling: the way back from a polyphase pooling."""
+"""Polyphase upsampling: the adjoint of a polyphase pooling."""
 
 from __future__ import annotations
 

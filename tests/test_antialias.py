@@ -104,6 +104,50 @@ def test_one_shift_is_the_layer_itself_and_linear_layers_average_their_input() -
     torch.testing.assert_close(ShiftAverage(conv)(x)[inner], general[inner])
 
 
+class Deep(nn.Module):
+    """Several convolutions whose strides do not tell that of the whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.act = nn.Conv2d(3, 5, 3, 2, 1), nn.ReLU(inplace=True)
+        self.side, self.main = nn.Conv2d(5, 4, 2, 2), nn.Conv2d(5, 4, 3, 1, 1)
+
+    def forward(self, x: Any) -> Any:
+        y = self.act(self.first(x))
+        return self.side(y) + self.main(y)[..., ::2, ::2]
+
+
+@pytest.mark.parametrize("deep", [Deep(), nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.ReLU())])
+def test_several_convolutions_are_averaged_at_their_output(deep: nn.Module) -> None:
+    average = ShiftAverage(deep.double(), weights=(1, 3, 2))
+    channels, stride = (4, 4) if isinstance(deep, Deep) else (6, 2)
+    assert average.stride == (stride, stride)
+    large = torch.randn(1, 3, 66, 50, dtype=torch.float64)
+    expected = sum(
+        w * v / 36 * deep(large[..., i : 64 + i, j : 48 + j])
+        for i, w in enumerate((1, 3, 2))
+        for j, v in enumerate((1, 3, 2))
+    )
+    inner = (..., slice(3, -3), slice(3, -3))
+    torch.testing.assert_close(average(large[..., 1:-1, 1:-1])[inner], expected[inner])
+    # What networks and tools read of a convolution.
+    assert (average.in_channels, average.out_channels) == (3, channels)
+    assert average.weight is next(deep.parameters())
+
+
+def test_networks_may_read_the_convolution() -> None:
+    class Reading(nn.Sequential):
+        def forward(self, x: Any) -> Any:
+            conv: Any = self[0]  # as the ResNets of CLIP do
+            x = x.to(conv.weight.dtype)[:, : conv.in_channels]
+            for module in self:
+                x = module(x)
+            return x
+
+    model = Reading(*_stem(), nn.Conv2d(4, 2, 1).double())
+    assert antialias_stem(model, **NAMES)(torch.rand(1, 5, 32, 32)).shape == (1, 2, 8, 8)
+
+
 @pytest.mark.parametrize("theta", [(1.3, 0.5), (2.1, 1.2), (0.4, 2.4)])
 def test_of_a_wave_the_average_tends_to_a_constant_times_the_modulus(theta: Any) -> None:
     # docs/theory.rst derives the constant, and what is left for each harmonic of the phase.
@@ -469,8 +513,10 @@ def test_wrong_arguments() -> None:
             module.add_module("bn1", nn.Identity())
     with pytest.raises(ValueError, match='has none after its first layer: give correction="fit"'):
         antialias_stem(network, torch.rand(2, 3, 64, 64), correction="norms", **NAMES)
-    with pytest.warns(DeprecationWarning, match="threshold of antialias_stem is deprecated"):
-        antialias_stem(network, threshold=0.5, **NAMES)
+    for name in ("threshold", "colour_threshold"):
+        old: Any = {name: 0.5}
+        with pytest.warns(DeprecationWarning, match=f"{name} of antialias_stem is deprecated"):
+            antialias_stem(network, **old, **NAMES)
     for pool in (nn.AdaptiveMaxPool2d(7), nn.FractionalMaxPool2d(2, 8)):
         with pytest.raises(ValueError, match="has no fixed stride"):
             ShiftAverage(nn.Conv2d(3, 4, 3), pool=pool)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -56,6 +58,13 @@ def test_gradients_and_state() -> None:
     torch.testing.assert_close(weight, same)
     half = conv.bfloat16()
     assert half(x.bfloat16()).dtype == torch.bfloat16
+    # Tools build layers of the same type by the arguments of Conv2d (LoRA).
+    like: Any = CircularConv2d(2, 3, 4, other.stride, other.padding, bias=False)  # type: ignore[arg-type]
+    assert like.double()(x).shape == y.shape
+    for name, value in (("stride", 2), ("padding", (1, 1))):
+        wrong: Any = {name: value}
+        with pytest.raises(ValueError, match=f"{name} of a circular convolution must be"):
+            CircularConv2d(1, 1, 3, **wrong)
     with pytest.raises(TypeError, match="fft must be True or False, got 1"):
         CircularConv2d(1, 1, 3, fft=1)  # type: ignore[arg-type]
 

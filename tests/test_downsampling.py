@@ -328,6 +328,12 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
         ValueError,
         "33 x 32 pixels .* must be multiples of 2",
     ),
+    (
+        # As LoRA does, with convolutions that would not have the pooling.
+        lambda: type(replace_downsampling(small(), "aps")[0].layer2[0].conv1)(4, 2, 3),
+        TypeError,
+        "PooledConv2d is made from a convolution .* leave this layer out",
+    ),
     (lambda: downsampling_cost(nn.Identity()), ValueError, "Identity has no convolution"),
     (lambda: downsampling_cost(small(), 0), ValueError, "size must be an integer of at least 1"),
 ]

@@ -17,12 +17,14 @@ from torch.autograd import gradcheck
 
 import dtwpt
 from dtwpt.nn import (
+    AdaptiveBlurPool2d,
     CMod2d,
     DTCWPT2d,
     EnergyNorm2d,
     IDTCWPT2d,
     LearnedPolyphasePool2d,
     MaxBlurPool2d,
+    MixedPolyphasePool2d,
     RMax2d,
     WaveletStem,
 )
@@ -135,7 +137,10 @@ def test_conversions_never_lose_digits_of_the_filters() -> None:
         lambda: WaveletStem(colour="mix"),
         lambda: WaveletStem(operator="rmax"),
         lambda: WaveletStem(norm="none"),
+        lambda: WaveletStem(groups="octave", colour="rank1", learn_filters=True, blur="adaptive"),
         lambda: LearnedPolyphasePool2d(3),
+        lambda: MixedPolyphasePool2d(3),
+        lambda: AdaptiveBlurPool2d(3, groups=3),
     ],
 )
 def test_made_without_memory(make: Any) -> None:
@@ -145,11 +150,12 @@ def test_made_without_memory(make: Any) -> None:
     with torch.device("meta"):
         twin = make()
     assert all(tensor.is_meta for tensor in [*twin.parameters(), *twin.buffers()])
-    twin = twin.to_empty(device="cpu").eval()
-    for tensor in (*twin.parameters(), *twin.buffers()):
-        tensor.data.fill_(torch.nan if tensor.is_floating_point() else 99)
-    for module in twin.modules():
-        if hasattr(module, "reset_parameters"):
+    for module in twin.eval().modules():  # as FSDP does it, one by one
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if own:
+            module.to_empty(device="cpu", recurse=False)
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                tensor.data.fill_(torch.nan if tensor.is_floating_point() else 99)
             module.reset_parameters()
     assert twin(x).isfinite().all()
     assert all(tensor.isfinite().all() for tensor in twin.buffers())

@@ -35,6 +35,7 @@ def antialias_stem(
     weights: Any = None,
     reach: int | None = None,
     threshold: float | None = None,
+    colour_threshold: float | None = None,
     conv: str | None = None,
     norm: str | None = None,
     act: str | None = None,
@@ -74,7 +75,7 @@ def antialias_stem(
         the original's.
     reach : int, optional
         In place of weights: binomial ones of the shifts -reach to reach.
-    threshold : float, optional
+    threshold, colour_threshold : float, optional
         Deprecated, without effect: every channel is averaged.
     conv, norm, act, pool : str, optional
         Dotted names of the modules, for a network that is not recognised.
@@ -123,9 +124,7 @@ def antialias_stem(
     True
     """
     _check_choices(layers, correction, images is not None)
-    if threshold is not None:
-        message = "threshold of antialias_stem is deprecated: every channel is averaged"
-        warnings.warn(message, DeprecationWarning, stacklevel=2)
+    _warn_of_old(threshold=threshold, colour_threshold=colour_threshold)
     if weights is None and reach is None:
         reach = 2
     weights = as_weights(weights, reach)
@@ -259,6 +258,13 @@ def _check_choices(layers: str, correction: str, images: bool) -> None:
         raise ValueError('correction="norms" needs images, to estimate statistics of')
 
 
+def _warn_of_old(**arguments: float | None) -> None:
+    for name, value in arguments.items():
+        if value is not None:
+            message = f"{name} of antialias_stem is deprecated: every channel is averaged"
+            warnings.warn(message, DeprecationWarning, stacklevel=3)
+
+
 def _norms(model: nn.Module, later: list[Call]) -> list[Any]:
     """Return the batch normalisations that some calls of a network's twin were of."""
     modules = dict.fromkeys(model.get_submodule(call.name) for call in later)
@@ -298,7 +304,7 @@ def _average_later(
             average = ShiftAverage(conv, apart, act, weights=_LATER_WEIGHTS)
             _put(model, average)
             # Without an activation the convolution itself reads the averaged input.
-            place = conv if act is None else average
+            place = conv if average.linear else average
         if can_refit(conv):
             targets.append(Target(call.name, place, conv, norm))
     return targets

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dtwpt.nn.probe import shape_only
 from dtwpt.nn.refit import Fitted
 from dtwpt.nn.renorm import Renormed
 
 # Cells at the border of a map that see the convolution's padding. They respond to the frame, which
 # does not move with the image.
 _EDGE = 2
+# Of images that tell a stride: their difference has many divisors.
+_SIDES = (224, 320)
 
 __all__ = ["AntialiasedStem", "ShiftAverage", "as_weights", "moved", "stride_of"]
 
@@ -44,6 +47,10 @@ class ShiftAverage(nn.Module):
         Normalised to the sum 1.
     first, stride : (int, int)
         Strides of conv, and of conv and pool together.
+    in_channels, out_channels : int
+        Of the convolutions.
+    weight : Tensor
+        Kernels of the first convolution, for networks that read its dtype or device.
 
     Raises
     ------
@@ -62,8 +69,8 @@ class ShiftAverage(nn.Module):
     of all functions of the unshifted image, it is the closest in mean square. Shifts that differ by
     a multiple of the convolution's stride need the same output at other positions, so the
     convolution is called once, on a batch of all shifts smaller than its stride. This takes as many
-    multiply-accumulates as stride 1. A layer without activation and pooling is linear, and its
-    input is averaged instead.
+    multiply-accumulates as stride 1. A convolution without activation and pooling is linear, and
+    its input is averaged instead.
 
     Maps are padded by replication. In training mode the normalisation takes the statistics of all
     shifts. The module has no buffers.
@@ -99,8 +106,7 @@ class ShiftAverage(nn.Module):
         if x.ndim not in (3, 4):
             raise ValueError(f"x must have shape (N, C, H, W) or (C, H, W), got {tuple(x.shape)}")
         batch = x[None] if x.ndim == 3 else x
-        linear = self.act is None and self.pool is None
-        out = self._averaged_input(batch) if linear else self._averaged_output(batch)
+        out = self._averaged_input(batch) if self.linear else self._averaged_output(batch)
         return out[0] if x.ndim == 3 else out
 
     def _averaged_input(self, x: Tensor) -> Tensor:
@@ -128,6 +134,32 @@ class ShiftAverage(nn.Module):
             for (right, across), across_weight in zip(columns, self.weights, strict=True)
         )
 
+    @property
+    def linear(self) -> bool:
+        """Whether the layer is linear before its normalisation."""
+        return self.act is None and self.pool is None and _is_linear(self.conv)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels that the first convolution takes."""
+        return int(self._convolutions[0].in_channels)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels that the last convolution gives."""
+        return int(self._convolutions[-1].out_channels)
+
+    @property
+    def weight(self) -> Tensor:
+        """Kernels of the first convolution."""
+        weight: Tensor = self._convolutions[0].weight
+        return weight
+
+    @property
+    def _convolutions(self) -> list[Any]:
+        # Adapters (LoRA) hold the convolution that they add to as base_layer, before their own.
+        return [module for module in self.conv.modules() if isinstance(module, nn.Conv2d)]
+
     def original(self, x: Tensor) -> Tensor:
         """Return the layer's output without the average."""
         for module in (self.conv, self.norm, self.act, self.pool):
@@ -141,11 +173,10 @@ class ShiftAverage(nn.Module):
             module._forward_hooks.clear()
             module._forward_pre_hooks.clear()
         parameter = next(self.conv.parameters())
-        channels = next(m.in_channels for m in self.conv.modules() if hasattr(m, "in_channels"))
         from torch.utils.flop_counter import FlopCounterMode
 
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            stem(parameter.new_zeros(1, channels, *size))
+            stem(parameter.new_zeros(1, self.in_channels, *size))
         return int(counter.get_total_flops()) // 2
 
     def extra_repr(self) -> str:
@@ -240,6 +271,38 @@ def stride_of(module: nn.Module) -> tuple[int, int]:
     if len(children) > 1 and len(strided) > 1 and inside != {(1, 1)}:
         raise ValueError(f"the stride of {kind} is unknown; name an nn.Conv2d or an nn.Sequential")
     return inside.pop()
+
+
+def _measured_stride(module: nn.Module) -> tuple[int, int]:
+    """Return the stride of a module by the sizes that it gives for images of two sizes."""
+    convolutions = (part for part in module.modules() if isinstance(part, nn.Conv2d))
+    channels = next((conv.in_channels for conv in convolutions), 1)
+    parameters = (p for p in module.parameters() if p.is_floating_point())
+    dtype = next((p.dtype for p in parameters), torch.float32)
+    near, far = _SIDES
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            twin = shape_only(module)
+            small, large = (
+                twin(torch.empty(1, channels, n, n, dtype=dtype, device="meta")).shape[2:]
+                for n in _SIDES
+            )
+        down, across = ((far - near) / (b - a) for a, b in zip(small, large, strict=True))
+    except Exception:  # whatever it raises for images that it does not take
+        down = across = 0.5
+    if down % 1 or across % 1:
+        raise ValueError(
+            f"the stride of {type(module).__name__} cannot be told from its parts, nor from its "
+            "output; name an nn.Conv2d or an nn.Sequential"
+        )
+    return int(down), int(across)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Return whether a module is a convolution, with an adapter (LoRA) or not, or a few of them."""
+    if isinstance(module, nn.Sequential):
+        return all(_is_linear(child) for child in module)
+    return isinstance(getattr(module, "base_layer", module), (nn.Conv2d, nn.Identity))
 
 
 def _places(count: int, stride: int) -> list[tuple[int, int]]:

@@ -23,6 +23,9 @@ class CircularConv2d(nn.Conv2d):
     in_channels, out_channels : int
     kernel_size : int or (int, int)
         Of any size, even larger than the image.
+    stride, padding : int or (int, int), default: 1, 0
+        No other value is accepted. They are for tools that build a layer of the same type with the
+        arguments of ``Conv2d``, such as LoRA.
     groups : int, default: 1
     bias : bool, default: True
     fft : bool, default: False
@@ -61,11 +64,16 @@ class CircularConv2d(nn.Conv2d):
         in_channels: int,
         out_channels: int,
         kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
         *,
         groups: int = 1,
         bias: bool = True,
         fft: bool = False,
     ) -> None:
+        for name, value, only in (("stride", stride, 1), ("padding", padding, 0)):
+            if value not in (only, (only, only), [only, only]):
+                raise ValueError(f"{name} of a circular convolution must be {only}, got {value!r}")
         super().__init__(
             in_channels, out_channels, as_pair(kernel_size, "kernel_size"), groups=groups, bias=bias
         )

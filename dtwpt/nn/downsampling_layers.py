@@ -130,6 +130,13 @@ class PooledConv2d(_Holder, nn.Conv2d):
 
     around: tuple[tuple[int, int], tuple[int, int]] | None
 
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise TypeError(
+            "PooledConv2d is made from a convolution by replace_downsampling, and cannot be built "
+            "from arguments. If this comes from an adapter (LoRA), which would add convolutions "
+            "without the pooling: leave this layer out of its target modules"
+        )
+
     @classmethod
     def of(cls, conv: nn.Conv2d) -> PooledConv2d:
         """Return a convolution with the parameters, hooks and all other state of ``conv``."""

@@ -132,7 +132,7 @@ class PacketMixing(nn.Module):
         self, bank: PacketBank, groups: Sequence[Group], in_channels: int, rank1: bool = False
     ) -> None:
         super().__init__()
-        self.groups, self.in_channels, self._bank = tuple(groups), in_channels, bank
+        self.groups, self.in_channels = tuple(groups), in_channels
         self.packets = np.array([packet for group in groups for packet in group.packets])
         self.out_channels = sum(group.channels for group in groups)
         scales = range(1 + max(group.scale for group in groups))
@@ -148,10 +148,7 @@ class PacketMixing(nn.Module):
             for channels, run in groupby(self.groups, lambda group: group.channels)
         ]
         copies = 1 if self.rank1 else in_channels
-        self.weight = nn.ParameterList(
-            nn.Parameter(torch.empty(len(run), run[0].channels, copies * len(run[0].packets)))
-            for run in self._runs
-        )
+        self.weight = _Weights(bank, self._runs, copies)
         self.colour = (
             nn.Parameter(torch.empty(self.out_channels, in_channels)) if self.rank1 else None
         )
@@ -165,10 +162,7 @@ class PacketMixing(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Reinitialise the weights at random."""
-        copies = 1 if self.rank1 else self.in_channels
-        for weight, run in zip(self.weight, self._runs, strict=True):
-            for values, group in zip(weight, run, strict=True):
-                values.copy_(_first_weights(self._bank, group, copies))
+        self.weight.reset_parameters()
         if self.colour is not None:
             nn.init.constant_(self.colour, self.in_channels**-0.5)
 
@@ -273,6 +267,23 @@ class PacketMixing(nn.Module):
             f"{len(run)} x ({len(run[0].packets)} -> {run[0].channels})" for run in self._runs
         )
         return f"groups: {shares}" + (", rank1" if self.rank1 else "")
+
+
+class _Weights(nn.ParameterList):
+    """Weights of each run of groups. FSDP reinitialises them on their own (meta device)."""
+
+    def __init__(self, bank: PacketBank, runs: Sequence[Sequence[Group]], copies: int) -> None:
+        super().__init__(
+            nn.Parameter(torch.empty(len(run), run[0].channels, copies * len(run[0].packets)))
+            for run in runs
+        )
+        self._bank, self._runs, self._copies = bank, runs, copies
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        for weight, run in zip(self, self._runs, strict=True):
+            for values, group in zip(weight, run, strict=True):
+                values.copy_(_first_weights(self._bank, group, self._copies))
 
 
 def _side_by_side(z: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What comes in: NumPy arrays and torch tensors, checked and brought to one form.
+"""Checks and conversion of input: NumPy arrays and torch tensors.
 
 torch is never imported here unless the caller already holds a tensor.
 """
@@ -41,7 +41,7 @@ def as_real_input(x: Any, ndim: int, name: str = "x") -> Array:
     """Return ``x`` as a float32 or float64 array of at least ``ndim`` axes, none of them empty.
 
     It is in C order. uint8 and uint16 are scaled to 0..1; bool and the other integers become
-    float32 as they are. Tensors of half precision stay what they are.
+    float32 as they are. Half-precision tensors keep their dtype.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def as_image_input(x: Any, channel_axis: ChannelAxis, name: str = "x") -> Array:
 
 
 def _refuse_channels_last(x: Array, name: str) -> None:
-    # Sizes that a compiler leaves open are not looked at: that would fix them.
+    # Symbolic sizes are not compared: that would specialise a compiled graph.
     if is_tensor(x) and sys.modules["torch"].compiler.is_compiling():
         return
     shape = tuple(x.shape)
@@ -137,7 +137,7 @@ def as_complex_input(c: Any, name: str = "c") -> Array:
 
 
 def as_numpy(x: Any, name: str = "x") -> NDArray[Any]:
-    """Return ``x`` as a NumPy array, also a tensor of a device, with gradients or in bfloat16.
+    """Return ``x`` as a NumPy array, even a tensor on a device, with gradients or in bfloat16.
 
     Raises
     ------
@@ -156,13 +156,13 @@ def as_numpy(x: Any, name: str = "x") -> NDArray[Any]:
 def refuse_masked(x: Any, name: str = "x") -> None:
     """Raise a TypeError if ``x`` is a masked array, or a list with one.
 
-    Nothing here knows what to put in place of a masked value.
+    Masked values have no defined replacement.
     """
     masked = np.ma.is_masked(x) or (
         isinstance(x, (list, tuple)) and any(np.ma.is_masked(item) for item in x)
     )
     if masked:
-        raise TypeError(f"{name} must not be masked; fill what is masked first")
+        raise TypeError(f"{name} must not be masked: fill the masked values first")
 
 
 def _as_array(x: Any, name: str) -> NDArray[Any]:

@@ -52,7 +52,7 @@ def recombine(
         Axes of the Fourier transform. (-3, -2, -1) transforms the channels too, as the published
         code does.
     clamp : bool, default: False
-        Whether what lies outside 0 to 1 is clamped: the result of two images does, in part.
+        Whether to clamp to 0..1: parts of a recombined image lie outside.
 
     Returns
     -------
@@ -105,7 +105,7 @@ class PairRecombination(nn.Module):
     Parameters
     ----------
     p : float, default: 0.6
-        With which probability; it is decided for the batch as a whole.
+        Probability of recombining; drawn once for the whole batch.
     clamp : bool, default: True
         Whether values are clamped to 0 to 1. The published code does not, and lets a seventh of
         the pixels of two photographs lie outside.
@@ -123,8 +123,8 @@ class PairRecombination(nn.Module):
     Notes
     -----
     Called with images (N, C, H, W), 0 to 1, and anything else, such as their labels (N, ...), it
-    returns all of it. Labels are those of the phases. Each image has another partner than
-    itself, in one random cycle; where the published code shuffles, some keep their own amplitudes.
+    returns all of it. Labels are those of the phases. Partners form one random cycle, so no image
+    is its own partner; the published code shuffles, so that some images keep their own amplitudes.
 
     Examples
     --------
@@ -171,8 +171,8 @@ class PairRecombination(nn.Module):
 class SingleRecombination(nn.Module):
     """Recombine two altered copies of one image (APR-S).
 
-    With one half of probability one operation alters the image. Otherwise the amplitudes of
-    one altered copy meet the phases of another, or the other way round.
+    With probability one half, one operation alters the image. Otherwise the amplitudes of one
+    altered copy meet the phases of another, or the other way round.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ __all__ = [
     "wavelet_text",
 ]
 
-#: The filters of a depth take four times the memory of those of the last one, 0.2 GB here.
+#: Each further depth takes four times the memory for its filters: 0.2 GB at this one.
 DEEPEST = 10
 
 
@@ -72,12 +72,12 @@ def as_depth(depth: Any) -> int:
 
 
 def as_wavelet(wavelet: Any) -> Wavelet:
-    """Return the :class:`Wavelet` that ``wavelet`` is, or names."""
+    """Return the :class:`Wavelet` given as an object or by name."""
     return wavelet if isinstance(wavelet, Wavelet) else Wavelet.from_text(wavelet_text(wavelet))
 
 
 def wavelet_text(wavelet: Any) -> str:
-    """Return the text of the wavelet that ``wavelet`` is, or names."""
+    """Return the text of a wavelet given as an object or by name."""
     if isinstance(wavelet, Wavelet):
         return wavelet.text
     if isinstance(wavelet, str) and wavelet in KNOWN:

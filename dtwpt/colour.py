@@ -9,7 +9,7 @@ from dtwpt.typing import Colour
 
 __all__ = ["COLOURS", "LUMA", "colour_planes"]
 
-#: What is made of colour.
+#: Treatment of colour.
 COLOURS: tuple[Colour, ...] = get_args(Colour)
 
 #: Weights of red, green and blue in luma, ITU-R BT.601, on stored (gamma-coded) values.

@@ -22,7 +22,7 @@ from dtwpt.wavelets import AnyWavelet
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: How maps are pooled, see :func:`packet_features`.
+#: Types of ``pool``, see :func:`packet_features`.
 Pool: TypeAlias = str | int | Sequence[str | int | tuple[int, int]]
 #: One depth, or several whose features follow each other.
 Depths: TypeAlias = int | Sequence[int]
@@ -34,15 +34,15 @@ OPERATORS: dict[str, Callable[..., Array]] = {"cmod": cmod2, "rmax": rmax2}
 
 
 class Pooling(NamedTuple):
-    """What is taken of the cells of which grid; no grid: whole maps."""
+    """Statistics, and the grid of cells; no grid: whole maps."""
 
     statistics: tuple[Statistic, ...]
     grid: tuple[int, int] | None
-    plain: Any  # the shortest way to write it, in types that JSON knows but for tuples
+    plain: Any  # the shortest spelling, in JSON types and tuples
 
     @classmethod
     def of(cls, pool: Any) -> Pooling:
-        """Return what ``pool`` stands for.
+        """Return the parsed ``pool``.
 
         Raises
         ------
@@ -163,7 +163,7 @@ def packet_features(
         own, (..., C, F). With ``colour``, the axis of 1 to 4 channels: by default the last of an
         array, the third from last of a tensor; None or two axes: grey images.
     colour : {"luma", "channels"}, optional
-        Features of a picture as ``dtwpt extract`` computes them: of its brightness,
+        Features of a picture as ``dtwpt extract`` computes them: of its luma,
         ``0.299 red + 0.587 green + 0.114 blue``; or of red, green and blue one after the other,
         (..., 3 F).
         Transparency is ignored; grey counts as three equal channels.
@@ -244,7 +244,7 @@ def packet_feature_names(
     Raises
     ------
     TypeError, ValueError
-        If an argument does not fit. Leading axes of the images are no part of the size: their
+        If an argument does not fit. Leading axes of the images are not part of the size: their
         features have the same names.
 
     Examples

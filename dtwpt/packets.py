@@ -39,7 +39,7 @@ ATOM_DTYPE = np.dtype(
 OCCUPIED = 0.99
 
 #: Product of the two axes' packets times this makes the two-dimensional frame a Parseval frame:
-#: four separable orthonormal bases, each coefficient of them used in both signs.
+#: four separable orthonormal bases, each of whose coefficients is used in both signs.
 PLANE_GAIN = 0.5**0.5
 
 
@@ -323,7 +323,7 @@ def _occupied_bandwidth(
     """Side of the square about its centre that holds 99 % of a product atom's energy."""
     step = omega[1] - omega[0]
     radius = np.arange(1, omega.size // 2 + 1) * step
-    # Bins are counted by the distance of their far edge, so that what is inside is wholly inside.
+    # Bins are counted by the distance of their far edge, so that only whole bins count as inside.
     distance = np.abs(np.angle(np.exp(1j * (omega - centres[:, None])))) + step / 2
     ring = np.ceil(distance / step - 1e-6).astype(int) - 1
     within = np.stack(

@@ -42,8 +42,8 @@ def compose(
         The object. The last channel is its opacity, 0 to 1.
     background : array_like, shape (H, W, C) or, for C = 1, (H, W)
     centre : (float, float), default: (0.5, 0.5)
-        Where the middle of the cut-out comes to lie, (down, right) in parts of the background's
-        sides. What lies beyond the background is not seen.
+        Position of the cut-out's centre, (down, right) as fractions of the background's sides.
+        Parts beyond the background are cut off.
     area : float, default: 0.2
         The cut-out's h x w rectangle, before it is turned, as a share of the background's area.
     angle : float, default: 0.0
@@ -90,7 +90,7 @@ def compose(
     both = np.float32 if over.dtype == under.dtype == np.float32 else np.float64
     over, under = over.astype(both), under.astype(both)
     scale = math.sqrt(area * height * width / (over.shape[0] * over.shape[1]))
-    # What does not cover has no colour.
+    # Fully transparent pixels have no colour.
     over[..., :-1] *= over[..., -1:]
     if scale < 1:
         blur = 0.5 * math.sqrt(1 / scale**2 - 1)
@@ -127,7 +127,7 @@ def sweep(
     cutout, background : array_like
         As for :func:`compose`.
     factor : {"centre", "area", "angle"}
-        What changes.
+        The factor that changes.
     values : iterable, optional
         Its values. By default those of SI-Score: 21 x 21 centres from 0 to 1, areas from 0.01 to
         1, angles of 1 to 341 degrees in steps of 20. None of those angles is a right one, as
@@ -157,7 +157,7 @@ def sweep(
     if factor not in _VALUES:
         raise ValueError(f"unknown factor {factor!r}; known: {', '.join(_VALUES)}")
     if factor in fixed:
-        raise TypeError(f"{factor} is what changes: give its values, not {factor}")
+        raise TypeError(f"{factor} is the factor that changes: give values, not {factor}")
     chosen = list(_VALUES[factor] if values is None else values)
     if not chosen:
         raise ValueError("values must not be empty")

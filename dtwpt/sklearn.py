@@ -24,7 +24,7 @@ from dtwpt.wavelets import AnyWavelet
 
 __all__ = ["PacketFeatures"]
 
-# What integers of these dtypes are divided by.
+# Divisors of integers, by dtype.
 _FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0}
 # Numbers of images transformed at a time; it bounds the memory, and no feature depends on it.
 _BATCH = 2**22
@@ -61,9 +61,9 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     n_features_in_ : int
         Numbers in one image.
     scale_ : float or None
-        What integers are divided by in ``transform``: 255 or 65535 if ``fit`` saw uint8 or uint16,
-        1 if it saw other integers or values above 1; None, each dtype's own range, if it saw
-        values up to 1.
+        Divisor of integers in ``transform``: 255 or 65535 if ``fit`` saw uint8 or uint16, 1 if it
+        saw other integers or values above 1; None, each dtype's own range, if it saw values up to
+        1.
 
     See Also
     --------
@@ -225,7 +225,7 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return X.reshape(-1, *self.image_shape_)
 
     def _warn_of_scale(self, images: NDArray[Any]) -> None:
-        """Warn of values that are in other units than those that were seen in fit."""
+        """Warn if values are in other units than those seen in fit."""
         scale = self.scale_
         if scale is None or scale == 1 or not images.size:
             return
@@ -260,7 +260,7 @@ class PacketFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _scale_of(images: NDArray[Any]) -> float | None:
-    """Return what integers must be divided by to be in the units of these images."""
+    """Return the divisor that brings integers to the units of these images."""
     if images.dtype.kind in "iu":
         return _FULL_SCALE.get(images.dtype.name, 1.0)
     return None if not images.size or np.abs(images).max() <= 1 else 1.0

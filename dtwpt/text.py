@@ -1,15 +1,15 @@
-"""Words of messages."""
+"""Formatting of values in messages."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Characters of a value that a message shows; of a longer one, its type.
+# Longest value that a message shows, characters; of a longer one it shows the type.
 _LONGEST = 80
 
 
 def shown(value: Any) -> str:
-    """Return what a message says of a value that was given: one short line, never an array."""
+    """Describe a given value for a message: one short line, never an array."""
     shape = getattr(value, "shape", None)
     if shape is not None and shape != ():
         return f"{type(value).__name__} of shape {tuple(shape)}"

@@ -63,9 +63,9 @@ def dtcwpt(
     ----------
     x : array_like or torch.Tensor, shape (..., N)
         float32 or float64, kept as they are; uint8 and uint16, scaled to 0..1 in float32; bool
-        and other integers, converted to float32. NaN and infinity are passed on, to the
-        coefficients that see them; along an axis of at most 2 L samples, L the length of the
-        filters, to all of them.
+        and other integers, converted to float32. NaN and infinity propagate to the coefficients
+        that see them; along an axis of at most 2 L samples, L the length of the filters, to all of
+        them.
     depth : int, default: 2
         Number of stages J; there are ``2**depth`` packets.
     wavelet : str or Wavelet, default: "qshift_b"
@@ -142,8 +142,8 @@ def idtcwpt(
     Returns
     -------
     real array, shape (..., N)
-        Exact in every mode, at every length. Of coefficients that belong to no signal, the
-        signal whose coefficients come closest (least squares).
+        Exact in every mode, at every length. For coefficients that are not those of any signal, the
+        signal with the closest coefficients (least squares).
 
     Raises
     ------
@@ -334,9 +334,9 @@ def dtcwpt2(
     ----------
     x : array_like or torch.Tensor, shape (..., H, W)
         float32 or float64, kept as they are; uint8 and uint16, scaled to 0..1 in float32; bool
-        and other integers, converted to float32. NaN and infinity are passed on, to the
-        coefficients that see them; along an axis of at most 2 L samples, L the length of the
-        filters, to all of them.
+        and other integers, converted to float32. NaN and infinity propagate to the coefficients
+        that see them; along an axis of at most 2 L samples, L the length of the filters, to all of
+        them.
     depth : int, default: 2
         Number of stages J; there are ``2**depth`` packets an axis.
     wavelet : str or Wavelet, default: "qshift_b"
@@ -431,8 +431,8 @@ def idtcwpt2(
     Returns
     -------
     real array, shape (..., H, W)
-        Exact in every mode, at every size. Of coefficients that belong to no image, the image
-        whose coefficients come closest (least squares).
+        Exact in every mode, at every size. For coefficients that are not those of any image, the
+        image with the closest coefficients (least squares).
 
     Raises
     ------
@@ -639,7 +639,7 @@ def as_analysis(
     pool: int | None = None,
     packets: tuple[int, ...] | None = None,
 ) -> Analysis:
-    """Return the analysis that arguments describe, checked.
+    """Check the arguments and return their analysis.
 
     The stride is ``2**depth`` by default or, with ``pool``, half of that.
     """
@@ -670,7 +670,7 @@ def _depth_of(c: Array, packets: tuple[int, ...], layout: str) -> int:
 
 
 def side(length: Any, cells: int, depth: int, name: str) -> int:
-    """Return the length that ``length`` is, of so many coefficients; None: the longest."""
+    """Return a checked ``length`` for a number of coefficients; None: the longest."""
     step: int = 2**depth
     if length is None:
         return cells * step

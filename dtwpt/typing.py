@@ -37,9 +37,9 @@ WaveletName: TypeAlias = Literal[
 ]
 #: Operator of feature vectors.
 Operator: TypeAlias = Literal["cmod", "rmax"]
-#: What becomes of the colours of an image.
+#: Treatment of the colours of an image.
 Colour: TypeAlias = Literal["luma", "channels"]
-#: The axis of channels; None: there is none; "ask": none, but refuse what looks like one.
+#: The axis of channels; None: there is none; "ask": none, but refuse arrays that seem to have one.
 ChannelAxis: TypeAlias = int | Literal["ask"] | None
 
 RealArray: TypeAlias = NDArray[np.floating[Any]]

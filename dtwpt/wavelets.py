@@ -199,8 +199,8 @@ KNOWN = tuple(_LOW_A)
 
 # Deviation from orthonormality that a pair may have; the published qshift_32 misses by 2e-9.
 _ORTHONORMAL_TOLERANCE = 1e-8
-# Relative misfit of tree b to tree a delayed by half a sample, over the lower half of the band.
-# The shortest published pair, qshift_06, has 0.10; ordinary wavelets and their reverse have 0.5 up.
+# Tolerated relative misfit of tree b to tree a delayed by half a sample, over half of the band. The
+# shortest published pair, qshift_06, has 0.10; ordinary wavelets and their reverse have 0.5 up.
 _HALF_SAMPLE_TOLERANCE = 0.2
 
 
@@ -248,8 +248,8 @@ class Wavelet:
 
     Notes
     -----
-    The published taps of ``qshift_32`` are orthonormal only to 2e-9. Packets are brought to unit
-    norm, which takes that away: transforms with it reconstruct to machine precision, but differ
+    The published taps of ``qshift_32`` are orthonormal only to 2e-9. Packets are normalised to unit
+    norm, which removes the error: transforms with it reconstruct to machine precision, but differ
     from those with the published taps by up to 1e-8.
 
     Examples
@@ -296,8 +296,8 @@ class Wavelet:
         Returns
         -------
         Wavelet
-            With the nearest taps that are orthonormal to rounding: inverses are exact then, also
-            of taps that were printed with ten digits.
+            With the nearest taps that are orthonormal to rounding: inverses are then exact, even
+            for taps printed with ten digits.
 
         Raises
         ------
@@ -305,7 +305,7 @@ class Wavelet:
             If the shapes do not fit, if a value is not finite, if a tree is not orthonormal to
             1e-8, or if tree b's low-pass does not lag tree a's by half a sample, or tree a's
             high-pass tree b's (relative misfit over half of the band at most 0.2). The message
-            says by how much.
+            gives the misfit.
 
         Examples
         --------

@@ -169,7 +169,7 @@ def test_progress_without_a_terminal(
     command = ("extract", photos, "-o", tmp_path / "a.csv")
     done = run(*command, "--dry-run")
     assert re.search(
-        r"5 images to do, about .* s with 1 core, 32 features each, 0\.0 MB .*nothing was written",
+        r"5 images to process, about .* s with 1 core, 32 features each, 0\.0 MB .*nothing was written",
         done.stdout,
     )
     assert (done.returncode, done.stderr, os.listdir(tmp_path)) == (0, "", ["photos"])
@@ -187,7 +187,7 @@ def test_progress_without_a_terminal(
         assert run(*command).returncode == 0
         (photos / "more.png").write_text("no image")
         said = run(*command, "--dry-run").stdout
-        assert "1 image to do, 5 done earlier, 1 of 1 tried cannot be used" in said
+        assert "1 image to process, 5 already done, 1 of 1 tried cannot be used" in said
 
 
 @pytest.mark.skipif(os.name == "nt", reason="closes streams as shells do")
@@ -621,8 +621,7 @@ def test_a_store_is_gone_on_with(
     name = "Ctrl-C" if number == signal.SIGINT else number.name
     assert process.returncode == 128 + number
     assert said == (
-        f"dtwpt: stopped by {name}, what is done is kept in a.zarr, the same command goes on from "
-        "there\n"
+        f"dtwpt: stopped by {name}, progress saved in a.zarr; rerun the command to resume\n"
     )
     store = load(tmp_path / "a.zarr")
     done = len(store.files)

@@ -226,7 +226,7 @@ def test_nothing_seen() -> None:
     for metric in (FlipRate(), Consistency(), ShiftKLDivergence(num_shifts=3)):
         with (
             pytest.warns(UserWarning, match="before the ``update``"),
-            pytest.raises(RuntimeError, match="has seen nothing yet"),
+            pytest.raises(RuntimeError, match="has no data yet"),
         ):
             metric.compute()
 

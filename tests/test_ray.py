@@ -445,8 +445,7 @@ def test_the_command_is_stopped(tmp_path: Path, number: signal.Signals, cluster:
         _, said = process.communicate(timeout=600)
     name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
     assert said == (
-        f"dtwpt: stopped by {name}, what is done is kept in a.zarr, the same command goes on from "
-        "there\n"
+        f"dtwpt: stopped by {name}, progress saved in a.zarr; rerun the command to resume\n"
     )
     assert process.returncode == 128 + number
     store = load(tmp_path / "a.zarr")
@@ -489,7 +488,7 @@ def test_the_command_when_ray_is_gone(tmp_path: Path, part: str) -> None:
     assert process.returncode == 1
     assert said.count("\n") == 1
     assert said.startswith("dtwpt: ")
-    assert said.endswith("what is done is kept in a.zarr, the same command goes on from there\n")
+    assert said.endswith("progress saved in a.zarr; rerun the command to resume\n")
     summary = json.loads((tmp_path / "report.json").read_text().splitlines()[-1])["summary"]
     assert (summary["status"], summary["images"]) == ("failed", 200)
     assert 0 < summary["finished"] < 200

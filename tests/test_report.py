@@ -147,7 +147,7 @@ def test_a_layer_leaves_out_what_does_not_answer_grey() -> None:
     np.testing.assert_allclose(table["grey_share"][:3], 1)
     assert table["grey_share"][3] < 0.6
     assert not any(name.startswith("measured") for name in table)
-    with pytest.raises(ValueError, match="no kernel answers grey"):
+    with pytest.raises(ValueError, match="no kernel responds to grey"):
         analyse_layer(kernels[1:3], [(0.0, 1.0)])
 
 

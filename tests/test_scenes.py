@@ -111,5 +111,5 @@ def test_refusals() -> None:
         compose(np.ones((2, 2, 2)), background, 0.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown factor 'size'"):
         sweep(np.ones((2, 2, 2)), background, "size")
-    with pytest.raises(TypeError, match="angle is what changes"):
+    with pytest.raises(TypeError, match="angle is the factor that changes"):
         sweep(np.ones((2, 2, 2)), background, "angle", [1], angle=2)

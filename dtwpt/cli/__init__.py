@@ -51,7 +51,7 @@ for _command in (bench, extract, filters, info, invariance):
 class _Stop:
     """Handler of the signals that ask to stop."""
 
-    # While leaving, one that comes right after another (an impatient Ctrl-C) changes nothing.
+    # During shutdown, a second signal (an impatient Ctrl-C) is ignored.
     _PATIENCE = 5.0
 
     def __init__(self) -> None:
@@ -74,13 +74,13 @@ def main(args: list[str] | None = None) -> NoReturn:
     """
     open_streams()
     _on_stop_signals(_Stop())
-    # What a signal has broken off in the middle of Zarr.
+    # Left by a signal that interrupted Zarr.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     status = _run(args)
     say_over()
     if args is None and "ray" in sys.modules:
-        # It has been shut down, but on a slow machine its threads may still abort the process
-        # while the interpreter takes itself apart: another exit status than the run's.
+        # Ray has been shut down, but on a slow machine its threads may still abort the process
+        # during interpreter shutdown, which would change the exit status.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError, OSError, ValueError):  # closed
                 stream.flush()
@@ -93,7 +93,7 @@ def _run(args: list[str] | None) -> int:
         # Commands return nothing; a status comes from ctx.exit and --help.
         return int(cli.main(args, prog_name="dtwpt", standalone_mode=False) or 0)
     except Stopped as stopped:
-        # The rest is the interpreter's own leaving.
+        # Only the interpreter's shutdown follows.
         _on_stop_signals(signal.SIG_IGN)
         name = signal.Signals(stopped.number).name
         note(f"dtwpt: stopped by {'Ctrl-C' if name == 'SIGINT' else name}, {stopped.outcome}")
@@ -103,7 +103,7 @@ def _run(args: list[str] | None) -> int:
         note(f"{where}: {error.format_message()} (see {where} --help)")
         return error.exit_code
     except OSError as error:
-        # Without its "[Errno 2]", which tells a person nothing.
+        # Without its "[Errno 2]", which does not help a user.
         where = f"{error.filename}: " if error.filename else ""
         note(f"dtwpt: {where}{error.strerror or error}")
     except MemoryError as error:
@@ -115,7 +115,7 @@ def _run(args: list[str] | None) -> int:
 
 def _on_stop_signals(handler: Any) -> None:
     for name in STOP_SIGNALS:
-        number = getattr(signal, name, None)  # Windows has not got them all
+        number = getattr(signal, name, None)  # Windows lacks some
         # One that is ignored (nohup, a job in the background) stays ignored.
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)

@@ -17,7 +17,9 @@ from dtwpt.cli.terminal import plural
 
 
 @click.command()
-@click.option("--size", type=Size(), default="224", show_default=True, help="Of an image, pixels.")
+@click.option(
+    "--size", type=Size(), default="224", show_default=True, help="Side of an image, pixels."
+)
 @click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Images.")
 @click.option("--channels", type=click.IntRange(1), default=3, show_default=True)
 @depth_option
@@ -25,8 +27,8 @@ from dtwpt.cli.terminal import plural
 def bench(size: Any, batch: int, channels: int, depth: int, rounds: int) -> None:
     """Time the operators on this machine, on float32 noise.
 
-    The shortest of some rounds, which other programs disturb least. Arrays are computed on the
-    CPU; a GPU is measured too, where torch can use one.
+    The time is that of the fastest round, which other programs disturb least. Arrays are computed
+    on the CPU; a GPU is measured too, where torch can use one.
 
     \b
     Examples:

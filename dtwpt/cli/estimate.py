@@ -1,4 +1,4 @@
-"""``dtwpt extract --dry-run``: what a run would do, how long and how large, from a few images."""
+"""``dtwpt extract --dry-run``: work, time and output size of a run, estimated from a few images."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dtwpt.cli.terminal import cores, duration, plural, quiet_libraries
 if TYPE_CHECKING:
     from dtwpt.cli.jobs import Job
 
-# Images that are tried, spread over all.
+# Number of sample images, spread over all.
 _SAMPLE = 20
 
 
 def estimate(job: Job) -> str:
-    """Return what a run would do, for the terminal; nothing is written."""
+    """Return a summary of a planned run, for the terminal; nothing is written."""
     from dtwpt.extract import ImageError, find_images
     from dtwpt.extract.extractor import features_of
     from dtwpt.extract.inputs import sparing, with_keys
@@ -33,9 +33,9 @@ def estimate(job: Job) -> str:
             except ImageError as error:
                 reasons.append(error)
         seconds = (time.perf_counter() - started) / max(1, len(sample))
-    said = [f"{plural(len(left), 'image')} to do"]
+    said = [f"{plural(len(left), 'image')} to process"]
     if len(files) > len(left):
-        said.append(f"{len(files) - len(left)} done earlier")
+        said.append(f"{len(files) - len(left)} already done")
     if reasons:
         said.append(f"{len(reasons)} of {len(sample)} tried cannot be used (such as {reasons[0]})")
     if sample:
@@ -52,7 +52,7 @@ def estimate(job: Job) -> str:
 
 
 def _finished(output: str) -> set[str]:
-    """Return the absolute paths of what a store has."""
+    """Return the absolute paths of the files in a store."""
     from dtwpt.extract.files import is_store_name
     from dtwpt.extract.inputs import with_keys
 

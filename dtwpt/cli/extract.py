@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     "--output",
     required=True,
     type=click.Path(),
-    help="What to write, by its suffix: .zarr, .npz, .npy or .parquet.",
+    help="Output; the suffix names the format: .zarr, .npz, .npy, .csv or .parquet.",
 )
 @click.option(
     "--operator",
@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     type=Pool(),
     default="mean",
     show_default=True,
-    help="What is taken of each map: mean, standard deviation or maximum, or several of them "
+    help="Statistic of each map: mean, standard deviation or maximum, or several of them "
     "(mean,std), as a whole or over the cells of a grid (4 or 2x3: means; std,4); none: all of its "
     "values.",
 )
@@ -107,7 +107,7 @@ if TYPE_CHECKING:
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="What computes: this machine, or a cluster of Ray, with a worker for each core (.zarr).",
+    help="Where to compute: on this machine, or on a Ray cluster, a worker for each core (.zarr).",
 )
 @click.option(
     "--address",
@@ -119,20 +119,20 @@ if TYPE_CHECKING:
 @limit_options
 @click.option("--restart", is_flag=True, help="Discard the existing store and start over (.zarr).")
 @click.option(
-    "--retry-skipped", is_flag=True, help="Try again what earlier runs have skipped (.zarr)."
+    "--retry-skipped", is_flag=True, help="Retry files that earlier runs skipped (.zarr)."
 )
 @click.option(
     "--prune",
     is_flag=True,
-    help="Forget files that are not among the paths any more, and not on the disk either (.zarr).",
+    help="Forget files that are no longer among the paths and no longer exist (.zarr).",
 )
 @click.option(
     "--check",
     type=click.Choice(["time", "hash"]),
     default="time",
     show_default=True,
-    help="How to find images that have changed since: by size and time, or by contents (.zarr). "
-    "hash also compares all that is in the output with its checksums.",
+    help="How to detect changed images: by size and time, or by contents (.zarr). "
+    "hash also compares everything in the output with its checksums.",
 )
 @click.option(
     "--report",
@@ -161,14 +161,14 @@ if TYPE_CHECKING:
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Only say how many images there are to do, and from a few of them how long it will take "
-    "and how large the output will be.",
+    help="Only report the number of images to process and, from a sample, estimates of the time "
+    "and of the output size.",
 )
 @click.option(
     "--settings-from",
     type=click.Path(),
     metavar="OLD",
-    help="Take the settings of an earlier output; options given beside it win.",
+    help="Take the settings of an earlier output; options on the command line override them.",
 )
 @click.option(
     "--tile",
@@ -222,18 +222,18 @@ def extract(
       dtwpt extract million/ -o features.zarr --engine ray --address auto
       dtwpt extract slide.tif -o maps.zarr --tile 2048
 
-    .zarr is a store for large jobs. Whatever ends a run, the same command goes on where it
-    stopped: images that are done are not read again, those that have changed are, new ones are
+    .zarr is a store for large jobs. Jobs are resumable: rerun the same command after any
+    interruption. Finished images are not read again, changed ones are recomputed, new ones are
     added. In Python: dtwpt.extract.load("features.zarr").
 
-    .npz is for small ones. numpy.load("features.npz") has the arrays features (images x features,
-    float32), feature_names, files, settings (JSON), skipped and skipped_reasons. It appears, or
-    replaces the one there was, once it is complete, as do .npy, .parquet and .csv.
+    .npz is for small jobs. numpy.load("features.npz") has the arrays features (images x features,
+    float32), feature_names, files, settings (JSON), skipped and skipped_reasons. It is written only
+    once it is complete, as are .npy, .parquet and .csv.
 
     With --tile the output is a Zarr array of all maps of one image, larger than memory perhaps.
 
     Exit status: 0 all done; 1 failed; 2 wrong usage; 3 written, but without the files that were
-    skipped; 128 + n stopped by signal n. A store keeps what was done, whatever the status.
+    skipped; 128 + n stopped by signal n. A store keeps finished work, whatever the status.
     """  # noqa: D301
     if tile is not None:
         click.echo(one_line(extract_tiles(ctx)))
@@ -248,11 +248,11 @@ def extract(
     settings = _settings(ctx, options, settings_from)
     settings = replace(settings, limits=Limits(max_pixels, max_memory << 20, truncated))
     if engine == "ray":
-        workers = workers or None  # as many as the cluster has room for
+        workers = workers or None  # as many as fit into the cluster
     elif workers is None and not is_store:
         workers = 1
     else:
-        # A process of their own for the readers: a file that crashes one does not end the run.
+        # Readers are separate processes: a file that crashes one does not end the run.
         workers = workers or max(cores(), 2 if is_store else 1)
     if timeout is not None and workers == 1:
         raise click.UsageError("--timeout needs --workers 2 or more", ctx)
@@ -293,7 +293,7 @@ def extract(
 
 
 def _check_usage(ctx: click.Context, is_store: bool) -> None:
-    """Refuse options that would do nothing."""
+    """Refuse options that would have no effect."""
     names = given(ctx)
     if not is_store:
         names -= {"engine"} if ctx.params["engine"] == "local" else set()

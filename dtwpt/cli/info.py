@@ -16,7 +16,7 @@ from dtwpt.cli.terminal import cores, one_line
 def info() -> None:
     """Show versions, engines, GPUs and the built-in wavelets.
 
-    What to put into a bug report.
+    Include the output in bug reports.
 
     \b
     Example:
@@ -67,7 +67,7 @@ def gpu_engine() -> str:
         if not count:
             return "none that torch can use"
         names = ", ".join(torch.cuda.get_device_name(number) for number in range(count))
-    except Exception as error:  # a broken installation is just what this has to report
+    except Exception as error:  # a broken installation must be reported, not raised
         return f"torch fails: {one_line(str(error))}"
     try:
         triton = importlib.import_module("triton")

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     type=Shift(),
     multiple=True,
     default=[(0.0, 1.0)],
-    help="How the picture moves, pixels down and right; may be repeated. Pictures are of the first "
+    help="Shift of the picture, pixels down and right; may be repeated. Pictures are of the first "
     "one.  [default: 0,1]",
 )
 @click.option(
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     type=click.Choice(["pink", "white"]),
     default="pink",
     show_default=True,
-    help="Noise that is predicted for without images: pink is like photographs.",
+    help="Noise model of the prediction without images: pink is like photographs.",
 )
 @click.option(
     "--crop",
@@ -109,7 +109,7 @@ if TYPE_CHECKING:
 @click.option(
     "--design",
     is_flag=True,
-    help="Which filters should the layer use? Gabor filters, or with --depth packets, ranked.",
+    help="Choose filters for a layer: Gabor filters or, with --depth, packets, ranked.",
 )
 @click.option(
     "--budget",
@@ -168,8 +168,8 @@ def invariance(
     images; the table ranks all candidates, and kernels.npy holds the chosen ones.
 
     Writes a folder: index.html, which holds all pictures and how to read them, the pictures as
-    PNG, and filters.csv, every number with its standard error. It appears, or replaces the report
-    there was, once it is complete. A .pt file is read without running anything that it holds.
+    PNG, and filters.csv, every number with its standard error. It replaces an existing report only
+    once it is complete. A .pt file is read without running code in it.
 
     Exit status: 0 all done; 1 failed; 2 wrong usage; 3 written, but without the images that were
     skipped; 128 + n stopped by signal n.
@@ -262,7 +262,7 @@ def _options(ctx: click.Context, names: set[str]) -> dict[str, Any]:
 
 
 def _tell(ctx: click.Context, what: str, crops: Crops | None, skipped: list[Skipped]) -> None:
-    """Say what was written, and leave."""
+    """Print what was written, and exit."""
     written = os.path.join(ctx.params["output"], "index.html")
     tell_skipped(skipped, written)
     on = ", theory alone" if crops is None else f" on {plural(len(crops.files), 'image')}"
@@ -335,7 +335,7 @@ def _crops(
         raise errors[0]
     used = [file for crops in alone for file in crops.files]
     skipped = [Skipped(error.path, error.reason) for error in errors]
-    # Where no crop is given, the smallest image says how large all are.
+    # Without a given crop, the smallest image sets the size.
     return Crops(used, min(crops.size for crops in alone)), skipped
 
 
@@ -363,7 +363,7 @@ def _write(
 def _check_together(
     names: set[str], images: bool, kernels: bool, layer: bool, design: bool
 ) -> None:
-    """Refuse options that would change nothing."""
+    """Refuse options that would have no effect."""
     ctx = click.get_current_context()
     for one, other, both in (
         ("--kernels", "--layer", kernels and layer),

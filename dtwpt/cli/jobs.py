@@ -1,4 +1,4 @@
-"""The two kinds of extraction: into a table, and into a store that outlives the run."""
+"""The two kinds of extraction: into a table, and into a resumable store."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Job:
-    """What is asked for, and how far it has got."""
+    """The requested job, and its progress."""
 
     paths: Inputs
     output: str
@@ -45,12 +45,12 @@ class Job:
     timeout: float | None = None
     progress: str | None = None
     started: float = field(default_factory=time.perf_counter)
-    before: int | None = None  # images that earlier runs have finished; None: not begun
+    before: int | None = None  # images finished by earlier runs; None: not started
     done: int = 0
     total: int = 0
 
     def outputs(self) -> list[str]:
-        """Return what will be written, once it is known to do no harm to what is read."""
+        """Return the outputs, after checking that they do not overwrite inputs."""
         from dtwpt.extract.files import files_of
         from dtwpt.extract.inputs import check_outputs
 
@@ -59,12 +59,12 @@ class Job:
         return outputs
 
     def optional(self) -> dict[str, Any]:
-        """Return the arguments that only count if they are given."""
+        """Return the arguments that were given explicitly."""
         given = {"labels": self.labels, "timeout": self.timeout}
         return {name: value for name, value in given.items() if value is not None}
 
     def follow(self, show: Callable[[int, int], None] | None) -> Callable[[int, int], None]:
-        """Return what keeps count of the images, and shows it."""
+        """Return the progress display."""
 
         def progress(done: int, total: int) -> None:
             if self.before is None:
@@ -76,7 +76,7 @@ class Job:
         return progress
 
     def outcome(self, result: FeatureTable | FeatureStore) -> str:
-        """Return what was done, for the terminal."""
+        """Return a summary of the run, for the terminal."""
         seconds = time.perf_counter() - self.started
         count, length = result.features.shape
         computed = self.done - (self.before or 0)
@@ -87,7 +87,7 @@ class Job:
 
     @contextmanager
     def reported(self, failures: Callable[[], Any]) -> Iterator[None]:
-        """Write the report, however the run ends."""
+        """Write the report, even if the run fails."""
         if self.report is None:
             yield
             return
@@ -132,7 +132,7 @@ class Job:
             file.write(json.dumps({"summary": summary}).encode("ascii") + b"\n")
 
     def watch(self) -> None:
-        """Go on in a process of which this one sees the end: Ray may end it without a word."""
+        """Continue in a watched child process: Ray may end it without an error."""
 
         def died(how: str) -> int:
             message = (
@@ -162,13 +162,13 @@ class Job:
 
     @property
     def kept(self) -> str:
-        """What becomes of a store when a run ends early."""
-        return f"what is done is kept in {self.output}, the same command goes on from there"
+        """State of the store when a run ends early."""
+        return f"progress saved in {self.output}; rerun the command to resume"
 
 
 @contextmanager
 def warnings_as_notes() -> Iterator[None]:
-    """Say on the terminal what a store warns of."""
+    """Print a store's warnings on the terminal."""
     from dtwpt.extract.store.manifest import StoreWarning
 
     with warnings.catch_warnings():
@@ -195,7 +195,7 @@ def to_table(job: Job) -> FeatureTable:
     from dtwpt.extract import extract as run
     from dtwpt.extract.inputs import sparing
 
-    # Before the report, which may be the one to do harm.
+    # Before writing the report, which might overwrite an input.
     files = list(sparing(job.outputs(), find_images(job.paths)))
     failures: list[Skipped] = []
     with job.reported(lambda: failures), quiet_libraries(), show_progress(job.progress) as show:
@@ -216,7 +216,7 @@ def to_table(job: Job) -> FeatureTable:
 def to_store(
     job: Job, *, restart: bool, retry_skipped: bool, prune: bool, check: str
 ) -> FeatureStore:
-    """Extract into a store, or go on with it."""
+    """Extract into a store, or resume it."""
     from dtwpt.extract import extract_to_store
     from dtwpt.extract.inputs import check_spared, iterate_images
 

@@ -1,4 +1,4 @@
-"""Values that options of several commands take, and the options that they share."""
+"""Option types and options shared by several commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer click
         self.words = words
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """Return what stands for it in the help."""
+        """Return the placeholder for the help."""
         return "|".join((*self.words, "N", "RxC" if self.words else "HxW"))
 
     def convert(
@@ -51,7 +51,7 @@ class Pool(click.ParamType):  # type: ignore[type-arg]  # generic in newer click
     _STATISTICS = ("mean", "std", "max")
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """Return what stands for it in the help."""
+        """Return the placeholder for the help."""
         return "none|[mean][,std][,max][,N|,RxC]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -71,7 +71,7 @@ class Depths(click.ParamType):  # type: ignore[type-arg]  # generic in newer cli
     name = "depth"
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """Return what stands for it in the help."""
+        """Return the placeholder for the help."""
         return "J[,J...]"
 
     def convert(
@@ -95,7 +95,7 @@ class Inches(click.ParamType):  # type: ignore[type-arg]  # generic in newer cli
     _LARGEST = 100.0
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """Return what stands for it in the help."""
+        """Return the placeholder for the help."""
         return "W|WxH"
 
     def convert(
@@ -124,7 +124,7 @@ class Shift(click.ParamType):  # type: ignore[type-arg]  # generic in newer clic
     _FARTHEST = 64
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """Return what stands for it in the help."""
+        """Return the placeholder for the help."""
         return "DY,DX"
 
     def convert(
@@ -141,7 +141,7 @@ class Shift(click.ParamType):  # type: ignore[type-arg]  # generic in newer clic
         if not (abs(down) <= self._FARTHEST and abs(right) <= self._FARTHEST):  # NaN neither
             self.fail(f"{value!r}: must be {self._FARTHEST} pixels at most", param, ctx)
         if down == right == 0:
-            self.fail(f"{value!r}: a shift of nothing changes nothing", param, ctx)
+            self.fail(f"{value!r}: the shift must not be zero", param, ctx)
         return down + 0.0, right + 0.0  # no -0
 
 
@@ -174,7 +174,7 @@ files_from_option = click.option(
     type=click.Path(),
     metavar="FILE|-",
     help="Read more paths from a file, or from standard input: one a line, or separated by zero "
-    "bytes. They are no patterns, and one that is missing is a file that cannot be used.",
+    "bytes. They are not patterns; a missing one counts as an unusable file.",
 )
 
 
@@ -225,19 +225,19 @@ def page_options(command: Any) -> Any:
         click.option(
             "--channel",
             type=click.IntRange(0),
-            help="Take this sample of the pixels, from 0, for a grey image.",
+            help="Read this sample of the pixels, from 0, as a grey image.",
         ),
         click.option(
             "--level",
             type=click.IntRange(0),
             default=0,
             show_default=True,
-            help="Which of the smaller versions of an image (TIFF, OME-Zarr); 0: the image itself.",
+            help="Reduced version of an image (TIFF, OME-Zarr); 0: the image itself.",
         ),
         click.option(
             "--page",
             type=click.IntRange(0),
-            help="Which page of a TIFF, or frame of an animation, from 0.  [default: the picture, "
+            help="Page of a TIFF, or frame of an animation, from 0.  [default: the picture, "
             "not a thumbnail]",
         ),
     ):
@@ -246,12 +246,12 @@ def page_options(command: Any) -> Any:
 
 
 def limit_options(command: Any) -> Any:
-    """Add the options that say what reading an image may take."""
+    """Add the options that limit the reading of images."""
     for option in (
         click.option(
             "--truncated",
             is_flag=True,
-            help="Use images that break off, such as a JPEG without its end: what is missing is "
+            help="Accept truncated images, such as a JPEG without its end: missing pixels are "
             "grey or black.",
         ),
         click.option(
@@ -260,14 +260,14 @@ def limit_options(command: Any) -> Any:
             metavar="MIB",
             default=1536,
             show_default=True,
-            help="Refuse an image whose reading would need more memory.",
+            help="Refuse an image that would need more memory to read.",
         ),
         click.option(
             "--max-pixels",
             type=click.IntRange(1),
             default=178_956_970,
             show_default=True,
-            help="Refuse an image of more pixels.",
+            help="Refuse an image with more pixels.",
         ),
     ):
         command = option(command)
@@ -275,16 +275,16 @@ def limit_options(command: Any) -> Any:
 
 
 def on_error_option(default: str) -> Callable[[Any], Any]:
-    """Return the option that says what to do about bad files; ``default`` is for the help."""
+    """Return the option for unusable files; ``default`` is for the help."""
     return click.option(
         "--on-error",
         type=click.Choice(["stop", "skip"]),
-        help=f"What to do about a file that cannot be used.  [default: {default}]",
+        help=f"How to treat an unusable file. [default: {default}]",
     )
 
 
 def given(ctx: click.Context) -> set[str]:
-    """Return the names of the options that are not left at their defaults."""
+    """Return the names of the options that differ from their defaults."""
     return {
         name for name in ctx.params if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
     }

@@ -1,4 +1,4 @@
-"""What the commands say on the terminal, and what keeps quiet."""
+"""Terminal output of the commands: progress, messages, suppressed noise."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SOME_SKIPPED = 3
 #: Signals that ask to stop.
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
-#: Files or kernels that are named on the terminal, of a list that may be long.
+#: Maximum number of files or kernels named on the terminal.
 SHOWN = 20
 
 
 class Stopped(BaseException):
-    """A signal asks to stop; ``outcome`` says what becomes of the work."""
+    """A signal asked to stop; ``outcome`` describes the state of the work."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -32,9 +32,9 @@ class Stopped(BaseException):
 
 
 def open_streams() -> None:
-    """Have standard streams that take whatever is written, also where the caller has closed them.
+    """Replace closed standard streams, and make all of them accept any character.
 
-    The next files that are opened would get their numbers, and what libraries write to a stream.
+    Otherwise, the next files opened would get their numbers, and receive what libraries print.
     """
     while True:
         number = os.open(os.devnull, os.O_RDWR)
@@ -47,13 +47,13 @@ def open_streams() -> None:
         if stream is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
         elif mode == "w" and hasattr(stream, "reconfigure"):
-            # Names that the terminal has no characters for.
+            # For names with characters that the terminal cannot show.
             stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Let only Python write to stderr: libtiff and its like have remarks on damaged files."""
+    """Let only Python write to stderr: libtiff and other libraries print warnings."""
     ours = sys.stderr
     kept = os.dup(2)
     with (
@@ -73,15 +73,15 @@ def quiet_libraries() -> Iterator[None]:
 def show_progress(
     how: str | None = None, unit: str = "image"
 ) -> Iterator[Callable[[int, int], None] | None]:
-    """Show how far the work is: a bar on a terminal, a line now and then elsewhere.
+    """Show progress: a bar on a terminal, elsewhere a line every 30 seconds.
 
-    It begins when it is first told what is done and how much there is: rate and remaining time
-    are those of what comes after.
+    It starts at the first report of work done and total work: rate and remaining time are those
+    since then.
 
     Parameters
     ----------
     how : {"plain", "json", "none"}, optional
-        Lines to read, lines for programs, or nothing, whether it is a terminal or not.
+        Readable lines, JSON lines, or nothing, on a terminal or not.
     unit : str
     """
     if how == "none":
@@ -129,7 +129,7 @@ class _Lines:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the unit that fits."""
+    """Return a time in a suitable unit."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}"
@@ -151,20 +151,20 @@ def plural(count: int, noun: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return text without what would break a line or a terminal, such as a newline in a name."""
+    """Return text with control characters escaped, such as a newline in a name."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
 
 
 def note(text: str) -> None:
-    """Say something beside the answer, in one line, if there is anybody to hear it."""
+    """Print a one-line note on stderr, if it is open."""
     with suppress(OSError):  # such as a terminal that is gone
         click.echo(one_line(text), err=True)
 
 
 def tell_skipped(skipped: Sequence[tuple[str, str]], output: str) -> None:
-    """Say which files were left out, and why; of many, where all are listed."""
+    """Print which files were skipped, and why; if many, where all are listed."""
     for file, reason in skipped[:SHOWN]:
         note(f"skipped {file}: {reason}")
     if len(skipped) > SHOWN:
@@ -172,7 +172,7 @@ def tell_skipped(skipped: Sequence[tuple[str, str]], output: str) -> None:
 
 
 def need_matplotlib() -> None:
-    """Say what is missing, or choose a way of drawing that needs no display."""
+    """Report missing matplotlib, or choose a backend without display."""
     try:
         import matplotlib
     except ImportError as error:

@@ -17,7 +17,7 @@ _FOR_TILES = {*_SETTINGS, "paths", "output", "tile", "workers", "check", "progre
 
 
 def extract_tiles(ctx: click.Context) -> str:
-    """Write the maps of one image and return what to say about it."""
+    """Write the maps of one image and return a summary."""
     for name in ctx.params:  # in their order
         if name in given(ctx) - _FOR_TILES:
             raise click.UsageError(f"--{name.replace('_', '-')} does not go with --tile", ctx)
@@ -34,7 +34,7 @@ def extract_tiles(ctx: click.Context) -> str:
 
     started = time.perf_counter()
     partial = partial_path(output)
-    kept = f"the tiles that are done are kept in {partial}, the same command goes on from there"
+    kept = f"progress saved in {partial}; rerun the command to resume"
     left: list[int] = []  # tiles, at first and after each
 
     def progress(done: int, total: int) -> None:

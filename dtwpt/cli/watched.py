@@ -1,4 +1,4 @@
-"""A command in a process that another one watches: libraries may end it without a word."""
+"""A command in a watched child process: libraries may end it without an error."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _said: list[int] = []
 
 
 def watched(on_death: Callable[[str], int], numbers: tuple[str, ...]) -> None:
-    """Go on in a child; this process never returns, but leaves with its status.
+    """Continue in a child process; this one exits with its status and never returns.
 
     Parameters
     ----------
     on_death : callable
-        Called with how the child has ended, unless it came to :func:`say_over`; returns the status.
+        Called with how the child ended, unless it called :func:`say_over`; returns the status.
     numbers : tuple of str
         The signals to pass on.
     """
@@ -27,7 +27,7 @@ def watched(on_death: Callable[[str], int], numbers: tuple[str, ...]) -> None:
     over, say = os.pipe()
     alive, hold = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of BLAS are no harm
+        warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of BLAS are harmless
         child = os.fork()
     if child == 0:
         os.close(over)
@@ -58,12 +58,12 @@ def watched(on_death: Callable[[str], int], numbers: tuple[str, ...]) -> None:
 
 
 def say_over() -> None:
-    """Say that this process has come to its end, if another one watches it."""
+    """Tell the watching process, if any, that this one is finished."""
     for number in _said:
         os.write(number, b"x")
 
 
 def _stop_with(alive: int) -> None:
-    """Stop this process once the one that watches it is gone."""
+    """Stop this process once its watching process is gone."""
     os.read(alive, 1)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Extension modes: how a signal is padded beyond its ends."""
+"""Padding modes at the ends of a signal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = Any
 
 __all__ = ["MODES", "source_index"]
 
-#: Names of the extension modes.
+#: Names of the padding modes.
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 
@@ -25,15 +25,15 @@ def source_index(positions: Array, n: int, mode: str) -> Array:
     ==============  ==============================  ===================================
     ``symmetric``   ``b a | a b c d | d c``         mirror between samples (half-sample)
     ``reflect``     ``c b | a b c d | c b``         mirror on the outermost sample
-    ``replicate``   ``a a | a b c d | d d``         the outermost sample goes on
-    ``periodic``    ``c d | a b c d | a b``         the signal starts again
-    ``zero``        ``0 0 | a b c d | 0 0``         nothing there
+    ``replicate``   ``a a | a b c d | d d``         repeat the outermost sample ``periodic``    ``c
+    d | a b c d | a b``         repeat the signal ``zero``        ``0 0 | a b c d | 0 0`` nothing
+    there
     ==============  ==============================  ===================================
 
     Parameters
     ----------
     positions : ndarray or torch.Tensor of int
-        Any integers, as far from the signal as wanted.
+        Any integers, however far from the signal.
     n : int
         Length of the signal, at least 1.
     mode : str

@@ -1,4 +1,4 @@
-"""Engines on the CPU, for NumPy arrays: which one runs, and in how many threads."""
+"""Engines on the CPU, for NumPy arrays: choice of the engine and number of threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dtwpt.engine.spec import Analysis, Axis, Kind, Statistic
 ENGINES = ("native", "reference")
 
 _COMPLEX = {"float32": np.complex64, "float64": np.complex128}
-# Of the thread that calls: no setting of the process.
+# Limit of the calling thread, not of the process.
 _limit: ContextVar[int | None] = ContextVar("dtwpt_threads", default=None)
 
 
@@ -144,7 +144,7 @@ def engine(analysis: Analysis | None = None) -> str:
 def _warn_once(reason: str) -> None:
     message = (
         f"dtwpt has no native engine here ({reason}): the reference engine, some fifty times "
-        "slower, does its work. With a C++ compiler, install dtwpt again; DTWPT_ENGINE=reference "
+        "slower, is used instead. With a C++ compiler, install dtwpt again; DTWPT_ENGINE=reference "
         "silences this"
     )
     warnings.warn(message, RuntimeWarning, stacklevel=5)

@@ -1,7 +1,7 @@
 """The analysis, its adjoint and its inverse, on NumPy arrays and on tensors.
 
-One function for each, which picks the engine: native kernels or the reference on a CPU, Triton
-kernels on a GPU. Arrays have any leading axes.
+One function for each selects the engine: native kernels or the reference on a CPU, Triton kernels
+on a GPU. Arrays have any leading axes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Analysis of images on a GPU, and its adjoint, in one kernel each.
 
 The results are those of :mod:`dtwpt.engine.reference` within 1e-5 of the largest value for float32
-and within 1e-2 for float16, bfloat16 and ``fast``; in practice within 3e-6 and 5e-3. They are the
-same bits at every call. Precision settings of torch play no part. A value that is not finite
-reaches at least the coefficients that see it, and at most those of their tile.
+and within 1e-2 for float16, bfloat16 and ``fast``; in practice within 3e-6 and 5e-3. They are
+identical, bit for bit, at every call. Precision settings of torch are not used. A value that is not
+finite reaches at least the coefficients that see it, and at most those of their tile.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ except ImportError:  # pragma: no cover - torch comes without it on some platfor
 
 
 class Tiling(NamedTuple):
-    """How a kernel cuts its work: cells (analysis) or pixels (adjoint) of a tile.
+    """Tile of a kernel: cells (analysis) or pixels (adjoint).
 
     A program goes through ``images`` images at most, with its matrices in shared memory. With
     ``once`` it loads the pixels of a tile at once, and keeps them in shared memory for products, or
@@ -81,7 +81,7 @@ ADJOINT = {
 #: For strides below ``2**depth``: more cells see a pixel.
 DENSE_ADJOINT = Tiling(32, 32)
 
-# Shared memory in bytes that the kernels take at most, by depth.
+# Maximum shared memory of the kernels, in bytes, by depth.
 _SHARED = {1: 101376, 2: 101376, 3: 101376, 4: 135168}
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -365,9 +365,9 @@ def _options(tiling: Tiling) -> dict[str, Any]:
 
 @lru_cache(maxsize=1024)
 def _images(count: int, tiles: int, most: int, processors: int) -> int:
-    """Return how many images a program goes through, so that all processors are busy to the end.
+    """Return how many images a program processes, so that all processors are busy to the end.
 
-    About three programs run on a processor at a time; to begin one takes about an image's time.
+    About three programs run on a processor at a time; starting one takes about as long as an image.
     """
 
     def cost(per: int) -> int:
@@ -396,7 +396,7 @@ def _shared(device: torch.device) -> int:
     properties = torch.cuda.get_device_properties(device)
     if torch.version.hip is not None or properties.major < 8:
         return 0
-    # Older versions of torch do not tell; it is the least there is from compute capability 8 on.
+    # Older versions of torch do not report it; this is the minimum from compute capability 8 on.
     return int(getattr(properties, "shared_memory_per_block_optin", 101376))
 
 

@@ -233,7 +233,7 @@ def analyse_kernel(
     v = vertical + tl.load(row_table + tile_r) * (max(TERMS, 1) * M * WINDOW_V)
     h = horizontal + tl.load(column_table + tile_c) * (max(TERMS, 1) * N * WINDOW_H)
 
-    # The matrices stay in shared memory for all images.
+    # The matrices stay in shared memory across images.
     m = tl.arange(0, M)
     n = tl.arange(0, N)
     vs = ()
@@ -373,7 +373,7 @@ def analyse_kernel(
             WIDE,
         )
         if KIND == "direction":
-            # Of bits, whose order is that of numbers which are not negative.
+            # Maximum of bit patterns, whose order is that of non-negative numbers.
             tl.atomic_max(maxima + b, peak.to(tl.int32, bitcast=True), sem="relaxed")
 
 

@@ -1,4 +1,4 @@
-"""What the borders take away from the inverse: one small system for each end of an axis.
+"""Correction of the inverse at the borders: one small linear system for each end of an axis.
 
 Away from the ends the columns of the analysis matrix A of an axis are orthonormal, up to the
 gain, so that the adjoint inverts it. On the infinite line all cells together give the identity;
@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from dtwpt.engine.spec import Analysis, Axis
 
-# Deviation from the identity that is left alone: that of the published taps.
+# Deviation from the identity that is ignored: that of the published taps.
 _TOLERANCE = 1e-8
-# Matrices of more numbers are not kept (2 MiB).
+# Larger matrices are not cached (2 MiB).
 _KEPT = 2**18
 
 #: Samples, counted from the end where negative, and the inverse of their part of the Gram matrix.
@@ -69,7 +69,7 @@ def _blocks(analysis: Analysis, n: int) -> list[Block]:
     out = []
     for near, gram in _grams(analysis, n):
         inverse = np.asarray(np.linalg.inv(gram), np.float64)
-        # What has decayed to nothing would be subnormal in float32, which is very slow.
+        # Negligible entries would be subnormal in float32, which is very slow.
         inverse[np.abs(inverse) < 1e-20] = 0
         out.append((near, inverse))
     return out

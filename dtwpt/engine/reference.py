@@ -1,7 +1,7 @@
-"""The shortest correct engine: for any depth, for NumPy arrays, and for tensors on any device.
+"""Reference engine: short, for any depth, for NumPy arrays and tensors on any device.
 
-What every other engine is compared with. With tensors it is made of plain operators of torch that
-take symbolic sizes, so that graphs can be exported with it.
+Every other engine is tested against it. For tensors it uses plain torch operators that take
+symbolic sizes, so that graphs can be exported with it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _correlate(x: NDArray[Any], analysis: Analysis, axis: Axis) -> NDArray[Any]:
     extended[..., axis.index < 0] = 0
     windows = sliding_window_view(extended, axis.length, axis=-1)[..., :: axis.stride, :]
     out = np.empty((*windows.shape[:-1], len(taps)), x.dtype)
-    for line in np.ndindex(out.shape[:-2]):  # products of one shape, whatever the batch
+    for line in np.ndindex(out.shape[:-2]):  # products of one shape for any batch
         np.matmul(np.ascontiguousarray(windows[line]), taps.T, out=out[line])
     return np.moveaxis(out, (-1, -2), (1, 2))
 
@@ -194,7 +194,7 @@ def _of_kind(parts: tuple[Array, Array], analysis: Analysis, kind: Kind) -> Arra
 def modulus(real: Array, imaginary: Array) -> Array:
     """Return the modulus of two tensors, in operators that every format of graphs has.
 
-    Neither overflows nor vanishes; 0 where both are 0.
+    Neither overflows nor underflows; 0 where both are 0.
     """
     torch = sys.modules["torch"]
     size = torch.maximum(real.abs(), imaginary.abs())

@@ -17,7 +17,7 @@ from dtwpt.engine.borders import source_index
 from dtwpt.packets import packet_filters, packet_stages
 from dtwpt.wavelets import Wavelet
 
-#: What an engine returns of an analysis, see :class:`Analysis`.
+#: Kinds of output of an engine, see :class:`Analysis`.
 Kind: TypeAlias = Literal["complex", "parts", "real", "modulus", "rmax"]
 #: What maps are pooled to over the cells of a grid; the standard deviation is that of all values.
 Statistic: TypeAlias = Literal["mean", "std", "max"]
@@ -51,11 +51,11 @@ class Axis:
         return _index(self)
 
     def window(self, start: int, stop: int) -> tuple[NDArray[np.intp], Axis]:
-        """Return the samples that some cells see, each once, and the axis on them alone.
+        """Return the distinct samples that some cells see, and the axis restricted to them.
 
-        What these cells give there is the same, bit for bit.
+        The outputs of these cells are identical, bit for bit.
         """
-        # Of these alone: a header may name any size, and nothing behind it.
+        # Only of these: a header may state any size without data behind it.
         reach = np.arange(start * self.stride, (stop - 1) * self.stride + self.length)
         seen = source_index(self.first + reach, self.n, self.mode)
         samples = np.unique(seen[seen >= 0]).astype(np.intp)
@@ -71,7 +71,7 @@ class Axis:
 class _Window(Axis):
     """Some cells of an axis."""
 
-    # Each is itself: what it sees is in none of the fields.
+    # Compared by identity: the samples it sees are in none of the fields.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
@@ -85,7 +85,7 @@ class _Window(Axis):
 class Analysis:
     """A dual-tree packet analysis of signals or images, whatever their size.
 
-    Compilers trace through it, so it is made of numbers and text; arrays come with the first use.
+    Compilers trace through it, so its fields are numbers and text; arrays are made on first use.
 
     Along an axis the filters of both trees turn n samples into ``2 P`` numbers a cell, P =
     ``2**depth``: packets in order of frequency, those of tree 1, then those of tree 2. In one
@@ -110,7 +110,7 @@ class Analysis:
     stride : int
         Samples between cells.
     mode : str
-        Extension mode at the borders.
+        Padding mode at the borders.
     ndim : {1, 2}
     pool : int, optional
         Side of the max pooling with stride 2 that follows: cells are those of its windows, which
@@ -190,18 +190,18 @@ class Analysis:
         return tuple((n + hop - 1) // hop for n in shape)
 
     def size_of(self, axes: tuple[Axis, ...], kind: Kind) -> tuple[int, ...]:
-        """Return the size of what is of a kind, for axes of :meth:`axes`."""
+        """Return the size of an output of a kind, for axes of :meth:`axes`."""
         if kind != "rmax":
             return tuple(axis.count for axis in axes)
         return tuple((axis.count - (self.pool or 0)) // 2 + 1 for axis in axes)
 
     def output(self, kind: Kind, size: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of what an engine returns of one image, for maps of a size."""
+        """Return the shape of an engine's output for one image, for maps of a size."""
         parts = (2,) if kind == "parts" else ()
         return (*parts, self.channels, *size)
 
     def axes(self, shape: tuple[int, ...], size: tuple[int, ...], kind: Kind) -> tuple[Axis, ...]:
-        """Return the axes of images of a shape, for what is of a kind and size."""
+        """Return the axes of images of a shape, for an output of a kind and size."""
         counts = size if kind != "rmax" else tuple(self.cells(cells) for cells in size)
         return tuple(
             Axis(n, self.first, self.stride, count, self.length, self.mode)
@@ -219,7 +219,7 @@ class Analysis:
         return (2 * self.stride - self.length) // 2 - self.pool // 2 * self.stride
 
     def cells(self, size: int) -> int:
-        """Return the cells whose pooling gives so many values."""
+        """Return the number of cells whose pooling gives a number of values."""
         return 2 * size - 2 + (self.pool or 0)
 
     def macs(self, shape: tuple[int, ...], size: tuple[int, ...], real: bool = False) -> int:
@@ -260,7 +260,7 @@ def parse(text: str) -> Analysis:
     return Analysis(int(depth), wavelet, int(stride), mode, int(ndim), int(pool) or None, chosen)
 
 
-# Few, as an index of a long signal takes megabytes.
+# A small cache, as an index of a long signal takes megabytes.
 @lru_cache(maxsize=64)
 def _index(axis: Axis) -> NDArray[np.int32]:
     positions = axis.first + np.arange(axis.extended)

@@ -1,4 +1,4 @@
-"""What the library calls for tensors, and the derivatives of the operators of torch.
+"""Entry points for tensors, and the derivatives of the torch operators.
 
 Derivatives are made of the same operators, so they can be differentiated again. Graphs that are
 exported hold the reference itself.
@@ -16,7 +16,7 @@ from dtwpt.engine import reference
 from dtwpt.engine.spec import Analysis, Kind, Statistic, parse
 from dtwpt.engine.torch_ops import grid_pool, kernel, ops, parts_dim, pooled, unit
 
-# What the library calls -------------------------------------------------------------------------
+# Entry points -------------------------------------------------------------------------
 
 
 def analyse(x: Tensor, analysis: Analysis, size: tuple[int, ...], kind: Kind) -> Tensor:
@@ -76,12 +76,12 @@ def _reference(x: Tensor, analysis: Analysis, size: tuple[int, ...], kind: Kind)
 # Derivatives ------------------------------------------------------------------------------------
 
 
-# What a kernel reshaped is no view: a view made in a Function may not be changed in place.
+# The output is never a view: a view made in a Function may not be changed in place.
 _VIEWS = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
 
 
 def _below(operator: Any, *arguments: Any) -> Tensor:
-    """Call an operator's kernel, past its derivative."""
+    """Call an operator's kernel, without its derivative."""
     with torch._C._AutoDispatchBelowAutograd(), torch._C._ExcludeDispatchKeyGuard(_VIEWS):
         out: Tensor = operator(*arguments)
     return out
@@ -193,7 +193,7 @@ def _modulus_gradient(x: Tensor, grad: Tensor, text: str) -> Tensor:
 
 
 class _Same(Function):
-    """One tensor, with the derivative of another that is equal but for rounding."""
+    """One tensor, with the derivative of another that is equal up to rounding."""
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, value: Tensor, derived: Tensor) -> tuple[Tensor, int]:
@@ -225,8 +225,8 @@ def _pooled_real(x: Tensor, text: str, size: Any) -> Tensor:
     return pooled(_analyse(x, text, cells, "real"), text)
 
 
-# What eager code calls are the functions themselves, which torch.func knows how to transform; a
-# compiler gets the operators, which have the same derivatives.
+# Eager code calls the functions, which torch.func can transform; a compiler gets the operators,
+# which have the same derivatives.
 
 
 def _analyse(x: Tensor, text: str, size: Any, kind: str) -> Tensor:
@@ -278,7 +278,7 @@ def _call(function: Any, operator: Any, *arguments: Any) -> Tensor:
 
 
 def _is_tracked(*tensors: Tensor) -> bool:
-    """Whether a derivative may be asked for."""
+    """Whether a derivative may be needed."""
     if torch.compiler.is_compiling():
         return False
     if torch._C._functorch.peek_interpreter_stack() is not None:

@@ -91,7 +91,7 @@ def _(x: Tensor, text: str) -> Tensor:
     return x.new_empty(x.shape)
 
 
-# Pieces that are made of operators of torch ----------------------------------------------------
+# Parts made of torch operators ----------------------------------------------------
 
 
 def parts_dim(text: str) -> int:
@@ -332,7 +332,7 @@ def _solve_on_any(x: Tensor, text: str) -> Tensor:
 
 
 def _triton(x: Tensor, analysis: Analysis) -> Any:
-    """Return the module of the kernels for GPUs, if they can do it."""
+    """Return the module of the GPU kernels, if they support the call."""
     if x.device.type != "cuda":
         return None
     try:

@@ -1,4 +1,4 @@
-"""The analytic bounds: how far CMod and RMax can move, from a filter's frequency and bandwidth."""
+"""Analytic bounds on the change of CMod and RMax, from a filter's frequency and bandwidth."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["alpha", "beta", "gamma"]
 
 
 def alpha(bandwidth: ArrayLike, shift: ArrayLike) -> NDArray[np.float64]:
-    r"""Bound on how far CMod moves under a shift: :math:`\alpha(\kappa u) = \kappa |u|_1 / 2`.
+    r"""Bound the change of CMod under a shift: :math:`\alpha(\kappa u) = \kappa |u|_1 / 2`.
 
     Of a filter whose energy lies within a square of side :math:`\kappa`, the relative change
     :math:`\|CMod(T_u x) - CMod(x)\| / \|CMod(x)\|` is at most this: in expectation over a
-    stationary field, or with norms over all places of a periodic image. On CMod's own grid of
+    stationary field, or with norms over all positions of a periodic image. On CMod's own grid of
     step 2 m it can fail for a single image unless :math:`\kappa \leq \pi/m` holds *all* of the
     energy. The column ``cmod_shift_bound`` of :func:`measure` holds for every image.
 
@@ -54,7 +54,7 @@ def beta(bandwidth: ArrayLike, stride: int, q: int = 1) -> NDArray[np.float64]:
     r"""Bound the envelope's change within a pooling window: :math:`\beta_q = q m \kappa`.
 
     To first order in :math:`m \kappa`, in expectation over a stationary field.
-    :func:`rmax_cmod_bound` is tighter, and supposes no small :math:`m \kappa`.
+    :func:`rmax_cmod_bound` is tighter, and does not assume a small :math:`m \kappa`.
 
     Parameters
     ----------
@@ -85,14 +85,14 @@ def beta(bandwidth: ArrayLike, stride: int, q: int = 1) -> NDArray[np.float64]:
 
 
 def gamma(theta: ArrayLike, stride: int, q: int = 1) -> NDArray[np.float64]:
-    r"""How far the best sample of a pooling window stays below a wave's peak.
+    r"""Root mean square gap between a wave's peak and the best sample of a pooling window.
 
-    Of a filter, it supposes a phase that is uniform and independent of the modulus, which the
-    column ``pseudo_covariance`` of :func:`predict` tells.
+    For a filter, it assumes a phase that is uniform and independent of the modulus, which the
+    column ``pseudo_covariance`` of :func:`predict` checks.
 
     A wave :math:`\cos(\Theta - \langle\omega, p\rangle)` with :math:`\Theta` uniform is sampled at
-    the points p of :math:`\{-q..q\}^2`, :math:`\omega = m\theta`. This is the root mean square of
-    what the largest sample misses of the peak, 1:
+    the points p of :math:`\{-q..q\}^2`, :math:`\omega = m\theta`. This is the root mean square gap
+    between the largest sample and the peak, 1:
 
     .. math:: \gamma_q(\omega)^2 = E\,(1 - \max_p \cos(\Theta - \langle\omega, p\rangle))^2
         = \frac{3}{2} + \frac{1}{4\pi} \sum_i (\sin\delta_i - 8 \sin(\delta_i/2)),

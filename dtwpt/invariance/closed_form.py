@@ -9,7 +9,7 @@ from scipy.special import hyp2f1
 __all__ = ["circular_change", "cmod_shift_closed_form"]
 
 # Share of pseudo-covariance, or of a mean's square, in the variance, below which the closed form
-# stands in for sampling.
+# replaces sampling.
 _CIRCULAR = 1e-4
 
 

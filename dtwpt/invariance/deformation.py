@@ -1,9 +1,9 @@
-r"""Change of CMod and RMax when the image turns, grows, shears or is bent.
+r"""Change of CMod and RMax when the image is rotated, scaled, sheared or warped.
 
-Near a filter's place c every smooth deformation is an affine map,
-:math:`X'(c + r) = X(c + A r + u)`. A filter W of response :math:`\hat W(\omega)`, counted from
-its place, then answers as :math:`\hat W(A^T \omega)` does at the moved place: on a Gaussian
-field, all moments follow from the spectrum.
+Near a filter's position c every smooth deformation is an affine map, :math:`X'(c + r) = X(c + A r +
+u)`. A filter W of response :math:`\hat W(\omega)`, relative to its position, then responds as
+:math:`\hat W(A^T \omega)` at the moved position: on a Gaussian field, all moments follow from the
+spectrum.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ CONSTANTS = np.dtype(
     ]
 )
 
-# Bytes of the responses of kernels that are kept from one image to the next.
+# Maximum bytes of kernels' responses cached between images.
 _KEPT = 2**26
 
 
@@ -75,17 +75,17 @@ def predict_deformation(
     stride: float | None = None,
     colour: Any = None,
 ) -> np.ndarray:
-    r"""Predict how much CMod and RMax change under affine maps about the filters' places.
+    r"""Predict how much CMod and RMax change under affine maps about the filters' positions.
 
-    For a stationary Gaussian field, band-limited between its pixels. Where the map moves the
-    filter's own place, as a rotation about a distant point does, u says by how much; of a smooth
-    deformation, :func:`local_maps` tells A and u at each place.
+    For a stationary Gaussian field, band-limited between its pixels. If the map moves the filter's
+    own position, as a rotation about a distant point does, u is that displacement; for a smooth
+    deformation, :func:`local_maps` gives A and u at each position.
 
     Parameters
     ----------
     bank_or_kernels : PacketBank, array_like, torch.Tensor, Layer or torch.nn.Module
         Packets, kernels, or a layer with bias, ReLU, any pooling, and all channels of the images,
-        as for :func:`predict`. A filter's place is the middle of its taps.
+        as for :func:`predict`. A filter's position is the middle of its taps.
     maps : array_like of float, shape (2, 2), (2, 3), (n, 2, 2) or (n, 2, 3)
         A, or ``[A | u]``: the deformed field at ``c + r`` is the field at ``c + A @ r + u``. See
         :func:`rotation`, :func:`scaling` and :func:`shear`. ``[I | -u]`` is a shift by u.
@@ -106,8 +106,8 @@ def predict_deformation(
           standard error 0, where the outputs are circular;
         - ``rmax``: E (RMax' - RMax)^2 / E RMax^2.
 
-        Of a layer, RMax stands for its output and CMod for its twin, see :class:`Layer`. Where it
-        gives nothing, errors are NaN.
+        Of a layer, RMax stands for its output and CMod for its twin, see :class:`Layer`. Where its
+        output is zero, errors are NaN.
 
     Raises
     ------
@@ -165,15 +165,15 @@ def deformation_constants(
 
     To first order, the relative change of CMod, :math:`\|CMod' - CMod\| / \|CMod\|` in the root
     mean square over a Gaussian field, is a constant times the size of the deformation. Scattering
-    transforms are stable as such constants exist ([1]_, theorem 2.12): with the displacement u and
-    its gradient G, a change of at most ``translation`` :math:`|u|` + ``deformation``
+    transforms are stable because such constants exist ([1]_, theorem 2.12): with the displacement u
+    and its gradient G, a change of at most ``translation`` :math:`|u|` + ``deformation``
     :math:`\|G\|`.
 
     Parameters
     ----------
     bank_or_kernels, spectrum, stride, colour
         As for :func:`predict_deformation`. A layer with a bias has no such constants: its changes
-        are no shares of the image.
+        do not scale with the image.
 
     Returns
     -------
@@ -218,7 +218,7 @@ def deformation_constants(
         ((power, _),) = plane.kinds(response)
         energy, moments = 0.0, np.zeros((6, 6))
         with_output = np.zeros(6, np.complex128)
-        # Both signs of each frequency, of which only one half is listed.
+        # Both signs of each frequency: only one half is listed.
         for sign, part in ((1, 0), (-1, 1)):
             value = response[part]
             # Of the output, by the entries of G (row by row), then by those of u.
@@ -237,7 +237,7 @@ def deformation_constants(
         )
         row["translation"] = _largest(form[4:, 4:])
         gradient = form[:4, :4]
-        # Orthogonal matrices are the extreme points of the unit ball: turns, then turned mirrors.
+        # Orthogonal matrices are the extreme points of the unit ball: rotations, then reflections.
         turns = np.array([[1, 0, 0, 1], [0, -1, 1, 0]])
         mirrors = np.array([[1, 0, 0, -1], [0, 1, 1, 0]])
         row["scaling"], row["rotation"] = np.sqrt(np.diag(turns @ gradient @ turns.T))

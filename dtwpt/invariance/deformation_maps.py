@@ -1,4 +1,4 @@
-"""Affine maps of the plane, and those that stand for a smooth deformation near a place."""
+"""Affine maps of the plane, and local affine approximations of smooth deformations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Displacement = Callable[
 
 
 def rotation(degrees: float) -> NDArray[np.float64]:
-    """Return the map of a picture that turns clockwise.
+    """Return the map of a picture that is rotated clockwise.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def rotation(degrees: float) -> NDArray[np.float64]:
 
 
 def scaling(factor: float) -> NDArray[np.float64]:
-    """Return the map of a picture that grows by a factor.
+    """Return the map of a picture that is enlarged by a factor.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def shear(amount: float) -> NDArray[np.float64]:
 
 
 def local_maps(displacement: Displacement, places: ArrayLike) -> NDArray[np.float64]:
-    r"""Return the affine maps that a smooth deformation is like near places.
+    r"""Return the affine maps that approximate a smooth deformation near given positions.
 
     The deformed picture is :math:`X'(t) = X(t + d(t))`. Near c it is
     :math:`X(c + A r + u)` at :math:`c + r`, with :math:`u = d(c)` and

@@ -1,4 +1,4 @@
-"""Measurement of what deformations change, on images."""
+"""Measurement of changes under deformations, on images."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from dtwpt.invariance.windows import window_places
 
 __all__ = ["measure_deformation", "warp"]
 
-# Pixels at the image's ends over which it fades to its mean, or in which interpolation rings.
+# Pixels at the borders over which the image fades to its mean, or where interpolation rings.
 _MARGIN = 16
-# Points a pixel before splines interpolate: they are exact only far below the last frequency.
+# Oversampling before spline interpolation, which is exact only far below the highest frequency.
 _FINER = 3
 
 
@@ -97,7 +97,7 @@ def measure_deformation(
     count = np.isfinite(errors).sum(0)
     if not count.all() and not filters.relu:
         raise ValueError(
-            "images must answer every filter, but there is none that answers filter "
+            "images must give every filter an output, but none does for filter "
             f"{int(np.argmin(count.min((0, 1))))}"
         )
     mean = np.nansum(errors, axis=0) / np.where(count, count, np.nan)
@@ -199,7 +199,7 @@ def _changes(
     """
     seen = [_spectrum(each) for each in (image, image if other is None else other)]
     filters, shape = views.filters, views.shape
-    # Below this, what a filter gives is the rounding of what it should not give.
+    # Outputs below this are rounding errors.
     noise = (300 * np.finfo(np.float64).eps) ** 2 * float((image**2).mean())
     found = np.full((len(views.waves) - 1, 2, len(filters)), np.nan)
     for index, responses in enumerate(zip(*views.responses, strict=True)):

@@ -39,13 +39,13 @@ _STEPS = 6
 # Points of the frequency plane along an axis for each of those that subsampling makes alike.
 _POINTS = 12
 # Variance of the noise in the outputs of filters of unit norm, of pixels of unit variance: without
-# it, anything could be recovered from a filter's side lobes.
+# it, everything could be recovered from a filter's side lobes.
 _NOISE = 0.01
 
 
 @dataclass(frozen=True)
 class Design:
-    """What :func:`design` found.
+    """The result of :func:`design`.
 
     Attributes
     ----------
@@ -104,9 +104,9 @@ def design(
 ) -> Design:
     """Choose filters of a strided layer with max pooling that change least under shifts.
 
-    The usual choice are the filters that capture most of the images' energy. The design is the
-    choice that captures nearly as much with the smallest largest error: candidates above a limit
-    are left out, and the limit is lowered as far as the information allows.
+    The usual choice is the set of filters that captures most of the images' energy. The design is
+    the choice that captures nearly as much with the smallest largest error: candidates above a
+    limit are left out, and the limit is lowered as far as the information allows.
 
     Parameters
     ----------
@@ -293,7 +293,7 @@ class _Aliased:
         chosen: list[int] = []
         captured = 0.0
         for _ in range(min(count, len(among))):
-            # What two noisy outputs more tell of what is not known yet.
+            # Additional information in two more noisy outputs.
             told = (rows.reshape(fibres, -1, alike) @ unknown).reshape(rows.shape)
             seen = told @ rows.conj().swapaxes(-1, -2) + _NOISE * np.eye(2)
             inverse = np.linalg.inv(seen)
@@ -330,7 +330,7 @@ def _gabors(size: int) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
     window = np.outer(window, window)
     down, across = (np.exp(1j * theta[:, axis, None] * place) for axis in range(2))
     kernels = window * down[:, :, None] * across[:, None, :]
-    # Without an answer to constants, as oriented filters have none.
+    # Zero response to constants, as for oriented filters.
     kernels = kernels - window * (kernels.sum((1, 2), keepdims=True) / window.sum())
     return np.asarray(kernels), theta
 

@@ -32,7 +32,7 @@ __all__ = ["lattice_angles", "lattice_taps", "optimise_wavelet", "shift_change"]
 
 # Normal points for the moduli at two places, and the shift: a pixel to the right.
 _POINTS = 2**9
-# Spread of the angles from which the search starts anew, radians.
+# Spread of the random starting angles of further searches, radians.
 _SPREAD = 0.1
 
 

@@ -11,7 +11,7 @@ from scipy.special import ndtr
 __all__ = ["gaussian_bound", "rmax_cmod_bound"]
 
 # Moduli and phases of the output in the middle of a window over which is averaged; the coarse ones
-# tell how exact that is.
+# estimate the accuracy.
 _NODES, _COARSE = (24, 32), (16, 20)
 
 
@@ -19,9 +19,9 @@ def rmax_cmod_bound(correlation: ArrayLike) -> NDArray[np.float64]:
     r"""Bound E (RMax - CMod)^2 / E CMod^2 from the correlations within a pooling window.
 
     Let :math:`R_p` be the real outputs in a window and Z the complex one in its middle, of a
-    circular Gaussian field. RMax, the largest :math:`R_p`, exceeds :math:`|Z|` by no more than the
-    sum of what each does, and falls short by no more than any of them. With :math:`p^*` any
-    function of Z,
+    circular Gaussian field. RMax, the largest :math:`R_p`, exceeds :math:`|Z|` by at most the sum
+    of the individual excesses, and falls short by at most as much as any one of them. With
+    :math:`p^*` any function of Z,
 
     .. math:: E (\mathrm{RMax} - \mathrm{CMod})^2
         \leq \sum_p E (R_p - |Z|)_+^2 + E (|Z| - R_{p^*})_+^2.
@@ -34,7 +34,7 @@ def rmax_cmod_bound(correlation: ArrayLike) -> NDArray[np.float64]:
     ----------
     correlation : array_like of complex, shape (..., points)
         :math:`r_p`, of the outputs in a window with that in its middle, of modulus at most 1. The
-        order of the points is of no matter.
+        order of the points does not matter.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def gaussian_bound(
     middle: NDArray[np.float64],
     mean: complex,
 ) -> tuple[float, float]:
-    """Return the bound on E (RMax - CMod)^2 for any Gaussian field, and how exact it is.
+    """Return the bound on E (RMax - CMod)^2 for any Gaussian field, and its accuracy.
 
     Parameters
     ----------

@@ -18,12 +18,11 @@ __all__ = ["BOUNDS", "ERRORS", "RESULT", "Filters", "as_filters", "as_shifts", "
 
 #: The three relative squared errors that are predicted and measured.
 ERRORS = ("rmax_cmod", "cmod_shift", "rmax_shift")
-#: What comes with them: RMax's own error on CMod's scale, two bounds, and how far an output is
-#: from being circular.
+#: Further columns: RMax's own error on CMod's scale, two bounds, and the deviation of an output
+#: from circularity.
 BOUNDS = ("rmax_shift_by_cmod", "rmax_cmod_bound", "cmod_shift_bound", "pseudo_covariance")
 
-#: Columns of :func:`predict` and :func:`measure`: what filter, what shift, each error and its
-#: standard error.
+#: Columns of :func:`predict` and :func:`measure`: filter, shift, each error and its standard error.
 RESULT = np.dtype(
     [
         ("filter", np.int64),
@@ -157,7 +156,7 @@ def as_filters(
     else:
         kernels = analytic_kernels(given, colour)
         options["middle"] = tuple(
-            # What extends a real kernel to an analytic one reaches further on one side.
+            # The imaginary part of an analytic extension reaches further on one side.
             (taps - 1) / 2 + (0 if side == taps else 3 * taps // 2)
             for side, taps in zip(kernels.shape[-2:], np.shape(given)[-2:], strict=True)
         )

@@ -55,8 +55,8 @@ def predict(
         RMax pools over windows of ``2 q + 1`` samples a side.
     spectrum : {"white", "pink"}, array_like (H, W), Spectrum, or images
         Power of the field on the grid of ``numpy.fft.fft2``; of images, in any form that
-        :func:`measure` takes, their spectra and means (see :func:`estimate_spectrum`), every image
-        being given the same weight for every filter.
+        :func:`measure` takes, their spectra and means (see :func:`estimate_spectrum`), with equal
+        weight for every image and filter.
     stride : float, optional
         Subsampling m before pooling, not necessarily whole; ``2**(depth - 1)`` for a bank and 2
         for kernels by default. CMod has the stride 2 m.
@@ -65,7 +65,7 @@ def predict(
         the channels see those of the images.
     moments : Moments, optional
         Of photographs, from :func:`estimate_moments` for the same filters: corrects the errors of
-        RMax for what is not Gaussian in them.
+        RMax for their non-Gaussian statistics.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def predict(
         - ``cmod_shift``: E (CMod' - CMod)^2 / E CMod^2, CMod' of the shifted field; in closed form,
           with standard error 0, where the pseudo-covariance is negligible;
         - ``rmax_shift``: E (RMax' - RMax)^2 / E RMax^2;
-        - ``rmax_shift_by_cmod``: E (RMax' - RMax)^2 / E CMod^2, which the papers' bounds are about;
+        - ``rmax_shift_by_cmod``: E (RMax' - RMax)^2 / E CMod^2, the quantity that the papers bound;
         - ``rmax_cmod_bound``: a bound on ``rmax_cmod`` (see :func:`rmax_cmod_bound`); its standard
           error is that of a quadrature. NaN where the pooling is more than a maximum;
         - ``cmod_shift_bound``: ``min E |exp(i phi) Z' - Z|^2 / E CMod^2`` over phases phi, a bound
@@ -88,8 +88,8 @@ def predict(
         - ``pseudo_covariance``: ``|E Z^2| / E |Z|^2``, which is 0 where the phase is uniform, as
           gamma supposes.
 
-        Of a layer, RMax stands for its output and CMod for its twin, see :class:`Layer`. Where it
-        gives nothing, errors are NaN.
+        For a layer, RMax is its output and CMod that of its twin, see :class:`Layer`. Where the
+        output is zero, errors are NaN.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def predict(
         description = filters.table[index]
         each = [kind.bandwidth(description["theta_y"], description["theta_x"]) for kind in kinds]
         squared = np.square([width for width in each if np.isfinite(width)])
-        if squared.size:  # some field makes it answer
+        if squared.size:  # some field gives it an output
             table["bandwidth"][:, index] = np.sqrt(squared.mean())
         for row, where in zip(table[:, index], places, strict=True):
             joints = [where.joint(kind) for kind in kinds]
@@ -136,7 +136,7 @@ def predict(
 
 
 class _Places:
-    """Where outputs count for one shift: both windows, and the middle of both.
+    """Positions of the outputs for one shift: both windows, and the middles of both.
 
     The joint covariance is that of the real parts at the points p of a window, at p - u, in the
     middles 0 and -u, and of the imaginary parts in both middles: for the output of the shifted

@@ -1,4 +1,4 @@
-"""Images as the analysis takes them: grey, or with all channels of a layer."""
+"""Images for the analysis: grey, or with all channels of a layer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def layer_images(images: Any, channels: int) -> Iterator[Array]:
         elif image.shape[0] != channels:
             raise ValueError(
                 f"image {number} has {image.shape[0]} channels, but the layer takes {channels}; "
-                "grey images go with any"
+                "grey images fit any number"
             )
         else:
             yield image
@@ -44,7 +44,7 @@ def layer_images(images: Any, channels: int) -> Iterator[Array]:
 def _images(images: Any, channels: int = 3) -> Iterator[Array]:
     """Yield images (H, W) or (C, H, W), in float32 or float64."""
     if isinstance(images, (str, PathLike)):
-        # Reading files is the business of a later layer, asked for here only for convenience.
+        # Reading files belongs to a higher layer of the package, imported here for convenience.
         from dtwpt.extract import find_images, read_image
 
         images = (read_image(path) for path in find_images([images]))

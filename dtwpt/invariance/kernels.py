@@ -1,4 +1,4 @@
-"""Any first layer's kernels: what they respond to, and their analytic extension."""
+"""Kernels of any first layer: their characteristics, and their analytic extension."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CHARACTERISTICS = np.dtype(
 #: most, and at least this share of its energy (of a real kernel's extension all) faces theta.
 LIKENESS_LEAST, DC_MOST, ONE_SIDED_LEAST = 0.6, 0.1, 0.9
 
-# Points of the frequency plane, along an axis, on which small kernels are looked at.
+# Points of the frequency grid along an axis for small kernels.
 _GRID = 256
 
 
@@ -58,8 +58,8 @@ def as_kernels(kernels: Any, colour: Any = None) -> NDArray[Any]:
         Several input channels are reduced to one.
     colour : array_like of float, shape (in,), or "full", optional
         Weights of the input channels: the colour along which images vary. Default: the mean over
-        channels, which is how a layer answers a grey image, but for a factor. "full": the channels
-        are kept apart; complex kernels of several channels are then refused.
+        channels, the response to a grey image, up to a factor. "full": the channels are kept apart;
+        complex kernels of several channels are then refused.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def as_kernels(kernels: Any, colour: Any = None) -> NDArray[Any]:
     if not np.isfinite(array).all():
         raise ValueError("kernels must be finite, got NaN or infinity")
     array, terms = _reduced(array, colour)
-    # What is left where channels cancel is their rounding.
+    # Where channels cancel, only rounding errors remain.
     largest = np.abs(array).max(tuple(range(1, array.ndim)))
     blank = np.flatnonzero(largest <= 4 * digits * terms)
     if blank.size:
@@ -111,7 +111,7 @@ def _reduced(array: NDArray[Any], colour: Any) -> tuple[NDArray[Any], NDArray[np
 
 
 def characterize(kernels: Any, stride: float | None = None, colour: Any = None) -> np.ndarray:
-    r"""Tell frequency, orientation, bandwidth and Gabor-likeness of convolution kernels.
+    r"""Compute frequency, orientation, bandwidth and Gabor-likeness of convolution kernels.
 
     Parameters
     ----------

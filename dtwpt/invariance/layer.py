@@ -16,7 +16,7 @@ from dtwpt.packets import PacketBank
 
 __all__ = ["Layer", "as_layer", "is_network"]
 
-# Bytes of a saved layer: more than any has.
+# Maximum bytes of a saved layer, more than any needs.
 _LARGEST = 2**28
 
 
@@ -99,7 +99,7 @@ class Layer:
         Raises
         ------
         TypeError
-            If the filters are a packet bank, which a depth and a wavelet tell.
+            If the filters are a packet bank, which is given by a depth and a wavelet.
 
         Examples
         --------
@@ -125,12 +125,12 @@ class Layer:
             "blur": self.blur,
             "pool_stride": self.pool_stride,
         }
-        with open(path, "wb") as file:  # NumPy would add an ending of its own
+        with open(path, "wb") as file:  # NumPy would append its own suffix
             np.savez_compressed(file, **values)
 
     @classmethod
     def load(cls, path: Any) -> Layer:
-        """Read a layer that :meth:`save` wrote. Nothing that the file holds is run.
+        """Read a layer that :meth:`save` wrote. No code in the file is run.
 
         Parameters
         ----------
@@ -158,7 +158,7 @@ class Layer:
                 )
         except OSError:
             raise
-        except Exception as error:  # of any kind: the file may be anything
+        except Exception as error:  # of any kind: the file may hold anything
             raise ValueError(f"{path}: not a layer that Layer.save wrote") from error
         return cls(filters, bias if bias.size else None, relu, stride, window, blur, pool_stride)
 
@@ -226,7 +226,7 @@ def as_layer(network: Any) -> Layer:
     >>> layer.stride, layer.window, layer.blur
     (2, 1, (0.5, 0.5))
     """
-    # Finding a stem is the business of a later layer, asked for here only for convenience.
+    # Finding a stem belongs to a higher layer of the package, imported here for convenience.
     import torch
 
     from dtwpt.nn.locate import Stem, find_stem
@@ -300,7 +300,7 @@ def _one(value: Any, name: str) -> int:
 
 
 def layer_of(bank_or_kernels: Any, stride: Any, q: int | None) -> Layer | None:
-    """Return the layer that is given, None for mere filters."""
+    """Return the given layer, or None for filters alone."""
     layer = bank_or_kernels
     if is_network(layer):
         layer = as_layer(layer)
@@ -312,5 +312,5 @@ def layer_of(bank_or_kernels: Any, stride: Any, q: int | None) -> Layer | None:
 
 
 def default_stride(filters: Any) -> int:
-    """Subsampling of the real part where none is given."""
+    """Default subsampling of the real part."""
     return 2 ** (filters.depth - 1) if isinstance(filters, PacketBank) else 2

@@ -1,4 +1,4 @@
-"""The margin that shift invariance leaves a linear classifier: dc_margin."""
+"""Margin of a shift-invariant linear classifier: dc_margin."""
 
 from __future__ import annotations
 

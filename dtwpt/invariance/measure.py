@@ -17,7 +17,7 @@ from dtwpt.invariance.windows import Outputs, Windows, energy, total
 
 __all__ = ["measure"]
 
-# Pixels around the crop that Fourier interpolation needs for what it rings at the image's ends.
+# Pixels around the crop that Fourier interpolation needs, as it rings at the image's borders.
 _INTERPOLATION_MARGIN = 16
 
 
@@ -38,15 +38,15 @@ def measure(
         Arrays or tensors of shape (H, W), (n, H, W), (H, W, 3), (3, H, W) or (n, C, H, W), C
         being 1 or 3; or tuples that begin with one, as a ``DataLoader`` gives; or a folder of image
         files. An array of shape (n, H, W) by itself is n grey images.
-        Colours are reduced to luma, but for a layer that sees them. Images are taken one after
-        the other and forgotten. Tensors are worked on where they are.
+        Colours are reduced to luma, except for a layer with channels. Images are processed one at a
+        time and not kept. Tensors are processed on their own device.
     bank_or_kernels : PacketBank, array_like, torch.Tensor, Layer or torch.nn.Module
-        Packets, kernels, or a layer, as for :func:`predict`. A layer gets the images as they are:
-        normalise them as its network wants them.
+        Packets, kernels, or a layer, as for :func:`predict`. A layer gets the images unchanged:
+        normalise them as its network expects.
     shift : array_like of float, shape (2,) or (n, 2), default: (0, 1)
         Shifts (down, right), pixels. The shifted picture is another crop of the same image; if
-        the shift is not whole, of the image interpolated by its Fourier series. Nothing wraps
-        around and no border is invented: only outputs whose filters lie within the crop count.
+        the shift is not whole, of the image interpolated by its Fourier series. There is no
+        wrap-around and no padding: only outputs whose filters lie within the crop count.
     q : int, default: 1
         RMax pools over windows of ``2 q + 1`` samples a side.
     stride : float, optional
@@ -59,10 +59,11 @@ def measure(
     -------
     structured ndarray, shape (filters,), or (n, filters) of several shifts
         The columns of :func:`predict`. Each error is a ratio of squared norms, averaged over
-        the images; its standard error is that of this average (NaN of a single image). Images
-        on which a filter gives nothing at all, as blank ones, do not count for it; a ReLU that
-        gives nothing on any has NaN. The bounds hold for every image alone: they come from its
-        pairs of outputs in a window, and from its outputs before and after the shift.
+        the images; its standard error is that of this average (NaN of a single image). Images on
+        which a filter's output is zero, such as blank ones, are left out for that filter; if a
+        ReLU's output is zero on all images, errors are NaN. The bounds hold for every image alone:
+        they come from its pairs of outputs in a window, and from its outputs before and after the
+        shift.
 
     Raises
     ------

@@ -24,7 +24,7 @@ _LEAST = 1e-6
 
 @dataclass(frozen=True)
 class Moments:
-    """How strongly the energy of outputs varies, and how far it varies together.
+    """Variation of the energy of outputs, and its correlation over distance.
 
     Parameters
     ----------
@@ -92,16 +92,16 @@ def estimate_moments(
     """Estimate fourth moments of outputs on images, for :func:`predict` to correct with.
 
     Photographs are edges on nearly empty ground: where an output is large, its neighbours are.
-    The images need not be those that are predicted for. Their moments' logarithms are averaged, as
-    these are what log-amplitudes have for covariances: averaged themselves, the few images that are
-    nearly empty would decide.
+    The images need not be those that are predicted for. The logarithms of their moments are
+    averaged, as they are covariances of log-amplitudes: an average of the moments would be
+    dominated by the few images that are nearly empty.
 
     Parameters
     ----------
     images : iterable, or path of a folder
         As :func:`measure` takes them; each counts the same.
     bank_or_kernels : PacketBank, array_like or torch.Tensor
-        What is given to :func:`predict`, too.
+        The same as for :func:`predict`.
     reach : int, optional
         Largest displacement, pixels: the pooling window's width and the shift. Default: six times
         the stride m.

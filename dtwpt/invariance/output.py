@@ -1,4 +1,4 @@
-"""Bandwidth of a filter's output, which depends on what it is given."""
+"""Bandwidth of a filter's output, which depends on its input."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def output_bandwidths(
 
 
 def _of_packets(filters: Filters, power: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Do the same for separable filters, whose sums go over one axis after the other."""
+    """Do the same for separable filters, summing over one axis after the other."""
     packets = filters.bank.filters  # type: ignore[union-attr]
     table = filters.table.reshape(2, len(packets), len(packets))
     theta = table["theta_y"][0, :, 0]

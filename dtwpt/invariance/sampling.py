@@ -1,4 +1,4 @@
-"""Quasi-Monte Carlo: what a layer gives for Gaussian outputs, before and after a change."""
+"""Quasi-Monte Carlo expectations of a layer's output, before and after a change."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def ratios(
 ) -> NDArray[np.float64]:
     """Mean error over mean energy, with the scatter of the scramblings about it.
 
-    NaN where the energy is not above ``least``: a layer that gives nothing has no relative error.
+    NaN where the energy is not above ``least``: a layer with zero output has no relative error.
     """
     ratio = np.divide(error, energy, out=np.full(error.shape, np.nan), where=energy > least)
     return np.asarray(ratio + error.mean() / max(energy.mean(), 1e-300) - ratio.mean())

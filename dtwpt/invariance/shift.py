@@ -31,8 +31,8 @@ def estimate_shift(
     Parameters
     ----------
     a, b : array_like, shape (H, W)
-        Two images of one size, at least 24 pixels each way. What one shows and the other does not,
-        beyond the borders, is left out.
+        Two images of one size, at least 24 pixels each way. Content that only one of them shows is
+        left out.
     wavelet : str or Wavelet, default: "qshift_b"
 
     Returns
@@ -51,9 +51,9 @@ def estimate_shift(
     A shift by d turns the phase of a packet by :math:`-\langle \omega, d \rangle`, where
     :math:`\omega` is the gradient of the phase, which is measured on the coefficients. Least
     squares over positions and packets, weighted by the moduli and, against outliers, by what does
-    not fit, give d. Phases repeat, so it begins with whole pixels: of the highest peaks of the
-    phase correlation of the windowed images that at which what both of them show is most alike.
-    Packets at zero and at the highest frequency are left out.
+    not fit, give d. Phases repeat, so the search starts with whole pixels: among the highest peaks
+    of the phase correlation of the windowed images, the one at which the overlapping parts are most
+    alike. Packets at zero and at the highest frequency are left out.
 
     D. J. Fleet and A. D. Jepson, "Computation of Component Image Velocity from Local Phase
     Information", International Journal of Computer Vision 5, 1990, with packets as the filters.
@@ -148,7 +148,7 @@ def _refined(
 
 
 def _overlap(x: NDArray[np.float64], move: NDArray[Any]) -> NDArray[np.float64]:
-    """Return what is still seen when the image moves by whole pixels."""
+    """Return the overlapping parts when the image moves by whole pixels."""
     rows, columns = (
         slice(max(-m, 0), n - max(m, 0)) for m, n in zip(move.tolist(), x.shape, strict=True)
     )

@@ -31,8 +31,8 @@ class Spectrum:
     mean : ndarray, shape (kinds,)
         Mean of each kind of field.
     unit : ndarray, shape (kinds,), optional
-        What one unit of each kind is in the images' own units: their standard deviations, which
-        matter where a layer adds a bias. Default: 1.
+        One unit of each kind in the images' own units: their standard deviations, which matter
+        where a layer adds a bias. Default: 1.
     """
 
     power: NDArray[np.float64]
@@ -107,7 +107,7 @@ class ColourSpectrum:
 def as_spectrum(
     spectrum: Any, size: tuple[int, int], reach: int = 0, channels: int | None = None
 ) -> Any:
-    r"""Return a spectrum that tells how outputs of filters vary together.
+    r"""Return a spectrum from which covariances of filter outputs follow.
 
     Parameters
     ----------
@@ -205,9 +205,9 @@ def estimate_spectrum(images: Any, *, reach: int = 0, channels: int | None = Non
     images : iterable or path of a folder
         Images in any form that :func:`measure` takes, all of one size.
     reach : int, default: 0
-        Largest displacement, pixels, that the spectrum must tell of. Images with a side below
-        twice that get zeros around them: far pixels are then unrelated, where otherwise the field
-        would repeat itself.
+        Largest displacement, pixels, that the spectrum must resolve. Images with a side below twice
+        that get zeros around them: far pixels are then unrelated, where otherwise the field would
+        repeat itself.
     channels : int, optional
         Keep this many channels apart, as :class:`Layer` sees them; default: grey.
 

@@ -1,4 +1,4 @@
-"""What filters give in pooling windows on an image: :class:`Windows`."""
+"""Outputs of filters in pooling windows on an image: :class:`Windows`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dtwpt.transform import dtcwpt2
 
 __all__ = ["Outputs", "Windows", "energy", "total", "window_places"]
 
-# Bytes of responses that are kept from one image to the next.
+# Maximum bytes of responses cached between images.
 _KEPT = 2**27
 
 
@@ -28,7 +28,7 @@ def window_places(stride: float, side: int) -> NDArray[np.float64]:
 
 @dataclass
 class Outputs:
-    """What filters give where they and windows lie within an image: (filters, rows, columns).
+    """Outputs where filters and windows lie within an image: (filters, rows, columns).
 
     Attributes
     ----------
@@ -164,7 +164,7 @@ def _pooled(
         for z, real in zip(window, reals, strict=True):
             above = xp.clip(real - modulus, 0, None)
             excess = excess + above * above
-            # What this output is on average, given that in the middle.
+            # Conditional mean of this output, given the one in the middle.
             r: Any = np.zeros(len(middle), complex)
             np.divide(total(z * middle.conj()), spread, out=r, where=spread > 0)
             if is_tensor(middle):
@@ -264,7 +264,7 @@ def _every(transform: Array, m: int, offset: float) -> Array:
             np.exp(2j * np.pi * np.fft.fftfreq(side) * offset) for side in (height, width)
         )
         transform = transform * _like(np.outer(down, across), transform)
-    # Frequencies that look alike at this step add up.
+    # Aliased frequencies add up.
     parts = transform.reshape(m, height // m, m, width // m)
     return xp.fft.ifft2(parts.sum((0, 2)) / m**2)
 

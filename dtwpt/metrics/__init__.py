@@ -72,7 +72,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Looked up when asked for: torchmetrics is slow to import, and the functions do without it.
+    # Imported on first use: torchmetrics is slow to import, and the functions do not need it.
     if name in ("Consistency", "FlipRate", "ShiftChange", "ShiftKLDivergence"):
         from dtwpt.metrics import modular
 

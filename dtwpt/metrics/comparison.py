@@ -19,7 +19,7 @@ from dtwpt.metrics.shifts import random_shifts
 
 __all__ = ["KINDS", "compare"]
 
-#: How each kind of shift is made: by what, and parts of a pixel.
+#: Each kind of shift: the method, and steps per pixel.
 KINDS = {"crop": ("crop", 1), "roll": ("roll", 1), "fill": ("zero", 1), "half": ("fourier", 2)}
 
 Model = Callable[[Tensor], Any]
@@ -37,7 +37,7 @@ def compare(
     repeats: int = 5,
     seed: int = 0,
 ) -> Any:
-    """Compare networks: how right, how stable under each kind of shift, and at what cost.
+    """Compare the accuracy, the stability under each kind of shift and the cost of networks.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def compare(
         Each from (N, C, H - 2 * shifts, W - 2 * shifts) to logits (N, K), as for
         :func:`shifted_outputs`.
     images : Tensor, shape (N, C, H, W)
-        Larger by ``shifts`` on each side than what the models see, for the crops. On the device and
+        Larger by ``shifts`` on each side than the models' input, for the crops. On the device and
         in the dtype that the models take.
     labels : Tensor, shape (N,), integers
         The true classes.

@@ -1,4 +1,4 @@
-"""How much the answers of a model change when its input shifts."""
+"""Change of a model's output when its input shifts."""
 
 from __future__ import annotations
 

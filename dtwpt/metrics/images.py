@@ -20,7 +20,7 @@ WAYS = ("crop", "roll", "zero", "fourier")
 def shifted_crops(
     images: Tensor, size: int | tuple[int, int], shifts: ArrayLike | Tensor, *, scale: int = 1
 ) -> Tensor:
-    """Cut crops whose content is shifted, out of larger images: no border is made up.
+    """Cut crops with shifted content out of larger images, without padding.
 
     Shift (0, 0) is the crop in the middle, half a pixel up and to the left where there is no
     middle. A shift (down, right) moves the content that way: the crop is cut as many pixels
@@ -50,7 +50,7 @@ def shifted_crops(
     See Also
     --------
     shifted_images : images that are shifted whole.
-    shifted_outputs : what a model answers to the crops.
+    shifted_outputs : a model's outputs for the crops.
 
     Examples
     --------
@@ -74,8 +74,8 @@ def shifted_images(images: Tensor, shifts: ArrayLike | Tensor, by: str = "roll")
     shifts : array_like or Tensor, shape (S,), (S, 2) or (S, N, 2)
         As for :func:`shifted_crops`: pixels (down, right). Whole ones unless by "fourier".
     by : {"roll", "zero", "fourier"}
-        What comes in at the border: what went out on the other side; zeros; or, for any fraction
-        of a pixel, the periodic image that is interpolated by its Fourier series.
+        What enters at the border: the pixels that leave on the other side; zeros; or, for any
+        fraction of a pixel, the periodic image interpolated by its Fourier series.
 
     Returns
     -------
@@ -89,12 +89,12 @@ def shifted_images(images: Tensor, shifts: ArrayLike | Tensor, by: str = "roll")
 
     See Also
     --------
-    shifted_crops : no border is made up.
+    shifted_crops : without padding.
 
     Notes
     -----
-    The Fourier series of an even side has a highest frequency that cannot move: of it stays
-    the part that is real, ``cos(pi * shift)``. Whole shifts are then those of "roll", to rounding.
+    The Fourier series of an even side has a highest frequency that cannot move: only its real part
+    remains, ``cos(pi * shift)``. Whole shifts are then those of "roll", to rounding.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def shifted_images(images: Tensor, shifts: ArrayLike | Tensor, by: str = "roll")
 def unshifted_maps(maps: Tensor, shifts: ArrayLike | Tensor, by: str = "crop") -> Tensor:
     """Shift maps back, so that every pixel shows the same place of the image at all shifts.
 
-    Thus a segmentation can be compared with that of the shifted image, pixel by pixel, by
+    A segmentation can then be compared with that of the shifted image, pixel by pixel, by
     :func:`flip_rate` and the other functions.
 
     Parameters
@@ -203,7 +203,7 @@ def ten_crops(images: Tensor, size: int | tuple[int, int]) -> Tensor:
 
     See Also
     --------
-    ten_crop_probabilities : what a model answers to them.
+    ten_crop_probabilities : a model's class probabilities for them.
 
     Examples
     --------

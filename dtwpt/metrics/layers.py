@@ -140,8 +140,8 @@ def max_sampling_bias(
     Notes
     -----
     S. Saha and T. Gokhale, WACV 2025, found the maximum-sampling bias of networks negatively
-    correlated with their shift invariance. "hard" is how their abstract can be read; "soft" also
-    tells apart layers that average with weights.
+    correlated with their shift invariance. "hard" is one reading of their abstract; "soft" also
+    distinguishes layers that average with weights.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The metrics as torchmetrics has them: accumulated over batches and processes."""
+"""torchmetrics classes of the metrics: accumulated over batches and processes."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ class _Mean(Metric):
         setattr(self, self._count, getattr(self, self._count) + count)
 
     def compute(self) -> Tensor:
-        """Return the metric over all that has been seen since the last reset, on the CPU."""
+        """Return the metric over all updates since the last reset, on the CPU."""
         total, count = getattr(self, self._total), int(getattr(self, self._count))
         if count == 0:
-            raise RuntimeError(f"{type(self).__name__} has seen nothing yet: call update first")
+            raise RuntimeError(f"{type(self).__name__} has no data yet: call update first")
         return (as_double(total) if self._whole else _number(total)) / count
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
@@ -95,7 +95,7 @@ def _parts(number: Tensor) -> Tensor:
 
 
 def _number(parts: Tensor) -> Tensor:
-    """Put together what :func:`_parts` split, on the CPU."""
+    """Join the parts that :func:`_parts` split, on the CPU."""
     return as_double(parts).sum(-1)
 
 

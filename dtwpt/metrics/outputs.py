@@ -1,4 +1,4 @@
-"""What a model answers to shifted images and to ten crops."""
+"""Outputs of a model for shifted images and for ten crops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def shifted_outputs(
     by: str = "crop",
     scale: int = 1,
 ) -> Tensor:
-    """Return what a model answers to shifted images, for the metrics of :mod:`dtwpt.metrics`.
+    """Return a model's outputs for shifted images, for the metrics of :mod:`dtwpt.metrics`.
 
     No gradient is recorded. A module is in evaluation mode for the time of the call.
 

@@ -1,6 +1,6 @@
-"""Pictures of packets, of what they see in an image, and of how stable they are under shifts.
+"""Figures of packets, of their responses to an image, and of their stability under shifts.
 
-Needs matplotlib: ``pip install "dtwpt[plot]"``. Every function returns what it drew, for the
+Needs matplotlib: ``pip install "dtwpt[plot]"``. Every function returns its figure or axes, for the
 caller to save or show; none touches matplotlib's global settings, backend or current figure.
 
 In every picture the vertical axis points down, as rows do: a filter that lies in one direction

@@ -84,7 +84,7 @@ def filters(
     which = f"{f'{len(chosen)} of the' if step > 1 else 'All'} {total} filters"
     if title:
         left.set_title(f"{which} in space (real part)" if room.wide else which, fontsize=10)
-        where = "Where they lie in frequency" if room.wide else "in frequency"
+        where = "Position in the frequency plane" if room.wide else "in frequency"
         right.set_title(where, fontsize=10)
     if not room.wide:
         room.fit(fig)

@@ -1,4 +1,4 @@
-"""What all pictures share: colours, checks of arguments, figures that notebooks display."""
+"""Shared parts of all figures: colours, checks of arguments, display in notebooks."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ __all__ = [
     "finish",
 ]
 
-#: Two colours that stay apart in grey and for colour-blind readers (Okabe and Ito's).
+#: Two colours that are distinct in grey and for colour-blind readers (Okabe and Ito's).
 COLOURS = ("#0072B2", "#D55E00")
 GREY = "#6b6b6b"
 #: Where a picture of one panel may be drawn: None, in a new figure.
 Place: TypeAlias = Axes | Figure | SubFigure | None
-_SMALLEST = 5.0  # points that text has at least
+_SMALLEST = 5.0  # smallest text, points
 
 
 class _Figure(Figure):
-    """A figure that pyplot does not know of, and that a notebook displays all the same.
+    """A figure that is not managed by pyplot, and that a notebook can still display.
 
     Made without pyplot it needs no closing, is displayed once, and chooses no backend.
     """
@@ -70,7 +70,7 @@ def as_figure(fig: Any, size: tuple[float, float]) -> Figure:
 
 
 class Room:
-    """How much text a figure has room for.
+    """The text size and the room for text of a figure.
 
     Attributes
     ----------

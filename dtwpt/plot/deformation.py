@@ -41,7 +41,7 @@ def deformation(
     ax : sequence of two matplotlib Axes, Figure or SubFigure, optional
         Where to draw; a new figure by default.
     label : str, default: "angle (degrees)"
-        What the sizes are.
+        Label of the axis of sizes.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What the operators see in an image, and what a shift of the image does to it."""
+"""Figures of the operators' maps of an image, and of their change under a shift."""
 
 from __future__ import annotations
 
@@ -150,8 +150,8 @@ def shift_change(
     Parameters
     ----------
     image : array_like, shape (H, W)
-        A grey image, as for :func:`dtwpt.cmod2`. What is compared are two crops of it of size
-        ``(H - abs(dy), W - abs(dx))``, so that nothing wraps around or is made up.
+        A grey image, as for :func:`dtwpt.cmod2`. Two crops of it are compared, of size ``(H -
+        abs(dy), W - abs(dx))``, so there is no wrap-around and no padding.
     shift : (int, int), default: (0, 1)
         How far (dy, dx) the picture moves, pixels: down and to the right.
     depth : int, default: 3

@@ -1,4 +1,4 @@
-"""Where max pooling fails in the frequency plane, and what a trained first layer has there."""
+"""Figures of where max pooling fails in the frequency plane, and of a trained first layer."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def frequency_points(
     ax : matplotlib Axes, Figure or SubFigure, optional
         Where to draw; a new figure by default.
     label : str, default: ""
-        What the numbers are, for the colour bar.
+        Label of the colour bar.
     cmap : str, default: "viridis"
         Name of a matplotlib colour map.
     vmin, vmax : float, optional

@@ -43,7 +43,7 @@ def frequency_plane(
     ax : matplotlib Axes, Figure or SubFigure, optional
         Where to draw; a new figure by default.
     label : str, default: ""
-        What the numbers are, for the colour bar.
+        Label of the colour bar.
     cmap : str, default: "viridis"
         Name of a matplotlib colour map. The default one, like "cividis", keeps its order in grey
         and to colour-blind readers.

@@ -1,4 +1,4 @@
-"""What a report is about: the errors of packets or of a layer, predicted and measured."""
+"""Analysis for a report: the errors of packets or of a layer, predicted and measured."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
     "margin",
 ]
 
-# Below this share of its norm, what a kernel answers to grey images is rounding.
+# Below this share of its norm, a kernel's response to grey images is rounding.
 _BLANK = 1e-6
 # Lengths of the curves' shifts, in pixels.
 _LENGTHS = (0, 0.5, 1, 1.5, 2, 3, 4, 6, 8)
@@ -44,7 +44,7 @@ class Analysis:
     filters : ndarray of int
         Numbers of the filters: of a layer, their places in the file.
     blank : list of int
-        Kernels left out, as they do not answer grey images.
+        Kernels left out because they do not respond to grey images.
     description : structured ndarray, shape (filters,)
         ``bank.atoms()``, or :func:`dtwpt.invariance.characterize` of the kernels.
     grey_share : ndarray or None
@@ -85,12 +85,12 @@ class Analysis:
 
     @property
     def shown(self) -> np.ndarray:
-        """What was measured, or else predicted."""
+        """The measured table or, without images, the predicted one."""
         return self.predicted if self.measured is None else self.measured
 
     @property
     def kept(self) -> NDArray[np.bool_]:
-        """The filters that the curves are about: those that are Gabor-like, if there are any."""
+        """The filters of the curves: the Gabor-like ones, or all if there are none."""
         return self.gabor if self.gabor.any() else np.ones_like(self.gabor)
 
     @property
@@ -150,7 +150,7 @@ def analyse_packets(
     spectrum : {"pink", "white"}
         Of the prediction without images.
     crops : Crops, optional
-        Images to measure on, whose own spectra the prediction then takes.
+        Images to measure on; the prediction then uses their spectra.
     progress : callable, optional
         Called after each image of each of two measurements.
 
@@ -199,8 +199,8 @@ def analyse_layer(
     Raises
     ------
     ValueError
-        If no kernel answers grey images, or a Layer has a bias and there are no images, in whose
-        units the bias is, or it does not have one or three channels.
+        If no kernel responds to grey images, or a Layer has a bias and there are no images, in
+        whose units the bias is, or it does not have one or three channels.
     """
     if isinstance(kernels, Layer):
         return _analyse_whole(kernels, shifts, spectrum, crops, progress)
@@ -210,7 +210,7 @@ def analyse_layer(
     grey = values.shape[1] * np.square(values.mean(axis=1)).sum(axis=(1, 2))
     answers = (grey > _BLANK**2 * energy) & (energy > 0)
     if not answers.any():
-        raise ValueError("no kernel answers grey images")
+        raise ValueError("no kernel responds to grey images")
     numbers, values = np.flatnonzero(answers), values[answers]
     description = characterize(values, stride)
     gabor = np.asarray(description["gabor"])
@@ -245,7 +245,7 @@ def _analyse_whole(
     energy = np.square(values).sum(axis=(1, 2, 3))
     answers = energy > _BLANK**2 * energy.max()
     if not answers.any():
-        raise ValueError("no kernel of the layer answers anything")
+        raise ValueError("no kernel of the layer has an output")
     numbers, values = np.flatnonzero(answers), values[answers]
     bias = None if layer.bias is None else np.asarray(layer.bias, np.float64)[answers]
     layer = replace(layer, filters=values, bias=bias)
@@ -277,7 +277,7 @@ def least_size(
         extent = (2 if filters.stride is None else filters.stride) * (filters.side - 1)
         filters = np.asarray(filters.filters)
     if isinstance(filters, PacketBank):
-        # Outputs have their fixed places, the farthest of which from the border is one step away.
+        # Outputs lie at fixed positions, up to one step from the border.
         taps = (filters.filters.shape[1] + 2 * stride - 1,) * 2
     else:  # as long as their analytic extension
         taps = (4 * filters.shape[-2], 4 * filters.shape[-1])
@@ -290,7 +290,7 @@ def least_size(
 
 
 def margin(shifts: Sequence[tuple[float, float]], axis: int) -> int:
-    """Return the pixels along an axis that measuring shifts together needs."""
+    """Return the pixels along an axis needed to measure the shifts together."""
     moves = np.array(shifts)
     along = moves[:, axis]
     needed = max(np.ceil(along.max()), 0) + max(np.ceil(-along.min()), 0)

@@ -43,7 +43,7 @@ def choose(
     spectrum : {"pink", "white"}
         Without images.
     crops : Crops, optional
-        Images whose spectra count then, and on which is measured.
+        Images that give the spectrum, and on which errors are measured.
     progress : callable, optional
         Called after each image.
     **options
@@ -118,7 +118,7 @@ def design_report(
     settings : sequence of (str, str)
         Names and values.
     command : str
-        What makes this report again.
+        Command that reproduces the report.
     style : Style, optional
         Of the picture.
 

@@ -1,4 +1,4 @@
-"""The interactive part of a report's page: a filter's kernel, maps and numbers, on pointing at it.
+"""The interactive part of a report's page: kernel, maps and numbers of the filter pointed at.
 
 Pictures of all filters are sheets of tiles, of which a style shows one; a short script moves them.
 """
@@ -152,7 +152,7 @@ under the shift. Point at one, tap it, or use the arrow keys.</p>
 
 
 def _numbers(analysis: Analysis, index: int) -> dict[str, str]:
-    """Return what the page says of one filter, by name."""
+    """Return the numbers of one filter for the page, by name."""
     row, about = analysis.shown[0][index], analysis.description[index]
     out = {
         "filter": str(analysis.filters[index]),

@@ -1,4 +1,4 @@
-"""The folder of a report, which appears whole or not at all."""
+"""The folder of a report, written atomically."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dtwpt.extract.atomic import new_folder, remove_abandoned, sync, temporary_b
 
 __all__ = ["FILES", "MARK", "check_folder", "write_report"]
 
-#: What tells a page of ours from another.
+#: Identifies a page as one of ours.
 MARK = '<meta name="generator" content="dtwpt '
-#: All that a report may consist of.
+#: All files that a report may hold.
 FILES = (
     "index.html",
     "filters.csv",
@@ -34,7 +34,7 @@ FILES = (
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
-    """Raise an OSError if :func:`write_report` could not write ``path``, which stays as it is.
+    """Raise an OSError if :func:`write_report` could not write ``path``, without changing it.
 
     An existing folder is replaced only if it is empty or a report, and nothing but a report.
     """
@@ -64,7 +64,7 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     parent = os.path.dirname(target)
     if not os.path.isdir(parent):
         raise FileNotFoundError(f"the folder of the output does not exist: {parent!r}")
-    # Only trying tells: there are read-only disks, access lists, root.
+    # Only a trial is reliable: there are read-only disks, access lists, root.
     probe = temporary_beside(target)
     try:
         os.mkdir(probe)
@@ -74,9 +74,9 @@ def check_folder(path: str | os.PathLike[str]) -> None:
 
 
 def write_report(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
-    """Write the files of a report into a folder beside, then let it take the place of ``path``.
+    """Write the files of a report into a temporary folder, then replace ``path`` by it.
 
-    After any exception, ``path`` is what it was before.
+    After any exception, ``path`` is unchanged.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def _is_report(folder: str) -> bool:
 
 
 def _find_again(target: str) -> None:
-    """Put right what a process that was killed while it replaced a report has left beside it."""
+    """Clean up after a process that was killed while it replaced a report."""
     folder, name = os.path.split(target)
     ours = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{16}}\.old")
     if not os.path.isdir(folder):

@@ -1,4 +1,4 @@
-"""A layer's kernels from a file, without running anything that the file holds."""
+"""Kernels of a layer from a file, without running code in it."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def load_kernels(
 
 
 def open_tensors(path: str) -> Tensors:
-    """Return what a file of kernels holds.
+    """Return the contents of a file of kernels.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def open_tensors(path: str) -> Tensors:
 
 
 class Tensors:
-    """What a file holds: the shape of each tensor by name, and how to get one."""
+    """The tensors of a file: the shape of each by name, and a function that reads one."""
 
     def __init__(self, shapes: dict[str | None, tuple[int, ...]], load: Any) -> None:
         self.shapes = shapes
@@ -159,10 +159,10 @@ def _listing(names: list[str], shapes: Mapping[str | None, tuple[int, ...]]) -> 
 
 
 def _read_npy(path: str) -> Tensors:
-    # Mapped, so that neither objects nor a shape that the file does not hold get anywhere.
+    # Memory-mapped, which refuses objects and shapes larger than the file.
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # the header is Python of a kind, and may be any
+    except Exception as error:  # the header is a Python literal, which may raise anything
         raise KernelError(path, f"not a plain .npy array: {_one_line(error)}") from None
     return Tensors({None: array.shape}, lambda _: np.array(array))
 
@@ -237,7 +237,7 @@ def _tensors_in(content: Any, torch: Any) -> Iterator[tuple[str | None, Any]]:
 
 
 def _unusual(tensor: Any, torch: Any, file_bytes: int) -> str:
-    """Return what keeps a tensor of a stranger from being read; nothing if it may be.
+    """Return why an untrusted tensor cannot be read; empty if it can.
 
     torch trusts the indices of sparse tensors, the scales of quantised and the offsets of nested
     ones: converting them may write or read anywhere in memory.
@@ -251,7 +251,7 @@ def _unusual(tensor: Any, torch: Any, file_bytes: int) -> str:
     try:
         stored = tensor.untyped_storage().nbytes()
     except (RuntimeError, NotImplementedError):  # such as that of mkldnn
-        return "is stored in a form of its own"
+        return "has its own storage format"
     offset, strides = tensor.storage_offset(), tensor.stride()
     last = sum((side - 1) * step for side, step in zip(tensor.shape, strides, strict=True))
     needed = max(offset + last + 1, tensor.numel()) * tensor.element_size()
@@ -276,7 +276,7 @@ def _read_safetensors(path: str) -> Tensors:
         try:
             with library.safe_open(path, framework="np") as file:
                 return np.asarray(file.get_tensor(name))
-        except Exception as error:  # such as bfloat16, which NumPy has not got
+        except Exception as error:  # such as bfloat16, which NumPy lacks
             raise KernelError(
                 path, f"tensor {name!r} cannot be read: {_one_line(error)}"
             ) from error

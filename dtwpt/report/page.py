@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file that needs nothing but itself."""
+"""The page of a report: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dtwpt.report.pictures import Picture
 
 __all__ = ["document", "figure", "page", "settings_table", "tiles_of"]
 
-# Image files named on the page.
+# Maximum number of image files named on the page.
 _FILES_SHOWN = 200
 
 _STYLE = """
@@ -72,7 +72,7 @@ def page(
     settings : sequence of (str, str)
         Names and values.
     command : str
-        What makes this report again.
+        Command that reproduces the report.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What a report says about how it was made."""
+"""Settings and command line shown in a report."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ dtype of what the same function of :mod:`dtwpt.engine.reference` returns. Result
 for any batch, number of threads and instruction set.
 
 ``DTWPT_INSTRUCTION_SET`` forces an instruction set, ``DTWPT_NATIVE_LIBRARY`` names another library,
-and with ``DTWPT_POISON=1`` the kernels work in memory that is full of NaN (for tests).
+and with ``DTWPT_POISON=1`` work memory is filled with NaN first (for tests).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Plan(ctypes.Structure):
 
 @lru_cache(maxsize=1)
 def _library() -> tuple[Any, str, str]:
-    """Return the library or None, its path, and why it is not there."""
+    """Return the library or None, its path, and why it could not be loaded."""
     suffix = ".dylib" if "macos" in sysconfig.get_platform() else ".so"
     path = os.environ.get("DTWPT_NATIVE_LIBRARY") or str(
         Path(__file__).parent / f"_kernels{suffix}"
@@ -121,7 +121,7 @@ def _instruction_set() -> str | None:
 
 
 def info() -> dict[str, Any]:
-    """Return what the engine runs with.
+    """Return the configuration of the engine.
 
     Returns
     -------
@@ -194,7 +194,7 @@ class _Prepared:
         packet[nodes] = packets
         kept = analysis.place >= 0
         kept = kept.reshape(-1, kept.shape[-2] if kept.ndim == 3 else 1, analysis.count)
-        # In one dimension there are no packets of rows, and nobody asks for them.
+        # In one dimension there are no packets of rows.
         rows = np.broadcast_to(np.asarray(kept.any((0, 2))), analysis.count)
         columns = np.asarray(kept.any((0, 1)))
         self.arrays = (
@@ -232,11 +232,11 @@ def _prepared(analysis: Analysis, dtype: np.dtype[Any]) -> _Prepared:
     return _Prepared(analysis, dtype)
 
 
-# As few as the indices themselves.
+# As many entries as the cache of indices.
 @lru_cache(maxsize=64)
 def _side(axis: Axis) -> tuple[int, int, int, NDArray[np.int32]]:
     """Return size, cells and address of the index, and the index, which must live on."""
-    # Once: two threads that meet here may each be given an array of its own.
+    # Read once: two concurrent threads may each get their own array.
     index = axis.index
     return axis.n, axis.count, _address(index), index
 

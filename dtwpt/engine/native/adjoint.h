@@ -1,14 +1,14 @@
 // The transpose of the analysis: horizontal on groups of lines, then vertical on strips of columns.
 //
-// Between them stand the numbers that the vertical filters take, as in the analysis those that they
-// give. The gradient of the modulus goes through them both ways, so that no coefficients are stored.
+// The buffer between them holds the inputs of the vertical filters, where the analysis holds their
+// outputs. The gradient of the modulus goes through them both ways: no coefficients are stored.
 #pragma once
 
 #include "forward.h"
 
 namespace {
 
-/// A window that is the whole of an axis.
+/// A window that covers a whole axis.
 inline Window whole(const Side &side) { return {nullptr, 0, 0, side.n}; }
 
 template <typename T>
@@ -16,7 +16,7 @@ inline Vertical<T> vertical_of(const Job &job, void *v) {
     return {static_cast<T *>(v), vertical_step<T>(job.side[1].n), job.side[0].count};
 }
 
-/// Zeros for children that are not there: any number of rows.
+/// Zeros for missing children: any number of rows.
 template <typename T>
 inline Rows<T> nothing(const T *zeros) {
     return {zeros, 0, nullptr};
@@ -28,7 +28,7 @@ inline Rows<T> nothing(const T *zeros) {
 template <typename T>
 struct Source {
     const T *in[kLanes<T>];         ///< channel 0, cell 0
-    int first[kLanes<T>], end[kLanes<T>];  ///< cells that there are; the others are zero
+    int first[kLanes<T>], end[kLanes<T>];  ///< existing cells; the others are zero
     int64_t channel, part;
     const T *end_of_all;  ///< where there is nothing more to read
 };
@@ -138,7 +138,7 @@ struct Gradient {
             if (l >= lines.count || offset[l] < 0) continue;
             const T *const from = source.in[l] + offset[l] + part;
             const int first = maximum(source.first[l] - j, 0), end = minimum(source.end[l] - j, n);
-            // Of images, what comes after the cells of a line is not used.
+            // For images, numbers after the cells of a line are not used.
             if (first == 0 && (end == n || (Dims == 2 && source.end_of_all - from - j >= n))) {
                 cells[l] = load(from + j);
             } else {

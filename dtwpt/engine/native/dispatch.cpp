@@ -31,7 +31,7 @@ struct InstructionSet {
     bool (*supported)();
 };
 
-// The best one first.
+// In order of preference.
 const InstructionSet kSets[] = {
 #if defined(DTWPT_AVX512)
     {"avx512", dtwpt_kernels_avx512,
@@ -63,7 +63,7 @@ Memory allocate(size_t bytes, bool poison) {
     return memory;
 }
 
-/// How a call is run.
+/// Execution settings of a call.
 struct Run {
     int threads;
     bool poison;  ///< fill scratch with NaN before each item
@@ -97,7 +97,7 @@ struct Run {
         int started = 0;
         try {
             for (; pool && started < others; ++started) pool[static_cast<size_t>(started)] = std::thread(worker);
-        } catch (...) {  // the machine gives no more threads: those that there are do it all
+        } catch (...) {  // no more threads can be created: the existing ones do all the work
         }
         worker();
         for (int i = 0; i < started; ++i) pool[static_cast<size_t>(i)].join();
@@ -133,7 +133,7 @@ void cut(Job &job, size_t size, int multiple) {
     job.block_columns = job.map_columns;
     if (vertical_bytes(job, cells_of(plan, job.map_rows), job.side[1].n, size) <= budget) return;
     const int hop = plan.pool ? 2 * plan.stride : plan.stride;
-    const int side = maximum(320, 2 * plan.length);  // what blocks share is done again in each
+    const int side = maximum(320, 2 * plan.length);  // shared work is repeated in each block
     const int across = ceiling(job.map_columns, maximum(1, side / hop));
     job.block_columns = ceiling(job.map_columns, across);
     const int columns = minimum(job.side[1].n, job.block_columns * hop + plan.length);
@@ -161,7 +161,7 @@ void cut_lines(Job &job, int lanes, int threads) {
 
 int numbers_of(const Job &job) { return job.kind == kComplex ? 2 : 1; }
 
-/// Numbers of the maps of an image.
+/// Size of the maps of an image, in numbers.
 int64_t image_numbers(const Job &job) {
     return static_cast<int64_t>(job.plan->channels) * job.map_rows * job.map_columns *
            (job.kind == kComplex || job.kind == kParts ? 2 : 1);
@@ -196,7 +196,7 @@ Result analyse(Job job, const Kernels &kernels, size_t size, const Run &run) {
 
 // Pooling ------------------------------------------------------------------------------------------
 
-/// What is taken of the cells of a grid, in this order: bits.
+/// Statistics over the cells of a grid, in this order, as bit flags.
 enum Statistic { kMeans = 1, kDeviations = 2, kMaxima = 4 };
 
 /// Sums over runs of rows: those of 16 rows, ending also where cells of the grid do. Sums are of
@@ -250,7 +250,7 @@ struct Grid {
     }
 };
 
-/// What is kept of each column of each run of rows.
+/// Partial sums of each column of each run of rows.
 template <typename T>
 struct Partials {
     int statistics;
@@ -266,7 +266,7 @@ struct Partials {
         maxima = arena.take<T>(given & kMaxima ? count : 0);
     }
 
-    /// Take up the maps of a block.
+    /// Add the maps of a block to the partial sums.
     void add(const Grid &grid, const Kernels &kernels, const T *maps, int row, int column) const {
         const Job &job = grid.job;
         const int rows = minimum(job.block_rows, job.map_rows - row);
@@ -287,7 +287,7 @@ struct Partials {
         }
     }
 
-    /// Put all together: (statistic, channel, row, column).
+    /// Combine the partial sums: (statistic, channel, row, column).
     void finish(const Grid &grid, T *out) const {
         const auto each = [&](const auto &value) {
             for (int channel = 0; channel < grid.job.plan->channels; ++channel)
@@ -330,7 +330,7 @@ Result pool(Job job, const Kernels &kernels, int grid_rows, int grid_columns, in
     const int across = ceiling(job.map_columns, job.block_columns), channels = job.plan->channels;
     const Memory table = allocate(sizeof(int32_t) * static_cast<size_t>(job.map_rows), false);
     if (!table) return kNoMemory;
-    // Moduli are summed up where they come about; all else is taken of the maps of a block.
+    // Moduli are summed as they are computed; other statistics use the maps of a block.
     if (job.kind == kModulus && statistics == kMeans) {
         int32_t *const places = static_cast<int32_t *>(table.get());
         for (int part = 0; part < grid_rows; ++part)

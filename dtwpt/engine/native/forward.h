@@ -1,5 +1,5 @@
 // Analysis of a block: the vertical cascade on strips of columns, a transposition, the horizontal
-// cascade on groups of lines, what is asked for of the coefficients, a transposition back.
+// cascade on groups of lines, the requested function of the coefficients, a transposition back.
 #pragma once
 
 #include "cascade.h"
@@ -75,7 +75,7 @@ inline void copy_strip(const T *image, int columns, const Window &rows, const Wi
 /// Most vectors in a strip of columns.
 constexpr int kStrip = 4;
 
-/// What the vertical filters give: lines of (tree, packet, row), columns of a window.
+/// Output of the vertical filters: lines of (tree, packet, row), columns of a window.
 template <typename T>
 struct Vertical {
     T *base;
@@ -237,7 +237,7 @@ inline bool any(const M &mask) {
 
 // Horizontal ---------------------------------------------------------------------------------------
 
-/// What the last stage leaves of a coefficient.
+/// Output of the last stage for a coefficient.
 enum Leaf { kBoth, kRoot, kFirst };
 
 /// Lines of a group: a lane each.
@@ -406,10 +406,10 @@ struct Group {
     }
 };
 
-/// Whether maxima along lines are taken as soon as cells are there: for the pooling of networks.
+/// Whether maxima along lines are taken as soon as cells are computed: for the pooling of networks.
 inline bool pools_cells(const Job &job) { return job.kind == kRMax && job.plan->pool == 3; }
 
-/// Stores what a group of lines gives.
+/// Stores the output of a group of lines.
 template <typename T, int Dims, Leaf What>
 struct Writer {
     const Job &job;

@@ -51,7 +51,7 @@ void forward_lines(const Job *job, int64_t group, void *scratch) {
 
 template <typename T>
 size_t adjoint_scratch(const Job *job) {
-    // Counted generously: as for both parts.
+    // An upper bound: counted as for both parts.
     Arena arena(nullptr);
     const Plan &plan = *job->plan;
     if (plan.ndim == 1) {

@@ -1,4 +1,4 @@
-// What a call is about, as the loader packs it and all parts of the library read it.
+// Parameters of a call, as packed by the loader and read by all parts of the library.
 #pragma once
 
 #include <stddef.h>

@@ -453,7 +453,7 @@ def test_invariance_failures(
         (2, "--key is for --kernels", ["-o", "r", "--key", "a"]),
         (2, "'1' is not two numbers", ["-o", "r", "--shift", "1"]),
         (2, "64 pixels at most", ["-o", "r", "--shift", "0,nan"]),
-        (2, "changes nothing", ["-o", "r", "--shift", "0,-0"]),
+        (2, "must not be zero", ["-o", "r", "--shift", "0,-0"]),
         (2, "is not 3, 5, 7 or 9", ["-o", "r", "--pool", "4"]),
         (2, "--depth", ["-o", "r", "--depth", "1"]),
     ]

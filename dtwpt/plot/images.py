@@ -150,8 +150,8 @@ def shift_change(
     Parameters
     ----------
     image : array_like, shape (H, W)
-        A grey image, as for :func:`dtwpt.cmod2`. Two crops of it are compared, of size ``(H -
-        abs(dy), W - abs(dx))``, so there is no wrap-around and no padding.
+        A grey image, as for :func:`dtwpt.cmod2`. Two crops of it are compared, of size
+        ``(H - abs(dy), W - abs(dx))``: there is no wrap-around and no padding.
     shift : (int, int), default: (0, 1)
         How far (dy, dx) the picture moves, pixels: down and to the right.
     depth : int, default: 3

@@ -269,7 +269,7 @@ def stride_of(module: nn.Module) -> tuple[int, int]:
         return 1, 1
     inside = {stride_of(m) for m in strided}
     if len(children) > 1 and len(strided) > 1 and inside != {(1, 1)}:
-        raise ValueError(f"the stride of {kind} is unknown; name an nn.Conv2d or an nn.Sequential")
+        return _measured_stride(module)
     return inside.pop()
 
 
@@ -292,8 +292,8 @@ def _measured_stride(module: nn.Module) -> tuple[int, int]:
         down = across = 0.5
     if down % 1 or across % 1:
         raise ValueError(
-            f"the stride of {type(module).__name__} cannot be told from its parts, nor from its "
-            "output; name an nn.Conv2d or an nn.Sequential"
+            f"the stride of {type(module).__name__} is unknown; name an nn.Conv2d or an "
+            "nn.Sequential"
         )
     return int(down), int(across)
 

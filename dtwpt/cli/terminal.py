@@ -151,7 +151,14 @@ def plural(count: int, noun: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return text with control characters escaped, such as a newline in a name."""
+    """Return text with control characters escaped, such as a newline in a name.
+
+    Passwords and signatures in URLs are masked.
+    """
+    if "://" in text:
+        from dtwpt.extract.images.errors import without_secrets
+
+        text = without_secrets(text)
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )

@@ -28,7 +28,8 @@ def extract_tiles(ctx: click.Context) -> str:
     if not output.lower().rstrip("/").endswith(".zarr"):
         raise ValueError(f"with --tile the output must be named *.zarr, got {output!r}")
     if not os.path.exists(paths[0]):
-        raise FileNotFoundError(f"no such file: {paths[0]!r}")
+        where = "; --tile reads files on this machine" if "://" in paths[0] else ""
+        raise FileNotFoundError(f"no such file: {paths[0]!r}{where}")
     # After the checks, as zarr takes a while to import.
     from dtwpt.extract.maps import partial_path, tiles
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from dtwpt.checks import as_count
 from dtwpt.extract.extractor import Row, another_size, check_device
-from dtwpt.extract.files import is_store_name
+from dtwpt.extract.files import check_local, is_store_name
 from dtwpt.extract.images.errors import ImageError
 from dtwpt.extract.inputs import Inputs, find_images, iterate_images, sparing, with_keys
 from dtwpt.extract.labels import Labels, labelling
@@ -366,6 +366,7 @@ def _check(
     for name, value, known in (("check", check, CHECKS), ("engine", engine, ENGINES)):
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+    check_local(output)
     if not is_store_name(output):
         raise ValueError(f"a store must be named *.zarr, got {os.fspath(output)!r}")
     if engine == "ray":

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtwpt.extract.atomic import check_writable, replacing
+from dtwpt.extract.images.errors import without_secrets
+from dtwpt.extract.images.locations import located
 from dtwpt.extract.inputs import check_spared
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.table import FeatureTable, Skipped, as_text
@@ -39,10 +41,20 @@ def _suffix(path: str | os.PathLike[str]) -> str:
     return os.path.splitext(os.fspath(path).rstrip("/\\"))[1].lower()
 
 
+def check_local(path: str | os.PathLike[str]) -> None:
+    """Raise a ValueError if an output is a URL: it has to be replaced in one step."""
+    if located(os.fspath(path)).kind == "url":
+        raise ValueError(
+            f"an output must be a path on this machine, got {without_secrets(os.fspath(path))!r}: "
+            "write it to a disk and copy it"
+        )
+
+
 def check_output(path: str | os.PathLike[str]) -> None:
     """Raise the errors of :func:`save` that can be found before a run."""
     suffix = _suffix(path)
     name = os.fspath(path)
+    check_local(path)
     if is_store_name(path):
         raise ValueError(f"a store is made by extract_to_store, not saved as a table: {name!r}")
     if suffix not in TABLES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import glob
 import os
@@ -11,8 +12,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
-from dtwpt.extract.images.errors import UnusableError
-from dtwpt.extract.images.locations import container_kind, file_system, located, members_of
+from dtwpt.extract.images.errors import UnusableError, one_line, without_secrets
+from dtwpt.extract.images.locations import (
+    container_kind,
+    fetching,
+    file_system,
+    is_http,
+    located,
+    members_of,
+)
 from dtwpt.extract.images.reading import BEGINNING, SUFFIXES, kind_of
 
 Paths: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]"
@@ -165,7 +173,7 @@ def _expand(path: str, left_out: Counter[str]) -> Iterator[str]:
     elif isinstance(path, FileName) or os.path.lexists(path):
         yield from _file(path, left_out)
     elif located(path).kind == "url":
-        yield from _some(_url(path, left_out), f"no images at {path!r}")
+        yield from _some(_url(path, left_out), f"no images at {without_secrets(path)!r}")
     elif located(path).member:
         yield path
     elif glob.has_magic(path):
@@ -196,13 +204,14 @@ def _file(path: str, left_out: Counter[str]) -> Iterator[str]:
         yield path
         return
     try:
-        for member in members_of(kind, path):
-            if kind == "table" or _is_image(member, left_out):
-                yield f"{kind}://{member}::{path}"
+        with fetching(otherwise=False) if "://" in path else contextlib.nullcontext():
+            for member in members_of(kind, path):
+                if kind == "table" or _is_image(member, left_out):
+                    yield f"{kind}://{member}::{path}"
     except OSError:
         raise
     except Exception as error:  # of a damaged file, which may raise anything
-        raise OSError(f"cannot read {path!r}: {error}") from error
+        raise OSError(f"cannot read {without_secrets(path)!r}: {one_line(error)}") from error
 
 
 def _is_image(name: str, left_out: Counter[str]) -> bool:
@@ -223,15 +232,20 @@ def _url(url: str, left_out: Counter[str]) -> Iterator[str]:
     """Yield the images that a URL expands to."""
     try:
         system, path = file_system(url)
+        system.invalidate_cache()  # lists of earlier calls
+        with fetching():
+            # In the web, "?" begins parameters.
+            if "*" in url.partition("?")[0] if is_http(url) else glob.has_magic(path):
+                found = sorted(system.glob(path))
+            elif is_http(url) or not system.isdir(path):
+                found = None
+            else:
+                found = sorted(system.find(path))
     except UnusableError as error:
-        raise OSError(f"{url!r} {error}") from None
-    if glob.has_magic(path):
-        found = sorted(system.glob(path))
-    elif url.startswith(("http:", "https:")) or not system.isdir(path):
+        raise OSError(f"{without_secrets(url)!r} {error}") from None
+    if found is None:
         yield from _file(url, left_out)
         return
-    else:
-        found = sorted(system.find(path))
     for file in found:
         if _is_image(file, left_out):
             yield system.unstrip_protocol(file)

@@ -81,7 +81,8 @@ class Rows:
         [0.0, 1.0]
         """
         name = os.fspath(file)
-        ((key, _),) = with_keys([os.path.normpath(name) if os.pardir not in name else name])
+        given = "://" in name or os.pardir in name
+        ((key, _),) = with_keys([name if given else os.path.normpath(name)])
         if key not in self._places:
             raise KeyError(f"no features of {name!r}")
         features: NDArray[np.float32] = self.features[self._places[key]]

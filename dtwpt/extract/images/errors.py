@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 
 # Silences the readers' warnings about odd metadata, which would otherwise reach the terminal if the
 # program has not set up logging.
 for _name in ("PIL", "tifffile", "pydicom"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
+
+_PASSWORD = re.compile(r"(://[^/?#\s]*?:)[^/?#\s]*@")
+# Parameters of URLs that give access for a while.
+_SECRET = re.compile(
+    r"([?&][^=&\s]*(?:credential|key|passw|secret|sig|token)[^=&\s]*=)[^&:'\"\s]+", re.IGNORECASE
+)
 
 
 class ImageError(ValueError):
@@ -27,7 +34,7 @@ class ImageError(ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return f"{without_secrets(self.path)}: {self.reason}"
 
 
 class UnusableError(Exception):
@@ -54,5 +61,24 @@ def naming(path: str) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return the message of an error, in one line and without secrets."""
+    return without_secrets(" ".join(str(error).split())) or type(error).__name__
+
+
+def has_password(url: str) -> bool:
+    """Whether there is one in a URL."""
+    return _PASSWORD.search(url) is not None
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without the passwords and signatures of the URLs in it.
+
+    Examples
+    --------
+    >>> from dtwpt.extract.images.errors import without_secrets
+    >>> without_secrets("https://host/a.png?X-Amz-Signature=0123&page=2: the server answers 403")
+    'https://host/a.png?X-Amz-Signature=***&page=2: the server answers 403'
+    """
+    if "://" not in text:
+        return text
+    return _SECRET.sub(r"\1***", _PASSWORD.sub(r"\1***@", text))

@@ -13,6 +13,10 @@ Besides paths, these are names of images:
 from __future__ import annotations
 
 import contextlib
+import email.utils
+import errno
+import hashlib
+import http.client
 import io
 import os
 import re
@@ -24,7 +28,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, BinaryIO, NamedTuple
 
-from dtwpt.extract.images.errors import UnusableError, one_line
+from dtwpt.extract.images.errors import ImageError, UnusableError, has_password, one_line
 
 # Suffixes of files that hold many images.
 _CONTAINERS = {
@@ -34,6 +38,20 @@ _CONTAINERS = {
 }
 _NAME = re.compile(r"(zip|tar|table)://(.*)::(.*)", re.DOTALL)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+# What errors of aiohttp and its like say, by their names.
+_REASONS = {
+    "gaierror": "there is no such host",
+    "ClientConnectorCertificateError": "the server's certificate is not one that is trusted",
+    "TooManyRedirects": "too many redirects",
+    "TimeoutError": "the server does not answer in time",
+    "ClientPayloadError": "the transfer broke off",
+    "ServerDisconnectedError": "the server closed the connection",
+}
+# Bytes of an object that is fetched in one piece, which is of one version of it.
+_WHOLE = 1 << 26
+# Seconds until a server lets one connect, and between two parts of an answer.
+_CONNECT_SECONDS, _STALL_SECONDS = 30.0, 60.0
 
 
 class Location(NamedTuple):
@@ -65,18 +83,28 @@ def container_kind(name: str) -> str | None:
     return next((kind for kind, ends in _CONTAINERS.items() if lower.endswith(ends)), None)
 
 
+def is_http(url: str) -> bool:
+    """Whether a URL is of the web, where "?" begins parameters and there are no folders."""
+    return url.lower().startswith(("http:", "https:"))
+
+
 def file_system(url: str) -> tuple[Any, str]:
     """Return the file system of fsspec for a URL, and the path in it.
 
     Raises
     ------
     UnusableError
-        If fsspec, or the package it needs for the URL, is not installed.
+        If fsspec, or the package it needs for the URL, is not installed; or the URL has a password.
     """
+    if has_password(url):
+        raise UnusableError(
+            "has a password in it, which every output would show: set it in the configuration of "
+            "fsspec or in the environment"
+        )
     try:
         import fsspec
 
-        system, path = fsspec.core.url_to_fs(url)
+        system, path = fsspec.core.url_to_fs(url, **_waiting(url))
     except (ImportError, ValueError) as error:
         raise UnusableError(
             f"is a URL, which needs a package ({one_line(error)}): "
@@ -85,8 +113,64 @@ def file_system(url: str) -> tuple[Any, str]:
     return system, path
 
 
+def _waiting(url: str) -> dict[str, Any]:
+    """Return how long to wait for a server, unless the user's configuration says so."""
+    import fsspec
+
+    configured = fsspec.config.conf.get(url.partition(":")[0].lower(), {}).get("client_kwargs", {})
+    if not is_http(url) or "timeout" in configured:
+        return {}
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(None, sock_connect=_CONNECT_SECONDS, sock_read=_STALL_SECONDS)
+    return {"client_kwargs": {**configured, "timeout": timeout}}
+
+
+@contextlib.contextmanager
+def fetching(otherwise: bool = True) -> Iterator[None]:
+    """Turn what goes wrong with a server into its reason, without the URL.
+
+    Parameters
+    ----------
+    otherwise : bool
+        Whether errors that are not known to be a server's are its, too.
+    """
+    try:
+        yield
+    except (UnusableError, ImageError, MemoryError):
+        raise
+    except Exception as error:  # of any package
+        reason = _reason_of(error)
+        if reason is None and not otherwise:
+            raise
+        raise UnusableError(f"cannot be fetched: {reason or one_line(error)}") from error
+
+
+def _reason_of(error: BaseException) -> str | None:
+    """Return what a server did; None if the error does not say. Those of fsspec name the URL."""
+    chain: list[Any] = []
+    following: BaseException | None = error
+    while following is not None and following not in chain:
+        chain.append(following)
+        following = following.__cause__ or following.__context__
+    kinds = {kind.__name__ for link in chain for kind in type(link).__mro__}
+    for kind, reason in _REASONS.items():
+        if kind in kinds:
+            return reason
+    for link in chain:
+        status = getattr(link, "status", None)
+        if isinstance(status, int):
+            return f"the server answers {status} {http.client.responses.get(status, '')}".rstrip()
+    numbers = [link.errno for link in chain if isinstance(link, OSError) and link.errno]
+    if "FileNotFoundError" in kinds and not numbers:
+        numbers = [errno.ENOENT]
+    return os.strerror(numbers[-1]) if numbers else None
+
+
 def size_and_time(name: str) -> tuple[int | None, int | None]:
     """Return size in bytes and modification time in ns of the file that holds an image.
+
+    Where a server gives no time, but a tag that changes with the contents, that as a number.
 
     Raises
     ------
@@ -98,10 +182,17 @@ def size_and_time(name: str) -> tuple[int | None, int | None]:
         status = os.stat(location.container)
         return status.st_size, status.st_mtime_ns
     system, path = file_system(location.container)
-    about = system.info(path)
+    with fetching():
+        about = system.info(path)
     time = None
     with contextlib.suppress(NotImplementedError, KeyError, AttributeError, TypeError):
         time = int(system.modified(path).timestamp() * 1_000_000) * 1000
+    if time is None and about.get("ETag"):
+        time = int.from_bytes(hashlib.sha256(about["ETag"].encode()).digest()[:7], "big")
+    elif time is None and about.get("Last-Modified"):
+        with contextlib.suppress(ValueError):
+            date = email.utils.parsedate_to_datetime(about["Last-Modified"])
+            time = int(date.timestamp()) * 10**9
     return about.get("size"), time
 
 
@@ -113,7 +204,8 @@ def open_file(name: str, most_bytes: int | None = None) -> Iterator[BinaryIO]:
     ----------
     name : str
     most_bytes : int, optional
-        A member of an archive that unpacks to more is refused.
+        A member of an archive that unpacks to more is refused, and so is what comes to more from a
+        server that does not say how much it is.
 
     Raises
     ------
@@ -125,12 +217,13 @@ def open_file(name: str, most_bytes: int | None = None) -> Iterator[BinaryIO]:
         with _open_path(name) as file:
             yield file
     elif location.kind == "url":
-        system, path = file_system(name)
-        with system.open(path, "rb") as file:
+        with _open_url(name, most_bytes) as file:
             yield file
     else:
-        container = _open_container(location.kind, location.container)
-        yield io.BytesIO(container.read(location.member, most_bytes))
+        with fetching(otherwise=False):
+            container = _open_container(location.kind, location.container)
+            content = container.read(location.member, most_bytes)
+        yield io.BytesIO(content)
 
 
 def _open_path(name: str) -> BinaryIO:
@@ -141,6 +234,51 @@ def _open_path(name: str) -> BinaryIO:
     if not stat.S_ISREG(status.st_mode):  # a pipe or a device, on which reading may never end
         raise UnusableError("is not a regular file")
     return open(name, "rb")
+
+
+@contextlib.contextmanager
+def _open_url(url: str, most_bytes: int | None) -> Iterator[BinaryIO]:
+    with fetching():
+        file, check_unchanged = _object(url, most_bytes)
+    with file:
+        yield file
+    check_unchanged()
+
+
+def _object(url: str, most_bytes: int | None = None) -> tuple[BinaryIO, Callable[[], None]]:
+    """Open an object; small ones are fetched at once, as they are at that moment.
+
+    Returns
+    -------
+    file : binary file
+        That can be sought in.
+    check_unchanged : callable
+        Raises an UnusableError if it is another one by now.
+    """
+    system, path = file_system(url)
+    about = system.info(path)
+    size = about.get("size")
+    if size is not None and size > _WHOLE:
+
+        def check_unchanged() -> None:
+            with fetching():
+                if system.info(path) != about:
+                    raise UnusableError("changed while it was read")
+
+        return system.open(path, "rb"), check_unchanged
+    if size is not None:
+        content = system.cat_file(path)
+    else:  # a stream, of which the server does not say how long it is
+        most = _WHOLE if most_bytes is None else most_bytes
+        parts = []
+        with system.open(path, "rb") as stream:
+            while most >= 0 and (part := stream.read(1 << 20)):
+                parts.append(part)
+                most -= len(part)
+        if most < 0:
+            raise UnusableError("the server does not say how large it is: download it first")
+        content = b"".join(parts)
+    return io.BytesIO(content), lambda: None
 
 
 def members_of(kind: str, container: str) -> Iterator[str]:
@@ -161,8 +299,8 @@ def _opened(kind: str, name: str, stamp: tuple[int | None, int | None]) -> Any:
     if located(name).kind == "path":
         file: Any = _open_path(name)
     else:
-        system, path = file_system(name)
-        file = system.open(path, "rb")
+        with fetching():
+            file, _ = _object(name)
     try:
         return {"zip": _Zip, "tar": _Tar, "table": _Table}[kind](file)
     except BaseException:

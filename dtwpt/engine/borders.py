@@ -25,9 +25,9 @@ def source_index(positions: Array, n: int, mode: str) -> Array:
     ==============  ==============================  ===================================
     ``symmetric``   ``b a | a b c d | d c``         mirror between samples (half-sample)
     ``reflect``     ``c b | a b c d | c b``         mirror on the outermost sample
-    ``replicate``   ``a a | a b c d | d d``         repeat the outermost sample ``periodic``    ``c
-    d | a b c d | a b``         repeat the signal ``zero``        ``0 0 | a b c d | 0 0`` nothing
-    there
+    ``replicate``   ``a a | a b c d | d d``         repeat the outermost sample
+    ``periodic``    ``c d | a b c d | a b``         repeat the signal
+    ``zero``        ``0 0 | a b c d | 0 0``         nothing there
     ==============  ==============================  ===================================
 
     Parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import io
 import os
@@ -192,16 +193,63 @@ def test_batches_of_the_extractor(folder: Path) -> None:
     if importlib.util.find_spec("pyarrow"):
         import pyarrow
 
-        batches.append(pyarrow.table({"image": contents}))
+        batches += [pyarrow.table({"image": contents}), pyarrow.array(contents)]
     for batch in batches:
         result = extractor(batch)
         np.testing.assert_array_equal(result["features"], expected)
         assert result["error"].tolist() == [""] * 5
+    missing = extractor({"image": [contents[0], None, float("nan"), {"bytes": None, "path": None}]})
+    assert missing["error"].tolist() == ["", *3 * ["the row holds no image"]]
     for wrong in ("a.png", b"a.png", 7):
         with pytest.raises(TypeError, match="a batch must be a sequence or columns"):
             extractor(wrong)
     with pytest.raises(ValueError, match="needs a column 'path', 'image', 'bytes', got 'label'"):
         extractor({"label": [1]})
+
+
+def test_rows_that_hold_paths_alone(folder: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows: list[dict[str, Any]] = [{"bytes": Path("in/b.png").read_bytes(), "path": "b.png"}]
+    rows += [{"bytes": None, "path": "in/b.png"}, {"bytes": None, "path": None}]
+    parquet.write_table(pyarrow.table({"image": rows}), "in.parquet")
+    skipped = extract("in.parquet", on_error="skip").skipped
+    reasons = [reason for _, reason in skipped]
+    assert reasons[0].startswith("the row holds no image but the path 'in/b.png': store the files'")
+    assert reasons[1] == "the row holds no image"
+
+
+def test_hugging_face_datasets(folder: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="a large package, used where it is there")
+    files = find_images(folder)[:4]
+    expected = extract(files).features
+    images = datasets.Dataset.from_dict({"image": files, "label": [0, 1, 0, 1]})
+    for decode in (True, False):
+        images = images.cast_column("image", datasets.Image(decode=decode))
+        made = images.map(
+            FeatureExtractor(), batched=True, batch_size=3, new_fingerprint=f"{decode}"
+        )
+        np.testing.assert_array_equal(made.with_format("numpy")["features"], expected)
+        assert made["error"][:] == [""] * 4
+
+
+# It leaves its files to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_shards_of_webdataset(folder: Path) -> None:
+    webdataset = pytest.importorskip("webdataset", reason="used where it is installed")
+    files = find_images(folder)[:2]
+    expected = extract(files).features
+    with webdataset.TarWriter("shard.tar") as writer:
+        for number, file in enumerate(files):
+            kind = Path(file).suffix[1:]
+            writer.write({"__key__": f"{number}", kind: Path(file).read_bytes(), "cls": number})
+    np.testing.assert_array_equal(extract("shard.tar").features, expected)
+    samples = webdataset.WebDataset("shard.tar", shardshuffle=False).rename(image="jpg;png")
+    for batch in (samples.batched(2), samples.decode("pil").batched(2)):
+        (columns,) = batch
+        np.testing.assert_array_equal(FeatureExtractor()(columns)["features"], expected)
 
 
 # Folders ----------------------------------------------------------------------------------------
@@ -257,6 +305,19 @@ def test_a_folder_that_cannot_be_read_is_named(folder: Path) -> None:
         assert [tuple(skipped) for skipped in table.skipped] == [("in/deep", "Permission denied")]
         with pytest.raises(ImageError, match="in/deep: Permission denied"):
             extract("in")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a pipe")
+def test_pipes_and_devices_are_named(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    (folder / "loop.png").symlink_to("loop.png")
+    table = extract("in", on_error="skip")
+    assert [tuple(skipped) for skipped in table.skipped] == [
+        ("in/loop.png", os.strerror(errno.ELOOP)),
+        ("in/pipe.png", "is not a regular file"),
+        ("in/zero.png", "is not a regular file"),
+    ]
 
 
 def test_a_folder_that_vanishes_is_left_out(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -202,9 +203,20 @@ def _columns_of(batch: Any) -> dict[Any, Any]:
         return dict(batch.to_pydict())
     if hasattr(batch, "columns") and hasattr(batch, "iloc"):  # of pandas
         return {name: batch[name].to_numpy() for name in batch.columns}
+    if hasattr(batch, "to_pylist"):  # a column of pyarrow
+        return {"path": batch.to_pylist()}
     if isinstance(batch, (str, bytes, os.PathLike)) or not hasattr(batch, "__iter__"):
         raise TypeError(f"a batch must be a sequence or columns, got {type(batch).__name__}")
     return {"path": list(batch)}
+
+
+def _is_missing(source: Any) -> bool:
+    """Whether a value stands for none: None, NaN or what pandas has for it."""
+    return (
+        source is None
+        or (isinstance(source, float) and math.isnan(source))
+        or type(source).__name__ == "NAType"
+    )
 
 
 class FeatureExtractor:
@@ -305,7 +317,9 @@ class FeatureExtractor:
 
     def _row(self, source: Any) -> Row | ImageError:
         if isinstance(source, Mapping):
-            source = source["path"] if source.get("bytes") is None else source["bytes"]
+            source = source.get("path") if source.get("bytes") is None else source["bytes"]
+        if _is_missing(source):
+            return ImageError("", "the row holds no image")
         try:
             with cpu.threads(1):
                 return features_of(source, self.settings, self.device)

@@ -337,7 +337,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
     # A dangling link is yielded, so that it is reported.
     there = entry.is_symlink() or entry.is_file()
     if entry.name.lower().endswith(SUFFIXES):
-        return "file" if there else ""
+        return "file"  # reading a pipe or a device says that it is one
     if there and "." not in entry.name and _begins_like_one(entry.path):
         return "file"
     return "left out" if there else ""

@@ -415,7 +415,11 @@ class _Table(_Container):
             value = self._read(group)[self.column][row].as_py()
         content = value.get("bytes") if isinstance(value, dict) else value
         if content is None:
-            raise UnusableError("the row holds no image")
+            path = value.get("path") if isinstance(value, dict) else None
+            but = (
+                f" but the path {path!r}: store the files' bytes, or give the files" if path else ""
+            )
+            raise UnusableError(f"the row holds no image{but}")
         return bytes(content)
 
 

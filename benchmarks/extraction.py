@@ -22,8 +22,8 @@ from skimage import data
 
 from dtwpt.extract import Settings, find_images
 from dtwpt.extract.extractor import image_of
-from dtwpt.extract.run.decoders import Task
 from dtwpt.extract.run.pipeline import Reading, stream
+from dtwpt.extract.run.workers import Task
 
 SIDE = 224
 SETTINGS = Settings()

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from dtwpt.cli import main
 from dtwpt.extract import load
 from dtwpt.extract.extractor import image_of as read
-from dtwpt.extract.run import decoders as decoding
 from dtwpt.extract.run import pipeline
-from dtwpt.extract.run.decoders import _serve as serve_images
+from dtwpt.extract.run import workers as working
+from dtwpt.extract.run.workers import _serve as serve_images
 from dtwpt.extract.settings import Settings
 
 GATED = "gated"
@@ -75,14 +75,14 @@ def has_features(path: Path, least: int = 1) -> bool:
 
 def serve(*arguments: Any) -> None:
     """Read images in a process of its own, as the command's do."""
-    vars(decoding).update(image_of=image_of)
+    vars(working).update(image_of=image_of)
     serve_images(*arguments)
 
 
 if __name__ == "__main__":
-    for module in (decoding, pipeline):
+    for module in (working, pipeline):
         vars(module).update(image_of=image_of)
-    vars(decoding).update(_serve=import_module("tests.gated").serve)  # as others can import it
+    vars(working).update(_serve=import_module("tests.gated").serve)  # as others can import it
     # Signals that whoever runs the tests ignores, as a job in the background does, are not here.
     for name in ("SIGINT", "SIGHUP", "SIGTERM"):
         if hasattr(signal, name):

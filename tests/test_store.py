@@ -54,7 +54,7 @@ zarr = pytest.importorskip("zarr", reason="feature stores need zarr, hence Pytho
 from dtwpt.extract import FeatureStore, StoreWriter  # noqa: E402
 from dtwpt.extract import extractor as extracting  # noqa: E402
 from dtwpt.extract.extractor import Stamp, features_of, image_of  # noqa: E402
-from dtwpt.extract.run import decoders as decoding  # noqa: E402
+from dtwpt.extract.run import workers as working  # noqa: E402
 from dtwpt.extract.store import reader as opening  # noqa: E402
 from dtwpt.extract.store import writer as writing  # noqa: E402
 from dtwpt.extract.store.chunks import DurableStore, SteadyStore  # noqa: E402
@@ -1143,17 +1143,17 @@ def test_rows_come_in_any_order(folder: Path, tmp_path: Path) -> None:
 
 SCRIPT = """
 import os, signal, sys, time
-import dtwpt.extract.run.decoders as decoding
+import dtwpt.extract.run.workers as working
 from dtwpt.extract import extract_to_store
 
-real, end_hanging = decoding.image_of, decoding.Decoders.end_hanging
+real, end_hanging = working.image_of, working.Workers.end_hanging
 
-def end_hanging_in_time(decoders):
+def end_hanging_in_time(workers):
     if os.path.exists("time is up"):
-        for decoder in decoders._decoders:
-            if decoder.queue and "hang" in decoder.queue[0].path:
-                decoder.since -= 600
-        end_hanging(decoders)
+        for worker in workers._workers:
+            if worker.queue and "hang" in worker.queue[0].path:
+                worker.since -= 600
+        end_hanging(workers)
 
 def image_of(path, settings):
     name = os.path.basename(path)
@@ -1168,14 +1168,14 @@ def image_of(path, settings):
         time.sleep(1000)
     return real(path, settings)
 
-def serve(*arguments, real=decoding._serve):
-    decoding.image_of = image_of
+def serve(*arguments, real=working._serve):
+    working.image_of = image_of
     real(*arguments)
 
 if __name__ == "__main__":
     import script
 
-    decoding._serve, decoding.Decoders.end_hanging = script.serve, end_hanging_in_time
+    working._serve, working.Workers.end_hanging = script.serve, end_hanging_in_time
     extract_to_store(sys.argv[1], sys.argv[2], workers=int(sys.argv[3]))
 """
 
@@ -1221,22 +1221,22 @@ def test_time_in_which_everything_is_suspended_does_not_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(decoding, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(working, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
-    def step(decoders: decoding.Decoders, seconds: float) -> bool:
+    def step(workers: working.Workers, seconds: float) -> bool:
         now[0] += seconds
-        decoders.waitables(True, None)
-        decoders.end_hanging()
-        return bool(decoders.blamed)
+        workers.waitables(True, None)
+        workers.end_hanging()
+        return bool(workers.blamed)
 
-    with decoding.Decoders(1, Settings(), False, timeout=600) as decoders:
-        (decoder,) = decoders._decoders
-        decoder.ready = decoder.results.recv() is None
-        decoder.queue.append(decoding.Task(0, "a.png"))
-        assert not any(step(decoders, 1) for _ in range(300))
-        assert not step(decoders, 1000)  # Ctrl-Z, or a laptop that is closed
-        assert not any(step(decoders, 1) for _ in range(299))
-        assert any(step(decoders, 1) for _ in range(3))
+    with working.Workers(1, Settings(), False, timeout=600) as workers:
+        (worker,) = workers._workers
+        worker.ready = worker.results.recv() is None
+        worker.queue.append(working.Task(0, "a.png"))
+        assert not any(step(workers, 1) for _ in range(300))
+        assert not step(workers, 1000)  # Ctrl-Z, or a laptop that is closed
+        assert not any(step(workers, 1) for _ in range(299))
+        assert any(step(workers, 1) for _ in range(3))
 
 
 @pytest.mark.parametrize("code", [-9, 1])
@@ -1244,8 +1244,8 @@ def test_processes_that_end_before_they_start(
     monkeypatch: pytest.MonkeyPatch, folder: Path, code: int
 ) -> None:
     end = f"os.kill(os.getpid(), {-code})" if code < 0 else f"os._exit({code})"
-    monkeypatch.setattr(decoding, "_serve", functools.partial(exec, f"import os; {end}"))
-    monkeypatch.setattr(decoding._Decoder, "put", lambda self, task: self.queue.append(task))
+    monkeypatch.setattr(working, "_serve", functools.partial(exec, f"import os; {end}"))
+    monkeypatch.setattr(working._Worker, "put", lambda self, task: self.queue.append(task))
 
     class Context:
         """Processes that do not get the arguments, which ``exec`` would not take."""
@@ -1257,7 +1257,7 @@ def test_processes_that_end_before_they_start(
             return multiprocessing.get_context("spawn").Process(target=target, daemon=daemon)
 
     monkeypatch.setattr(
-        decoding, "multiprocessing", SimpleNamespace(get_context=lambda _: Context())
+        working, "multiprocessing", SimpleNamespace(get_context=lambda _: Context())
     )
     hint = "were killed before they had started .*SIGKILL" if code < 0 else "still import dtwpt"
     with pytest.raises(WorkerError, match=hint):

@@ -30,7 +30,7 @@ from dtwpt.extract.images.limits import Limits  # noqa: E402
 from dtwpt.extract.images.reading import read_image  # noqa: E402
 from dtwpt.extract.inputs import find_images  # noqa: E402
 from dtwpt.extract.maps import tiles  # noqa: E402
-from dtwpt.extract.run.decoders import WorkerError  # noqa: E402
+from dtwpt.extract.run.workers import WorkerError  # noqa: E402
 from dtwpt.extract.settings import Settings  # noqa: E402
 from dtwpt.extract.store.manifest import StoreBusyError  # noqa: E402
 from dtwpt.extract.table import FeatureTable, Skipped  # noqa: E402

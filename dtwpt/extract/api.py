@@ -17,8 +17,8 @@ from dtwpt.extract.images.errors import ImageError
 from dtwpt.extract.inputs import Inputs, find_images, iterate_images, sparing, with_keys
 from dtwpt.extract.labels import Labels, labelling
 from dtwpt.extract.progress import Progress, following
-from dtwpt.extract.run.decoders import Task
 from dtwpt.extract.run.pipeline import TIMEOUT, Outcome, Reading, stream
+from dtwpt.extract.run.workers import Task
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.store.manifest import State
 from dtwpt.extract.table import FeatureTable, Skipped

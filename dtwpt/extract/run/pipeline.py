@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dtwpt.engine import cpu
 from dtwpt.extract.extractor import Row, Stamp, image_of, rows_of, stamp_of
 from dtwpt.extract.images.errors import ImageError
-from dtwpt.extract.run.decoders import Arrival, Decoders, Task
+from dtwpt.extract.run.workers import Arrival, Task, Workers
 from dtwpt.extract.settings import Settings
 
 #: Seconds that reading one image may take.
@@ -142,7 +142,7 @@ class Pipeline:
         self._done: deque[Future[list[Row | ImageError]]] = deque()  # and not yet collected
         self._bytes = 0
         with contextlib.ExitStack() as stack:
-            self._decoders = stack.enter_context(Decoders(workers - 1, settings, hashes, timeout))
+            self._workers = stack.enter_context(Workers(workers - 1, settings, hashes, timeout))
             self._woken, self._wake = Pipe(duplex=False)
             stack.callback(self._woken.close)
             stack.callback(self._wake.close)
@@ -170,7 +170,7 @@ class Pipeline:
         more = True
         while more or self._count:
             self._keep_order(in_order())
-            while more and self._count < self._most_files and self._decoders.has_room():
+            while more and self._count < self._most_files and self._workers.has_room():
                 task = next(tasks, None)
                 if task is None:
                     more = False
@@ -178,7 +178,7 @@ class Pipeline:
                 self._count += 1
                 if in_order():
                     self._order.append(task)
-                self._decoders.put(task)
+                self._workers.put(task)
             while (outcome := self._next()) is not None:
                 yield outcome
                 self._keep_order(in_order())
@@ -189,7 +189,7 @@ class Pipeline:
         if not keep:
             self._order.clear()
         # Only then may a file be postponed until all others are done.
-        self._decoders.may_put_off = not keep
+        self._workers.may_put_off = not keep
 
     def _next(self) -> Outcome | None:
         if self._order:
@@ -207,11 +207,11 @@ class Pipeline:
     def _step(self, on_idle: Callable[[], None] | None) -> None:
         """Wait for the next event, and handle it."""
         self._start_threads()
-        self._decoders.try_alone()
+        self._workers.try_alone()
         # At the limit of pixels, only the image that everything else waits for is read, if there is
         # one. It is the next one of its process, as each takes them in order.
         room = self._bytes < self._most_bytes
-        waitables = self._decoders.waitables(room, self._order[0].row if self._order else None)
+        waitables = self._workers.waitables(room, self._order[0].row if self._order else None)
         ready = []
         if self._open and (not self._running or not room):
             ready = wait([*waitables, self._woken], 0)
@@ -224,16 +224,16 @@ class Pipeline:
             else:
                 self._read(connection)
         if not ready:
-            self._decoders.end_hanging()
+            self._workers.end_hanging()
             if on_idle is not None:
                 on_idle()
-        while self._decoders.blamed:
-            task, error = self._decoders.blamed.pop()
+        while self._workers.blamed:
+            task, error = self._workers.blamed.pop()
             # Not its contents, which may be unreadable.
             self._outcomes[task.row] = Outcome(*task, error, stamp_of(task.path))
 
     def _read(self, connection: Any) -> None:
-        arrival = self._decoders.arrival(connection)
+        arrival = self._workers.arrival(connection)
         if arrival is None:
             return
         if isinstance(arrival.shape, ImageError):
@@ -244,7 +244,7 @@ class Pipeline:
             count = max(1, self._batch_bytes // (4 * math.prod(arrival.shape)))
             batch = _Batch(np.empty((count, *arrival.shape), np.float32))
         slot = batch.images[len(batch.arrivals)]
-        if self._decoders.take(connection, slot):
+        if self._workers.take(connection, slot):
             self._open[arrival.shape] = batch
             batch.arrivals.append(arrival)
             self._bytes += slot.nbytes

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from dtwpt.extract.extractor import Row, check_device
 from dtwpt.extract.images.errors import ImageError
-from dtwpt.extract.run.decoders import Task, WorkerError
 from dtwpt.extract.run.pipeline import Outcome, Pipeline, Reading, stream
+from dtwpt.extract.run.workers import Task, WorkerError
 from dtwpt.extract.store.manifest import State
 from dtwpt.extract.table import versions
 

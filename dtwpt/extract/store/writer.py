@@ -23,7 +23,7 @@ from dtwpt.extract.atomic import new_folder, remove_abandoned, sync
 from dtwpt.extract.extractor import Row, Stamp, another_size
 from dtwpt.extract.images.errors import ImageError
 from dtwpt.extract.labels import Labelling
-from dtwpt.extract.run.decoders import Task
+from dtwpt.extract.run.workers import Task
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.store.chunks import (
     DurableStore,

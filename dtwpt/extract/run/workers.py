@@ -55,7 +55,7 @@ class Arrival(NamedTuple):
     shape: tuple[int, ...] | ImageError
 
 
-class Decoders:
+class Workers:
     """A pool of processes that read images. Close it, or use it in a ``with`` statement.
 
     Each process returns images in the order of its tasks, and holds one image until it is taken, so
@@ -86,15 +86,15 @@ class Decoders:
         self.may_put_off = False
         #: Files at which a process died or hung, for the caller to collect.
         self.blamed: list[tuple[Task, ImageError]] = []
-        self._decoders: list[_Decoder] = []
+        self._workers: list[_Worker] = []
         try:
             for _ in range(count):
-                self._decoders.append(self._start())
+                self._workers.append(self._start())
         except BaseException:
             self.close()
             raise
 
-    def __enter__(self) -> Decoders:
+    def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,44 +103,44 @@ class Decoders:
     def close(self) -> None:
         """End all processes immediately, even in the middle of an image."""
         self._held.close()
-        for decoder in self._decoders:
-            decoder.close()
+        for worker in self._workers:
+            worker.close()
         self._watched.close()
 
-    def _start(self) -> _Decoder:
+    def _start(self) -> _Worker:
         with _interrupts_held_back():
-            return _Decoder(self._context, self._arguments)
+            return _Worker(self._context, self._arguments)
 
     def has_room(self) -> bool:
         """Whether another task can be accepted."""
         if self._deaths and any(
-            self.may_put_off and self._deaths.get(decoder.queue[0].row, 0) == _TRIES - 1
-            for decoder in self._decoders
-            if decoder.queue
+            self.may_put_off and self._deaths.get(worker.queue[0].row, 0) == _TRIES - 1
+            for worker in self._workers
+            if worker.queue
         ):
             return False  # a postponed one is tried alone
-        return any(len(decoder.queue) < _AHEAD for decoder in self._decoders)
+        return any(len(worker.queue) < _AHEAD for worker in self._workers)
 
     def put(self, task: Task) -> None:
         """Give a task to the process that has the fewest tasks."""
-        min(self._decoders, key=lambda decoder: len(decoder.queue)).put(task)
+        min(self._workers, key=lambda worker: len(worker.queue)).put(task)
 
     def try_alone(self) -> None:
         """Try a postponed file, if nothing else is left to do."""
-        if self._put_off and not any(decoder.queue for decoder in self._decoders):
-            self._decoders[0].put(self._put_off.popleft())
+        if self._put_off and not any(worker.queue for worker in self._workers):
+            self._workers[0].put(self._put_off.popleft())
 
     def waitables(self, all_of_them: bool, row: int | None) -> list[Connection]:
         """Return the connections to wait for: all, or that of the process with a given task."""
         now = time.monotonic()
         pause, self._looked = now - self._looked, now
         if pause > _MOST_BUSY:
-            for decoder in self._decoders:
-                decoder.since += pause
+            for worker in self._workers:
+                worker.since += pause
         return [
-            decoder.results
-            for decoder in self._decoders
-            if decoder.queue and (all_of_them or any(task.row == row for task in decoder.queue))
+            worker.results
+            for worker in self._workers
+            if worker.queue and (all_of_them or any(task.row == row for task in worker.queue))
         ]
 
     def arrival(self, connection: Connection) -> Arrival | None:
@@ -153,53 +153,53 @@ class Decoders:
         WorkerError
             If processes repeatedly end during start-up.
         """
-        decoder = self._of(connection)
+        worker = self._of(connection)
         try:
             said = connection.recv()
         except (EOFError, OSError):
-            self._died(decoder)
+            self._died(worker)
             return None
-        decoder.since = time.monotonic()
+        worker.since = time.monotonic()
         if said is None:  # ready
-            decoder.ready = True
+            worker.ready = True
             self._false_starts = 0
             return None
         stamp, shape = said
         if isinstance(shape, str):
-            task = decoder.queue.popleft()
+            task = worker.queue.popleft()
             return Arrival(task, stamp, ImageError(task.path, shape))
-        return Arrival(decoder.queue[0], stamp, shape)
+        return Arrival(worker.queue[0], stamp, shape)
 
     def take(self, connection: Connection, image: NDArray[np.float32]) -> bool:
         """Fill an array with the image that has arrived; False if its process died meanwhile."""
-        decoder = self._of(connection)
+        worker = self._of(connection)
         try:
             _receive(connection, image)
         except (EOFError, OSError):
-            self._died(decoder)
+            self._died(worker)
             return False
-        decoder.queue.popleft()
-        decoder.since = time.monotonic()
+        worker.queue.popleft()
+        worker.since = time.monotonic()
         return True
 
     def end_hanging(self) -> None:
         """End the processes that hang; see :attr:`blamed`."""
-        for decoder in list(self._decoders):
-            late = decoder.queue and time.monotonic() - decoder.since > self._timeout
-            if late and decoder.ready and not decoder.results.poll():
-                self._blame(decoder, f"reading it took more than {self._timeout:g} s")
-                self._replace(decoder)
+        for worker in list(self._workers):
+            late = worker.queue and time.monotonic() - worker.since > self._timeout
+            if late and worker.ready and not worker.results.poll():
+                self._blame(worker, f"reading it took more than {self._timeout:g} s")
+                self._replace(worker)
 
-    def _of(self, connection: Connection) -> _Decoder:
-        return next(decoder for decoder in self._decoders if decoder.results is connection)
+    def _of(self, connection: Connection) -> _Worker:
+        return next(worker for worker in self._workers if worker.results is connection)
 
-    def _died(self, decoder: _Decoder) -> None:
+    def _died(self, worker: _Worker) -> None:
         """Start another process; blame the file being read once its tries are used up."""
-        decoder.process.join()
-        how = _how(decoder.process)
-        if not decoder.ready:
+        worker.process.join()
+        how = _how(worker.process)
+        if not worker.ready:
             self._false_starts += 1
-            if self._false_starts >= _FALSE_STARTS and (decoder.process.exitcode or 0) < 0:
+            if self._false_starts >= _FALSE_STARTS and (worker.process.exitcode or 0) < 0:
                 raise WorkerError(
                     f"worker processes were killed before they had started ({how}): use fewer "
                     "workers, or see what kills them"
@@ -209,29 +209,29 @@ class Decoders:
                     f"worker processes ended before they had started ({how}): does "
                     f"{sys.executable!r} still import dtwpt.extract?"
                 )
-        elif decoder.queue:
-            row = decoder.queue[0].row
+        elif worker.queue:
+            row = worker.queue[0].row
             self._deaths[row] = deaths = self._deaths.get(row, 0) + 1
             if deaths == _TRIES:
                 del self._deaths[row]
-                self._blame(decoder, f"the decoder crashed {_TRIES} times ({how})")
+                self._blame(worker, f"the decoder crashed {_TRIES} times ({how})")
             elif deaths == _TRIES - 1 and self.may_put_off:
-                self._put_off.append(decoder.queue.popleft())
-        self._replace(decoder)
+                self._put_off.append(worker.queue.popleft())
+        self._replace(worker)
 
-    def _blame(self, decoder: _Decoder, reason: str) -> None:
-        task = decoder.queue.popleft()
+    def _blame(self, worker: _Worker, reason: str) -> None:
+        task = worker.queue.popleft()
         self.blamed.append((task, ImageError(task.path, reason)))
 
-    def _replace(self, decoder: _Decoder) -> None:
-        decoder.close()
+    def _replace(self, worker: _Worker) -> None:
+        worker.close()
         fresh = self._start()
-        for task in decoder.queue:
+        for task in worker.queue:
             fresh.put(task)
-        self._decoders[self._decoders.index(decoder)] = fresh
+        self._workers[self._workers.index(worker)] = fresh
 
 
-class _Decoder:
+class _Worker:
     """One process, and the tasks that it has got, the oldest first."""
 
     def __init__(

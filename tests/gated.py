@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtwpt.cli import main
-from dtwpt.extract import load
+from dtwpt.extract import extractor, load
 from dtwpt.extract.extractor import image_of as read
-from dtwpt.extract.run import pipeline
 from dtwpt.extract.run import workers as working
 from dtwpt.extract.run.workers import _serve as serve_images
 from dtwpt.extract.settings import Settings
@@ -75,12 +74,13 @@ def has_features(path: Path, least: int = 1) -> bool:
 
 def serve(*arguments: Any) -> None:
     """Read images in a process of its own, as the command's do."""
-    vars(working).update(image_of=image_of)
+    for module in (working, extractor):
+        vars(module).update(image_of=image_of)
     serve_images(*arguments)
 
 
 if __name__ == "__main__":
-    for module in (working, pipeline):
+    for module in (working, extractor):
         vars(module).update(image_of=image_of)
     vars(working).update(_serve=import_module("tests.gated").serve)  # as others can import it
     # Signals that whoever runs the tests ignores, as a job in the background does, are not here.

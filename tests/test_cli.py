@@ -169,7 +169,8 @@ def test_progress_without_a_terminal(
     command = ("extract", photos, "-o", tmp_path / "a.csv")
     done = run(*command, "--dry-run")
     assert re.search(
-        r"5 images to process, about .* s with 1 core, 32 features each, 0\.0 MB .*nothing was written",
+        r"5 images to process, about .* s with 1 core, 32 features each, 0\.0 MB .*"
+        r"nothing was written",
         done.stdout,
     )
     assert (done.returncode, done.stderr, os.listdir(tmp_path)) == (0, "", ["photos"])

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import stat
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,7 @@ from dtwpt.extract import (
     tiles,
 )
 from dtwpt.extract.atomic import replacing
-from dtwpt.extract.extractor import rows_of
 from dtwpt.extract.images.reading import centre_crop, resize
-from dtwpt.extract.run import pipeline
 from dtwpt.features import packet_feature_names, packet_features
 
 RNG = np.random.default_rng(0)
@@ -521,19 +518,3 @@ def test_settings_of_a_newer_version_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "newer.npz", settings=np.array(json.dumps(newer)))
     with pytest.raises(ValueError, match="unknown setting twist"):
         load_settings(tmp_path / "newer.npz")
-
-
-def test_large_images_are_transformed_beside_one_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two at a time fill the memory that pixels may take, and neither waits for a third."""
-    both = threading.Barrier(2, timeout=300)
-
-    def meet(*arguments: Any) -> Any:
-        both.wait()
-        return rows_of(*arguments)
-
-    monkeypatch.setattr(pipeline, "rows_of", meet)
-    for number in range(4):
-        np.save(tmp_path / f"{number}.npy", np.full((1024, 1024), number, np.float32))
-    assert len(extract(tmp_path, workers=2).files) == 4

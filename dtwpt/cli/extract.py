@@ -93,7 +93,7 @@ if TYPE_CHECKING:
 @click.option(
     "--workers",
     type=click.IntRange(0),
-    help="Processes: one transforms, the others read; 1: one does it all; 0: one for each core. "
+    help="Processes that read and transform; 1: all in the main one; 0: one for each core. "
     "The features do not depend on it.  [default: 1; for .zarr one for each core, 2 at least]",
 )
 @click.option(

@@ -17,7 +17,7 @@ from dtwpt.extract.images.errors import ImageError
 from dtwpt.extract.inputs import Inputs, find_images, iterate_images, sparing, with_keys
 from dtwpt.extract.labels import Labels, labelling
 from dtwpt.extract.progress import Progress, following
-from dtwpt.extract.run.pipeline import TIMEOUT, Outcome, Reading, stream
+from dtwpt.extract.run.pipeline import TIMEOUT, Outcome, Reading, processes_of, stream
 from dtwpt.extract.run.workers import Task
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.store.manifest import State
@@ -58,9 +58,9 @@ def extract(
     settings : Settings, optional
         Default: ``Settings()``.
     workers : int, default: 1
-        Processes. 1: this one does everything. With more, this one transforms, in as many
-        threads, and the others read the images. A file that crashes its process three times, or
-        takes longer than ``timeout``, counts as unusable.
+        Processes that read and transform, one image at a time each; with a device of torch, they
+        read, and this one transforms. 1: this one does everything. A file that crashes its process
+        three times, or takes longer than ``timeout``, counts as unusable.
     device : str, default: "numpy"
         "numpy", or a device of torch such as "cuda" or "cpu" for the transform; torch agrees
         with NumPy to 1e-5 of the largest feature, not to the last bit.
@@ -120,7 +120,7 @@ def extract(
     outcomes = stream(
         (Task(row, file) for row, file in enumerate(files)),
         Reading(settings, device, timeout=timeout),
-        min(workers, len(files) + 1),
+        processes_of(workers, len(files)),
     )
     # Closed at once if an exception leaves the loop, so that no process outlives the call.
     with contextlib.closing(outcomes), following(progress) as show:
@@ -345,7 +345,7 @@ def _stream_here(
             stream(
                 tasks,
                 reading,
-                min(workers, left + 1),
+                processes_of(workers, left),
                 in_order=in_order,
                 on_idle=writer.commit_if_due,
             )

@@ -1,37 +1,25 @@
-"""Pipeline from files to features: decoding in processes, the transform in threads."""
+"""Pipeline from files to features: processes read and transform, this one keeps the order."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dtwpt.engine import cpu
-from dtwpt.extract.extractor import Row, Stamp, image_of, rows_of, stamp_of
+from dtwpt.extract.extractor import Row, Stamp, features_of, stamp_of
 from dtwpt.extract.images.errors import ImageError
-from dtwpt.extract.run.workers import Arrival, Task, Workers
+from dtwpt.extract.run.batches import Batches
+from dtwpt.extract.run.workers import Arrival, Task, Workers, keep_freed_memory
 from dtwpt.extract.settings import Settings
 
 #: Seconds that reading one image may take.
 TIMEOUT = 600.0
 
-# Bytes of pixels in a batch: few, so that their maps stay in a core's cache; on another device,
-# enough to hide the cost of the transfer.
-_BATCH = {"numpy": 1 << 19}
-_DEVICE_BATCH = 1 << 26
-# Bytes that may always be in flight.
-_LEAST_BYTES = 1 << 23
-# Number of waiting full batches at which another thread starts.
-_AHEAD = 2
+# Bytes of features that may wait for an earlier file.
+_MOST_BYTES = 1 << 23
 # Files in flight per process: with more, a slow one holds up the others less.
 _FILES = 64
 
@@ -59,95 +47,71 @@ def always() -> bool:
     return True
 
 
+def processes_of(workers: int, files: int) -> int:
+    """Return how many processes :func:`stream` takes for a number of workers."""
+    return 0 if workers == 1 else min(workers, files)
+
+
 def stream(
     tasks: Iterable[Task],
     reading: Reading,
-    workers: int,
+    processes: int,
     *,
     in_order: Callable[[], bool] = always,
     on_idle: Callable[[], None] | None = None,
 ) -> Generator[Outcome, None, None]:
     """Yield the outcomes of files.
 
-    Memory is bounded: by the images being transformed, one image per process, and the results that
-    wait for an earlier file. Tasks are read as they are needed.
+    Memory is bounded: by one image per process, the images that wait for a device, and the features
+    that wait for an earlier file. Tasks are read as they are needed.
 
     Parameters
     ----------
     tasks : iterable of Task
     reading : Reading
-    workers : int
+    processes : int
+        That read and, without another device, transform; 0: this one does everything.
     in_order : callable
         Whether outcomes must come in the order of the files, so that a slow one holds up the
         others. Once false, it stays false.
     on_idle : callable, optional
         Called about once a second while no outcome arrives.
     """
-    if workers == 1:
+    if processes == 0:
         yield from _alone(tasks, reading)
     else:
-        with Pipeline(reading, workers) as pipeline:
+        with Pipeline(reading, processes) as pipeline:
             yield from pipeline.run(iter(tasks), in_order, on_idle)
 
 
 def _alone(tasks: Iterable[Task], reading: Reading) -> Generator[Outcome, None, None]:
     settings, device, hashes, _ = reading
+    keep_freed_memory()
     for task in tasks:
         stamp = stamp_of(task.path, hashes)
         result: Row | ImageError
         try:
-            # The image gets no name, which would keep it in memory while the next one is read.
             with cpu.threads(1):
-                (result,) = rows_of(
-                    [task.path], image_of(task.path, settings)[None], settings, device
-                )
+                result = features_of(task.path, settings, device)
         except ImageError as error:
             result = error
         yield Outcome(*task, result, stamp)
 
 
-@dataclass
-class _Batch:
-    """A batch of images of one size, filled as they arrive."""
-
-    images: NDArray[np.float32]
-    arrivals: list[Arrival] = field(default_factory=list)
-
-    @property
-    def full(self) -> bool:
-        return len(self.arrivals) == len(self.images)
-
-    @property
-    def nbytes(self) -> int:
-        return self.images[: len(self.arrivals)].nbytes
-
-
 class Pipeline:
-    """One process transforms, others decode. Close it, or use it in a ``with`` statement."""
+    """Workers, and the order of their results. Close it, or use it in a ``with`` statement."""
 
-    def __init__(self, reading: Reading, workers: int) -> None:
+    def __init__(self, reading: Reading, processes: int) -> None:
         settings, device, hashes, timeout = reading
-        self._settings, self._device = settings, device
-        self._batch_bytes = _BATCH.get(device, _DEVICE_BATCH)
-        # Up to one thread per core. A device has its own parallelism.
-        self._threads = workers if device == "numpy" else 1
-        self._most_bytes = max(_LEAST_BYTES, 3 * self._threads * self._batch_bytes)
-        self._most_files = _FILES * workers
+        here = device == "numpy"
+        self._most_files = _FILES * processes
         self._order: deque[Task] = deque()  # as long as it matters
         self._count = 0  # of files in flight
         self._outcomes: dict[int, Outcome] = {}
-        self._open: dict[tuple[int, ...], _Batch] = {}
-        self._full: deque[_Batch] = deque()
-        self._running: dict[Future[list[Row | ImageError]], _Batch] = {}
-        self._done: deque[Future[list[Row | ImageError]]] = deque()  # and not yet collected
-        self._bytes = 0
+        self._bytes = 0  # of the features of outcomes
         with contextlib.ExitStack() as stack:
-            self._workers = stack.enter_context(Workers(workers - 1, settings, hashes, timeout))
-            self._woken, self._wake = Pipe(duplex=False)
-            stack.callback(self._woken.close)
-            stack.callback(self._wake.close)
-            self._pool = ThreadPoolExecutor(self._threads, "dtwpt-transform")
-            stack.callback(self._pool.shutdown, cancel_futures=True)
+            self._workers = stack.enter_context(Workers(processes, settings, here, hashes, timeout))
+            self._batches = None if here else stack.enter_context(Batches(settings, device))
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Pipeline:
@@ -206,21 +170,22 @@ class Pipeline:
 
     def _step(self, on_idle: Callable[[], None] | None) -> None:
         """Wait for the next event, and handle it."""
-        self._start_threads()
         self._workers.try_alone()
-        # At the limit of pixels, only the image that everything else waits for is read, if there is
+        batches = self._batches
+        # At the limit of memory, only the image that everything else waits for is read, if there is
         # one. It is the next one of its process, as each takes them in order.
-        room = self._bytes < self._most_bytes
+        room = self._bytes < _MOST_BYTES and (batches is None or batches.has_room)
         waitables = self._workers.waitables(room, self._order[0].row if self._order else None)
-        ready = []
-        if self._open and (not self._running or not room):
-            ready = wait([*waitables, self._woken], 0)
-            if not ready:
-                self._start_small_batches(in_all_threads=not room)
-        ready = ready or wait([*waitables, self._woken], 1.0)
+        if batches is not None:
+            waitables.append(batches.finished)
+        ready = wait(waitables, 0 if batches is not None and batches.idle else 1.0)
+        if not ready and batches is not None and batches.idle:
+            batches.start_fullest()
+            ready = wait(waitables, 1.0)
         for connection in ready:
-            if connection is self._woken:
-                self._collect()
+            if batches is not None and connection is batches.finished:
+                for arrival, result in batches.collect():
+                    self._put(arrival, result)
             else:
                 self._read(connection)
         if not ready:
@@ -236,60 +201,14 @@ class Pipeline:
         arrival = self._workers.arrival(connection)
         if arrival is None:
             return
-        if isinstance(arrival.shape, ImageError):
-            self._outcomes[arrival.task.row] = Outcome(*arrival.task, arrival.shape, arrival.stamp)
-            return
-        batch = self._open.get(arrival.shape)
-        if batch is None:
-            count = max(1, self._batch_bytes // (4 * math.prod(arrival.shape)))
-            batch = _Batch(np.empty((count, *arrival.shape), np.float32))
-        slot = batch.images[len(batch.arrivals)]
-        if self._workers.take(connection, slot):
-            self._open[arrival.shape] = batch
-            batch.arrivals.append(arrival)
-            self._bytes += slot.nbytes
-            if batch.full:
-                self._full.append(self._open.pop(arrival.shape))
+        if isinstance(arrival.array, ImageError):
+            self._put(arrival, arrival.array)
+        elif self._batches is None:
+            self._put(arrival, Row(arrival.size, arrival.array))
+        else:
+            self._batches.add(arrival, arrival.array)
 
-    def _start_threads(self) -> None:
-        while self._full and len(self._running) < self._threads:
-            # The first thread uses the core that waiting leaves free; another one takes a core from
-            # the processes, so it starts only if these are ahead.
-            ahead = len(self._full) >= _AHEAD or self._bytes >= self._most_bytes
-            if self._running and not ahead:
-                return
-            self._start(self._full.popleft())
-
-    def _start_small_batches(self, in_all_threads: bool) -> None:
-        """Start batches that are not full, as no images are ready: one batch, or all if needed."""
-        threads = self._threads if in_all_threads else 1
-        while self._open and len(self._running) < threads:
-            fullest = max(self._open, key=lambda shape: self._open[shape].nbytes)
-            self._full.append(self._open.pop(fullest))
-            self._start_threads()
-
-    def _start(self, batch: _Batch) -> None:
-        count = len(batch.arrivals)
-        paths = [arrival.task.path for arrival in batch.arrivals]
-        future = self._pool.submit(self._transform, paths, batch.images[:count])
-        self._running[future] = batch
-        future.add_done_callback(self._say_done)
-
-    def _transform(self, paths: list[str], images: NDArray[np.float32]) -> list[Row | ImageError]:
-        with cpu.threads(1):  # one core each: the others are taken
-            return rows_of(paths, images, self._settings, self._device)
-
-    def _say_done(self, future: Future[list[Row | ImageError]]) -> None:
-        self._done.append(future)
-        with contextlib.suppress(OSError):  # closed: nothing waits any more
-            self._wake.send_bytes(b"x")
-
-    def _collect(self) -> None:
-        self._woken.recv_bytes()  # one per finished batch
-        future = self._done.popleft()
-        batch = self._running.pop(future)
-        self._bytes -= batch.nbytes
-        for arrival, result in zip(batch.arrivals, future.result(), strict=True):
-            self._outcomes[arrival.task.row] = Outcome(*arrival.task, result, arrival.stamp)
-            if isinstance(result, Row):
-                self._bytes += result.features.nbytes
+    def _put(self, arrival: Arrival, result: Row | ImageError) -> None:
+        self._outcomes[arrival.task.row] = Outcome(*arrival.task, result, arrival.stamp)
+        if isinstance(result, Row):
+            self._bytes += result.features.nbytes

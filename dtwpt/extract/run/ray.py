@@ -171,7 +171,7 @@ def _decide_size(writer: StoreWriter, reading: Reading) -> None:
     with (
         contextlib.closing(writer.waiting()) as tasks,
         contextlib.closing(
-            stream(tasks, reading._replace(device="numpy", hashes=False), 2)
+            stream(tasks, reading._replace(device="numpy", hashes=False), 1)
         ) as outcomes,
     ):
         for outcome in outcomes:
@@ -476,8 +476,8 @@ class _Worker:
         if here != self._made_by:
             raise RuntimeError(f"it has {_listed(here)}, the store {_listed(self._made_by)}")
         check_device(self._reading.device)
-        # Readers are separate processes here too: a file that crashes one does not end the actor.
-        return Pipeline(self._reading, self._cpus + 1)
+        # Processes of their own here too: a file that crashes one does not end the actor.
+        return Pipeline(self._reading, self._cpus)
 
 
 def _listed(names: dict[str, str]) -> str:

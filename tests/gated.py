@@ -46,7 +46,7 @@ def let_go(path: Path) -> None:
 
 @contextlib.contextmanager
 def running(command: Sequence[Any], **options: Any) -> Iterator[subprocess.Popen[Any]]:
-    """Run a command in a session of its own, and kill what is left of it in the end."""
+    """Run a command in a session of its own, and kill its remaining processes in the end."""
     with subprocess.Popen(command, start_new_session=True, **options) as process:
         try:
             yield process

@@ -1,4 +1,4 @@
-"""Colour images: where their channels are, and what becomes of them."""
+"""Colour images: position and treatment of their channels."""
 
 from __future__ import annotations
 

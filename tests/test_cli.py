@@ -549,7 +549,7 @@ def test_stopped_by_a_signal(tmp_path: Path, number: signal.Signals, workers: in
             os.killpg(process.pid, number)  # as a terminal does, to every process
         else:
             process.send_signal(number)
-        # At once: it would wait for ever for the image that it is about to read.
+        # At once: it would wait forever for the image that it is about to read.
         assert process.wait(300) == 128 + number
         assert all_gone(process.pid)
     name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"

@@ -63,7 +63,7 @@ def test_find_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    (tmp_path / "in/with space/loop").symlink_to(tmp_path / "in")  # must not go round for ever
+    (tmp_path / "in/with space/loop").symlink_to(tmp_path / "in")  # must not loop forever
     (tmp_path / "in/twin").symlink_to(tmp_path / "in/sub/deeper")  # found under its own name
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/f.gif").touch()

@@ -138,7 +138,7 @@ def make_images(folder: Path, rng: np.random.Generator) -> None:
 
 
 def kill_half_way(folder: Path, output: Path) -> None:
-    """Begin a job that waits for ever for its last image, and kill it in the middle."""
+    """Start a job that waits forever for its last image, and kill it in the middle."""
     gated = [sys.executable, str(Path(__file__).with_name("gated.py"))]
     command = [*gated, "extract", folder, "-o", output, "--workers", "2"]
     with running(command, env=ENVIRONMENT) as process:

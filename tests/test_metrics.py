@@ -416,7 +416,7 @@ def test_ten_crops_are_torchvision_s() -> None:
 
 
 class NoDouble(TorchFunctionMode):
-    """A device without float64: what comes of its tensors, unless it went through ``cpu``."""
+    """A device without float64: what its tensors raise, unless they went through ``cpu``."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

@@ -323,7 +323,7 @@ def test_refused_with_the_file_and_the_reason(
 
 
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Pillow's own, and its warnings, play no part.
+    # Pillow's own, and its warnings, are not used.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     Image.fromarray(RGB).save(tmp_path / "a.png")

@@ -1209,7 +1209,7 @@ def test_files_that_kill_or_hang_their_reader(
         ("12.crash.png", "the decoder crashed 3 times (SIGSEGV)"),
         (
             "12.killed.png",
-            "the decoder crashed 3 times (SIGKILL, most likely for want of memory)",
+            "the decoder crashed 3 times (SIGKILL, most likely for lack of memory)",
         ),
     ]
     decoded.clear()

@@ -130,7 +130,7 @@ def test_moments_of_the_maximum_of_a_wave(omega: tuple[float, float], q: int) ->
 
 @given(frequencies, st.integers(1, 8))
 def test_averages_over_shifts_damp_harmonics(theta: tuple[float, float], r: int) -> None:
-    """The averaged maximum is the damped Fourier series; what is left of its waves is bounded."""
+    """The averaged maximum is the damped Fourier series; the rest of its waves is bounded."""
     count, m = 512, 2
     phase = np.arange(count) * 2 * np.pi / count
     points = m * window(1) @ np.asarray(theta)

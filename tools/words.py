@@ -11,20 +11,34 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SUFFIXES = {".py", ".rst", ".md", ".toml", ".yml"}
+SUFFIXES = {".py", ".rst", ".md", ".toml", ".yml", ".h", ".cpp"}
 SKIPPED = {"tools/words.py", "CHANGELOG.md"}
 
 # What was written, and what to write.
 WORDS = {
-    r"goes? on beyond (its|the) (borders|ends)": "padding mode",
+    r"(goes?|going) on (beyond (its|the) (borders|ends)|periodically)": "padding mode",
     r"bit for bit what an uninterrupted": "identical",
-    r"begin (a store|it|the store) anew": "discard the existing store and start over",
-    r"the network is what it was": "the model is unchanged",
+    r"(begins?|begun|starts?|take up|written|made|makes|opened|draw) anew": "again, start over",
+    r"(is|are|was) what (it|they) (was|were)( before)?": "is unchanged",
+    r"to what it was( at first)?": "to its initial value",
+    r"(goes?|went) on (from (there|where)|where it)": "resume",
+    r"(gone on|to go on) with": "resumed, to resume",
     r"who does what": "roles",
     r"when something dies": "failure handling",
     r"going on\b(?= *$)": "resuming a job",
     r"not for two threads": "not thread-safe",
-    r"for ever and ever": "indefinitely",
+    r"for ever\b": "forever, indefinitely",
+    r"what (becomes|has become) of": "state, outcome, consequence",
+    r"what comes of": "outcomes",
+    r"what is (left|kept) of": "remainder, partial sums, cache",
+    r"plays? no part": "is not used",
+    r"for want of": "for lack of",
+    r"(has|have) (next to )?nothing to say": "does not reply",
+    r"whole or not at all": "atomically",
+    r"nobody asks for": "not needed",
+    r"extension modes?": "padding mode",
+    r"on the disk\b(?! itself)": "on disk",
+    r"not (any )?more, and not on": "no longer exist",
     r"what is never negative": "non-negative",
     r"\bin order to\b": "to",
     r"\butili[sz]e": "use",

@@ -136,6 +136,6 @@ def _find_again(target: str) -> None:
         old = os.path.join(folder, entry)
         if ours.fullmatch(entry) and set(os.listdir(old)) <= set(FILES):
             if os.path.lexists(target):
-                shutil.rmtree(old, ignore_errors=True)  # or what is left of it
+                shutil.rmtree(old, ignore_errors=True)  # or its remainder
             elif _is_report(old):
                 os.rename(old, target)

@@ -43,7 +43,7 @@ class _Folder:
 
 
 class Disk:
-    """The folders and files below a folder, which are all on the disk when it begins."""
+    """The folders and files below a folder, all on disk at the start."""
 
     def __init__(self, path: Path) -> None:
         self._root = self._read(path)
@@ -117,7 +117,7 @@ class Disk:
 
 
 def _left(file: _File, rng: np.random.Generator | None) -> bytes:
-    """Return what is left of a file: of each block, what was synced, or what came later."""
+    """Return the remains of a file: of each block, the synced or a later state."""
     if rng is None or bytes(file.now) == file.kept:
         return file.kept
     content = bytearray(file.kept if rng.random() < 0.5 else file.kept.ljust(len(file.now), b"\0"))

@@ -188,7 +188,7 @@ def _check_complete(writer: StoreWriter) -> None:
         first = next(tasks).path
     others = f" and {count - 1} more" if count > 1 else ""
     raise WorkerError(
-        f"workers of Ray died {_TRIES} times at {first}{others}, most likely for want of memory; "
+        f"workers of Ray died {_TRIES} times at {first}{others}, most likely for lack of memory; "
         "all other images are done: use fewer workers, or remove these files"
     )
 
@@ -403,7 +403,7 @@ def _round(
                 if given_up > _MOST_GIVEN_UP:
                     raise WorkerError(
                         f"workers of Ray die all the time, {_TRIES} times at each of {given_up} "
-                        "batches, most likely for want of memory: use fewer workers"
+                        "batches, most likely for lack of memory: use fewer workers"
                     )
     except (ray.exceptions.RayError, RuntimeError) as error:
         raise WorkerError(f"Ray gave up: {_short(error)}") from error

@@ -276,7 +276,7 @@ def _how(process: multiprocessing.process.BaseProcess) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    return f"{name}, most likely for want of memory" if name == "SIGKILL" else name
+    return f"{name}, most likely for lack of memory" if name == "SIGKILL" else name
 
 
 # In a process of its own -------------------------------------------------------------------------

@@ -14,7 +14,7 @@ b) trained on digits, and on patches of photographs: accuracy, and flips under f
 c) trained on digits that are pasted on textures, and tested at a grid of places: no border shows;
 d) with the amplitudes of other images (recombination) in training, on photographs.
 
-All results go to one JSON file. A run that was interrupted goes on where it was: a result that is
+All results go to one JSON file. An interrupted run resumes: a result that is
 in the file is not computed again. Tables and figures are made from it.
 """
 

@@ -142,7 +142,7 @@ def digits(options: argparse.Namespace, seed: int) -> Task:
     images, labels = load_digits(return_X_y=True)
     x = torch.tensor(images, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
     x = functional.interpolate(x, size=size, mode="bicubic", align_corners=False)
-    # Digits are ink on an empty ground, which goes on beyond the picture.
+    # Digits are ink on an empty ground, which continues beyond the picture.
     x = (functional.pad(x, [REACH] * 4) - 0.3) / 0.4
     y = torch.tensor(labels)
     first = len(x) * 2 // 3
@@ -332,7 +332,7 @@ def say(*words: Any) -> None:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all."""
+    """Write a checkpoint atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
     torch.save(state, unfinished)

@@ -486,7 +486,7 @@ def test_only_the_same_run_goes_on(tmp_path: Path) -> None:
     maps = tiles(path, output, tile=64, mode="zero", overwrite=True)
     np.testing.assert_array_equal(maps[...], whole(read_image(path), mode="zero"))
     interrupted(COLOUR, tmp_path / "second.zarr", 3)
-    with pytest.raises(FileExistsError, match="of an image in memory"):
+    with pytest.raises(FileExistsError, match="an image in memory"):
         tiles(COLOUR, tmp_path / "second.zarr", tile=64)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import re
 import secrets
 import shutil
+import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -27,7 +29,7 @@ from dtwpt.extract.inputs import check_spared
 from dtwpt.extract.progress import Progress, following
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.store.manifest import StoreWarning
-from dtwpt.extract.tiling import Tiling, as_workers
+from dtwpt.extract.tiling import Tiling, Window, as_workers
 
 # Bytes of a chunk, about: one map of a tile, or several small ones.
 _CHUNK_BYTES = 2**20
@@ -39,7 +41,8 @@ _DONE = "tiles-done"
 # Attributes of maps, besides their own checksum.
 _ATTRIBUTES = ("settings", "source", "size", "stride", "tile", "made_by")
 # The checksums of complete maps, by row.
-_SUMS = "checksums"
+_SUMS = "tile_checksums"
+_SUM_BYTES = 4
 _SUM = re.compile(r"[0-9a-f]{8}")
 
 
@@ -104,8 +107,8 @@ def tiles(
         ``P = 2**depth``, ``H' = ceil(H / P)``, ``W' = ceil(W / P)``: the maps, opened for reading,
         with the attributes ``settings``, ``source``, ``size`` (height and width of the image),
         ``stride`` (pixels between values), ``tile`` (rows and columns of values), ``made_by`` and
-        ``checksums`` (CRC-32 of the file of each tile, by row). Reading a corrupted tile raises an
-        error of Zarr's; a missing one reads as NaN.
+        ``tile_checksums`` (by row, the CRC-32 of the checksums of a tile's chunks). Reading a
+        corrupted tile raises an error of Zarr's; a missing one reads as NaN.
 
     Raises
     ------
@@ -253,6 +256,7 @@ def _sums_of(target: str, tiling: Tiling) -> dict[str, str]:
 def _sound(folder: str, tiling: Tiling, sums: dict[str, str], check: str) -> dict[str, str]:
     """Return the tiles whose files are intact, with their checksums."""
     sizes = {}
+    windows = dict(tiling.windows)
     for place in sums:
         with contextlib.suppress(OSError):
             sizes[place] = os.path.getsize(_file_of(folder, tiling, place))
@@ -261,20 +265,35 @@ def _sound(folder: str, tiling: Tiling, sums: dict[str, str], check: str) -> dic
         place: sums[place]
         for place in sizes
         if sizes[place] == size > 0
-        and (
-            check == "time"
-            or not sums[place]
-            or _file_sum(_file_of(folder, tiling, place)) == sums[place]
-        )
+        and (check == "time" or _is_intact(folder, tiling, place, windows[place], sums[place]))
     }
 
 
-def _file_sum(path: str) -> str:
+def _sum_of(folder: str, tiling: Tiling, place: str) -> str:
+    """Return the CRC-32 of the checksums (CRC-32C) that Zarr has put after each chunk of a tile.
+
+    So the values, which Zarr has just read for these, are not read again.
+    """
+    shard = tiling.tile_shape
+    chunks = math.prod(-(-a // b) for a, b in zip(shard, _chunk(shard), strict=True))
     number = 0
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            number = zlib.crc32(block, number)
+    with open(_file_of(folder, tiling, place), "rb") as file:
+        # The index of the chunks, offsets and lengths, with a checksum of its own.
+        file.seek(-(16 * chunks + _SUM_BYTES), os.SEEK_END)
+        for offset, length in struct.iter_unpack("<QQ", file.read(16 * chunks)):
+            file.seek(offset + length - _SUM_BYTES)
+            number = zlib.crc32(file.read(_SUM_BYTES), number)
     return f"{number:08x}"
+
+
+def _is_intact(folder: str, tiling: Tiling, place: str, window: Window, sum_: str) -> bool:
+    """Whether a tile has the recorded checksums, and its values match them."""
+    try:
+        # Zarr compares the values with the checksums on reading.
+        import_zarr().open_array(folder, mode="r")[(..., *window.place)]
+        return sum_ in ("", _sum_of(folder, tiling, place))
+    except (OSError, ValueError, OverflowError):
+        return False
 
 
 def _is_whole(target: str, partial: str, tiling: Tiling, check: str) -> bool:
@@ -591,7 +610,7 @@ class _Settle:
 
     def __call__(self, place: str) -> str:
         file = _file_of(self._partial, self._tiling, place)
-        self.sums[place] = _file_sum(file)
+        self.sums[place] = _sum_of(self._partial, self._tiling, place)
         sync(file)
         folder = os.path.dirname(file)
         sync(folder)

@@ -513,6 +513,9 @@ def test_wrong_arguments() -> None:
             module.add_module("bn1", nn.Identity())
     with pytest.raises(ValueError, match='has none after its first layer: give correction="fit"'):
         antialias_stem(network, torch.rand(2, 3, 64, 64), correction="norms", **NAMES)
+    with pytest.raises(ValueError, match="this one is on device meta"):
+        antialias_stem(network.to("meta"), torch.rand(2, 3, 64, 64), **NAMES)
+    network = _network()
     for name in ("threshold", "colour_threshold"):
         old: Any = {name: 0.5}
         with pytest.warns(DeprecationWarning, match=f"{name} of antialias_stem is deprecated"):

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from dtwpt.invariance import characterize  # noqa: E402
 from dtwpt.nn.antialias import antialias_stem, restore_stem  # noqa: E402
 from dtwpt.nn.blurring import blurred  # noqa: E402
+from dtwpt.nn.downsampling import replace_downsampling  # noqa: E402
 from dtwpt.nn.locate import find_stem  # noqa: E402
 from dtwpt.nn.norm import EnergyNorm2d  # noqa: E402
 from dtwpt.nn.pooling.max_blur import MaxBlurPool2d  # noqa: E402
@@ -491,6 +492,26 @@ def test_networks_that_need_more_of_their_stem_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=reason):
         replace_stem(model)
     assert stem_cost(model) == stem_cost(_resnet())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        replace_stem,
+        antialias_stem,
+        lambda model: replace_downsampling(model, "aps")[0],
+        lambda model: replace_downsampling(model, "lps", padding="circular")[0],
+        lambda model: replace_downsampling(model, "blur", stem="full")[0],
+    ],
+)
+def test_symbolic_tracing(change: Callable[[nn.Module], nn.Module]) -> None:
+    changed, x = change(_resnet().eval()), torch.rand(2, 3, 64, 64)
+    extract = create(changed, {"conv1": "first", "fc": "last"})
+    for images in (x, torch.rand(3, 3, 96, 64)):  # the graph is of no one size
+        found = extract(images)
+        torch.testing.assert_close(found["last"], changed(images))
+    assert found["first"].ndim == 4
+    torch.testing.assert_close(torch.fx.symbolic_trace(changed)(x), changed(x))
 
 
 def test_hooks_of_the_network_s_own_and_plain_references_are_refused() -> None:

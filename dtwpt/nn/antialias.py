@@ -132,6 +132,8 @@ def antialias_stem(
     stays = type(found.module(found.act)) in _IDEMPOTENT
     check_replaceable(found, found.act if stays else None)
     if images is not None:
+        if found.reference.is_meta:
+            raise ValueError("images need a network with weights, and this one is on device meta")
         batches = list(_batches(images, found.convolution))
         if not batches:
             raise ValueError("images must hold at least one image, got none")

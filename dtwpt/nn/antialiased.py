@@ -14,6 +14,7 @@ from torch.nn import functional
 from dtwpt.nn.probe import shape_only
 from dtwpt.nn.refit import Fitted
 from dtwpt.nn.renorm import Renormed
+from dtwpt.nn.symbolic import leaf
 
 # Cells at the border of a map that see the convolution's padding. They respond to the frame, which
 # does not move with the image.
@@ -101,6 +102,7 @@ class ShiftAverage(nn.Module):
         self.placeholders: list[tuple[nn.Module, str]] = []
         self.training = conv.training
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """Return the averaged layer's output."""
         if x.ndim not in (3, 4):

@@ -11,6 +11,7 @@ from torch.nn import functional
 from dtwpt.checks import as_pair
 from dtwpt.engine.borders import source_index
 from dtwpt.nn.precision import full_dtype
+from dtwpt.nn.symbolic import leaf
 
 __all__ = ["CircularConv2d"]
 
@@ -81,6 +82,7 @@ class CircularConv2d(nn.Conv2d):
             raise TypeError(f"fft must be True or False, got {fft!r}")
         self.fft = fft
 
+    @leaf
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution."""
         if input.ndim not in (3, 4):

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from dtwpt.nn.pooling.borders import padded
 from dtwpt.nn.pooling.polyphase import Polyphase, PolyphasePool2d
+from dtwpt.nn.symbolic import leaf
 from dtwpt.nn.windows import reach_beyond
 
 __all__ = [
@@ -62,6 +63,7 @@ class LeadingPool2d(nn.Module):
         pool.return_phase = True
         self.pool, self.link = pool, link
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """Return the phase of each image that the pooling chooses."""
         out: Tensor
@@ -85,6 +87,7 @@ class FollowingPool2d(nn.Module):
         self.pool = PolyphasePool2d(pool.stride, blur=pool.blur, mode=pool.mode)
         self.link = link
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """Return the phase of each image in the main branch."""
         out: Tensor = self.pool(x, self.link.take())
@@ -154,6 +157,7 @@ class PooledConv2d(_Holder, nn.Conv2d):
         top, left = self.padding
         self.around = (top, left), ((height - 1) * down - top, (width - 1) * across - left)
 
+    @leaf
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of pooled maps, or the pooled convolution."""
         x = input if self.before is None else self.before(input)
@@ -197,6 +201,7 @@ class PooledMax2d(_Holder):
         self.stride, self.circular = stride, circular
         self.before = self.after = None
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """Return pooled maxima."""
         x = x if self.before is None else self.before(x)

@@ -11,6 +11,7 @@ from dtwpt.checks import as_pool, as_stride
 from dtwpt.engine import dispatch
 from dtwpt.engine.spec import Analysis, Kind
 from dtwpt.nn.selection import Packets, as_packets, describe_packets
+from dtwpt.nn.symbolic import leaf
 from dtwpt.packets import PacketBank
 from dtwpt.transform import as_analysis, side
 from dtwpt.wavelets import Wavelet
@@ -126,6 +127,7 @@ class DTCWPT2d(PacketModule):
     ) -> None:
         super().__init__(2, depth, wavelet, mode, packets, stride)
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """Return the coefficients."""
         return self.analyse(x, "complex")
@@ -162,6 +164,7 @@ class IDTCWPT2d(PacketModule):
     ) -> None:
         super().__init__(2, depth, wavelet, mode, packets)
 
+    @leaf
     def forward(self, c: Tensor, shape: tuple[int, int] | None = None) -> Tensor:
         """Return the images."""
         return _synthesise(self, c, shape)
@@ -202,6 +205,7 @@ class CMod2d(PacketModule):
     ) -> None:
         super().__init__(2, depth, wavelet, mode, packets)
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """Return the maps."""
         return self.analyse(x, "modulus")
@@ -239,6 +243,7 @@ class RMax2d(PacketModule):
     ) -> None:
         super().__init__(2, depth, wavelet, mode, packets, pool=as_pool(pool))
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """Return the maps."""
         return self.analyse(x, "rmax")
@@ -276,6 +281,7 @@ class DTCWPT1d(PacketModule):
     ) -> None:
         super().__init__(1, depth, wavelet, mode, packets, stride)
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """Return the coefficients."""
         return self.analyse(x, "complex")
@@ -312,6 +318,7 @@ class IDTCWPT1d(PacketModule):
     ) -> None:
         super().__init__(1, depth, wavelet, mode, packets)
 
+    @leaf
     def forward(self, c: Tensor, length: int | None = None) -> Tensor:
         """Return the signals."""
         return _synthesise(self, c, None if length is None else (length,))
@@ -347,6 +354,7 @@ class CMod1d(PacketModule):
     ) -> None:
         super().__init__(1, depth, wavelet, mode, packets)
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """Return the maps."""
         return self.analyse(x, "modulus")
@@ -384,6 +392,7 @@ class RMax1d(PacketModule):
     ) -> None:
         super().__init__(1, depth, wavelet, mode, packets, pool=as_pool(pool))
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """Return the maps."""
         return self.analyse(x, "rmax")

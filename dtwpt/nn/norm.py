@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dtwpt.nn.symbolic import leaf
+
 __all__ = ["EnergyNorm2d"]
 
 
@@ -109,6 +111,7 @@ class EnergyNorm2d(nn.Module):
         """Return what matters for reading a printed model."""
         return f"{self.num_features}, sync={self.sync}"
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised maps."""
         channels = self.num_features

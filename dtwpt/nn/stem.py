@@ -18,6 +18,7 @@ from dtwpt.nn.learned import LearnedFilters
 from dtwpt.nn.mixing import ColourMix, PacketMixing
 from dtwpt.nn.norm import EnergyNorm2d
 from dtwpt.nn.selection import Packets, describe_packets
+from dtwpt.nn.symbolic import leaf
 from dtwpt.nn.windows import window_count
 from dtwpt.packets import PacketBank
 from dtwpt.transform import as_analysis
@@ -249,6 +250,7 @@ class WaveletStem(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """Return the channels."""
         self._check(x)

@@ -10,6 +10,7 @@ from dtwpt.checks import as_count, as_mode, as_pool
 from dtwpt.nn.pooling.borders import padded
 from dtwpt.nn.pooling.checks import as_step, check_maps
 from dtwpt.nn.precision import full_dtype
+from dtwpt.nn.symbolic import leaf
 
 __all__ = ["AdaptiveBlurPool2d"]
 
@@ -76,6 +77,7 @@ class AdaptiveBlurPool2d(nn.Module):
         self.norm = nn.BatchNorm2d(groups * kernel**2)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """Return the blurred and subsampled maps."""
         check_maps(x, self.channels)

@@ -8,6 +8,7 @@ from dtwpt.checks import as_mode
 from dtwpt.nn.pooling.checks import as_blur, as_step, check_maps
 from dtwpt.nn.pooling.filtering import binomial, filtered
 from dtwpt.nn.precision import full_dtype
+from dtwpt.nn.symbolic import leaf
 
 __all__ = ["BlurPool2d"]
 
@@ -53,6 +54,7 @@ class BlurPool2d(nn.Module):
         super().__init__()
         self.stride, self.blur, self.mode = as_step(stride), as_blur(blur), as_mode(mode)
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """Return the blurred and subsampled maps."""
         check_maps(x)

@@ -12,6 +12,7 @@ from dtwpt.checks import as_pair
 from dtwpt.nn.pooling.checks import as_blur
 from dtwpt.nn.pooling.filtering import binomial, filtered
 from dtwpt.nn.precision import full_dtype
+from dtwpt.nn.symbolic import leaf
 from dtwpt.nn.windows import reach_beyond
 
 __all__ = ["MaxBlurPool2d"]
@@ -99,6 +100,7 @@ class MaxBlurPool2d(nn.Module):
         """Weights of the blur along one axis, shape (blur,), float32 on the CPU."""
         return torch.tensor(binomial(self.blur), dtype=torch.float32, device="cpu")
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """Pool a batch of maps.
 

@@ -12,6 +12,7 @@ from dtwpt.checks import as_count
 from dtwpt.nn.pooling.borders import padded
 from dtwpt.nn.pooling.checks import as_step, check_maps
 from dtwpt.nn.precision import full_dtype
+from dtwpt.nn.symbolic import leaf
 
 __all__ = ["MixedPolyphasePool2d", "tips_loss"]
 
@@ -89,6 +90,7 @@ class MixedPolyphasePool2d(nn.Module):
         weights = torch.unflatten(logits.flatten(2).softmax(2), 2, (s, s))
         return weights.transpose(2, 3), psi
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """Return the mixed phases."""
         check_maps(x, self.channels)

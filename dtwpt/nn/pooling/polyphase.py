@@ -9,6 +9,7 @@ from dtwpt.nn.pooling.checks import as_blur, as_step, check_divisible, check_map
 from dtwpt.nn.pooling.filtering import binomial, filtered
 from dtwpt.nn.pooling.phases import Select, as_select, selected, take_phase
 from dtwpt.nn.precision import full_dtype
+from dtwpt.nn.symbolic import leaf
 
 __all__ = ["Polyphase", "PolyphasePool2d"]
 
@@ -36,6 +37,7 @@ class Polyphase(nn.Module):
         """Return the phase of each image, (N,), or the weights of its phases, (N, s * s)."""
         raise NotImplementedError
 
+    @leaf
     def forward(self, x: Tensor, phase: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Return the phase of each image that is chosen, or the one that is given.
 

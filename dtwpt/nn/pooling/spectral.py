@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dtwpt.checks import as_pair
 from dtwpt.nn.pooling.checks import as_step, check_maps
 from dtwpt.nn.precision import full_dtype
+from dtwpt.nn.symbolic import leaf
 
 __all__ = ["SpectralPool2d"]
 
@@ -74,6 +75,7 @@ class SpectralPool2d(nn.Module):
             raise ValueError(f'window must be None or "hamming", got {window!r}')
         self.window = window
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """Return the maps at fewer pixels."""
         check_maps(x)

@@ -10,6 +10,7 @@ from dtwpt.nn.pooling.checks import as_blur, as_step, check_maps
 from dtwpt.nn.pooling.filtering import binomial, filtered
 from dtwpt.nn.pooling.phases import put_phase
 from dtwpt.nn.precision import full_dtype
+from dtwpt.nn.symbolic import leaf
 
 __all__ = ["PolyphaseUpsample2d"]
 
@@ -57,6 +58,7 @@ class PolyphaseUpsample2d(nn.Module):
         super().__init__()
         self.stride, self.blur, self.mode = as_step(stride), as_blur(blur), as_mode(mode)
 
+    @leaf
     def forward(self, x: Tensor, phase: Tensor) -> Tensor:
         """Upsample maps.
 

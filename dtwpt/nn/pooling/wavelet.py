@@ -12,6 +12,7 @@ from dtwpt.nn.pooling.checks import as_step, check_maps
 from dtwpt.nn.pooling.filtering import filtered
 from dtwpt.nn.pooling.low_pass import LOW_PASSES, low_pass
 from dtwpt.nn.precision import full_dtype
+from dtwpt.nn.symbolic import leaf
 
 __all__ = ["WaveletPool2d"]
 
@@ -85,6 +86,7 @@ class WaveletPool2d(nn.Module):
             if not self.taps or not all(map(isfinite, self.taps)):
                 raise ValueError(f"wavelet must have at least one tap, all finite, got {wavelet!r}")
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """Return the low band."""
         check_maps(x)

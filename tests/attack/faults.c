@@ -1,5 +1,6 @@
 /* Loaded before libc: counts what changes files below FAULT_ROOT, writes it down in FAULT_LOG, and
- * at number FAULT_AT kills the process, or has that call fail with FAULT_ERRNO. */
+ * at number FAULT_AT kills the process, has that call fail with FAULT_ERRNO, or takes away the file
+ * system, as a power cut does (FAULT_AWAY). */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -10,18 +11,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
-static const char *root, *fail;
+static const char *root, *fail, *away;
 static long at = -1, count;
 static int record = -1;
 
 __attribute__((constructor)) static void begin(void) {
     root = getenv("FAULT_ROOT");
     fail = getenv("FAULT_ERRNO");
+    away = getenv("FAULT_AWAY");
     if (getenv("FAULT_AT")) at = atol(getenv("FAULT_AT"));
     if (root && getenv("FAULT_LOG"))
         record = syscall(SYS_openat, AT_FDCWD, getenv("FAULT_LOG"),
@@ -48,8 +51,21 @@ static const char *below(int folder, const char *path, char *buffer) {
     return buffer + length;
 }
 
+/* Shut down the file system of root without writing its log, as ext4 and xfs can. */
+static void take_away(void) {
+    unsigned without_log = 2;
+    int folder = syscall(SYS_openat, AT_FDCWD, root, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (syscall(SYS_ioctl, folder, _IOR('X', 125, unsigned), &without_log))
+        syscall(SYS_kill, getpid(), SIGABRT);
+    syscall(SYS_close, folder);
+}
+
 static int due(void) {
     if (count++ != at) return 0;
+    if (away) {
+        take_away();
+        return 0;
+    }
     if (!fail) syscall(SYS_kill, getpid(), SIGKILL);
     errno = atoi(fail);
     return 1;

@@ -6,11 +6,13 @@ them down, from which :mod:`tests.attack.disk` replays power cuts.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,9 @@ KINDS = ("npz", "npy", "csv", "parquet", "store", "restart", "tiles", "retiles",
 NAMES = {"store": "a.zarr", "restart": "a.zarr", "tiles": "a.zarr", "retiles": "a.zarr"}
 # Outputs that consist of two files: one may be there without the other.
 IN_TWO = ("npy", "csv")
+# Calls at which a file system is taken away, of those of each kind.
+MOMENTS = 12
+RNG = np.random.default_rng(0)
 # One shard holds so many rows: runs write to several, old and new ones.
 CODE = """
 import sys
@@ -122,6 +127,16 @@ class Attack:
                 "FAULT_ROOT": str(folder),
                 **environment,
             },
+            capture_output=True,
+            check=False,
+        ).returncode
+
+    def take_away(self, folder: Path) -> int:
+        """Shut the file system of a folder down at once."""
+        environment = {"LD_PRELOAD": str(self._faults), "FAULT_ROOT": str(folder), "FAULT_AT": "0"}
+        return subprocess.run(
+            ["touch", folder / "too late"],
+            env={**os.environ, **environment, "FAULT_AWAY": "1"},
             capture_output=True,
             check=False,
         ).returncode
@@ -216,3 +231,55 @@ def test_power_cuts(attack: Attack, tmp_path: Path, kept: str) -> None:
         attack.check(work, whole=number == len(found) - 1, may_be_refused=attack.kind in IN_TWO)
         shutil.rmtree(work)
     print(f"{attack.kind}, {kept}: {len(found)} power cuts")
+
+
+@contextlib.contextmanager
+def mounted(image: Path, folder: Path) -> Iterator[None]:
+    subprocess.run(["mount", "-o", "loop", image, folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def can_mount(image: Path, folder: Path) -> bool:
+    try:
+        with mounted(image, folder):
+            return True
+    except (OSError, subprocess.CalledProcessError):
+        return False
+
+
+@pytest.mark.parametrize("system", ["ext4", "xfs"])
+def test_a_file_system_that_is_taken_away(attack: Attack, tmp_path: Path, system: str) -> None:
+    image, folder = tmp_path / "image", tmp_path / "mounted"
+    work = folder / "work"
+    folder.mkdir()
+    if shutil.which(f"mkfs.{system}") is None:
+        pytest.skip(f"needs mkfs.{system}")
+
+    def fresh() -> None:
+        image.unlink(missing_ok=True)
+        with image.open("wb") as file:
+            file.truncate(400 << 20)
+        subprocess.run([f"mkfs.{system}", "-q", image], check=True)
+
+    fresh()
+    if not can_mount(image, folder):
+        pytest.skip("may not mount a file system, or has no loop device")
+    count = len(logged(attack, tmp_path))
+    ended: dict[int, int] = {}
+    for at in [*sorted(RNG.choice(count, min(count, MOMENTS), replace=False)), None]:
+        fresh()
+        with mounted(image, folder):
+            shutil.copytree(attack.before, work)
+            subprocess.run(["sync", "-f", work], check=True)
+            code = attack.run(work, **({} if at is None else {"at": at, "away": 1}))
+            if at is None:  # said to be done
+                assert code == 0
+                assert attack.take_away(work) == 1
+        ended[code] = ended.get(code, 0) + 1
+        with mounted(image, folder):  # its journal is played back
+            attack.check(work, whole=at is None, may_be_refused=attack.kind in IN_TWO)
+    print(f"{attack.kind}, {system}: {sum(ended.values())} of {count} calls, exit statuses {ended}")
+    assert set(ended) <= {0, 1}

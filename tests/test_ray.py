@@ -494,47 +494,123 @@ def test_the_command_when_ray_is_gone(tmp_path: Path, part: str) -> None:
     assert 0 < summary["finished"] < 200
 
 
-@pytest.mark.slow  # two more machines to begin, and one of them to be found dead: a minute
-def test_a_cluster_of_two_machines(tmp_path: Path) -> None:
-    (tmp_path / "long").mkdir()
-    np.save(tmp_path / "image.npy", RNG.random((100, 100), dtype=np.float32))
-    for index in range(200):
-        name = f"{index:04}.{'gated' if index == 199 else 'free'}.npy"
-        (tmp_path / "long" / name).symlink_to(tmp_path / "image.npy")
-    with socket.create_server(("", 0)) as probe:
-        address = f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
-    # Each has processes and an object store of its own, as on two machines.
-    start = [Path(sys.executable).with_name("ray"), "start", "--block", "--num-cpus=1"]
-    start += ["--object-store-memory=100000000"]
-    head = [*start, "--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false"]
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
-    quiet: dict[str, Any] = {"env": {**ENVIRONMENT, **token}, "stdout": subprocess.DEVNULL}
-    with contextlib.ExitStack() as stack:
-        first = stack.enter_context(running(head, **quiet, stderr=subprocess.DEVNULL))
-        wait_until(lambda: answers(address), first)
-        second = stack.enter_context(
-            running([*start, f"--address={address}"], **quiet, stderr=subprocess.DEVNULL)
+MARK = "DTWPT_TEST"
+
+
+def marked(mark: str) -> list[str]:
+    """Return the command lines of processes that have a mark in their environment."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
+
+
+class TwoMachines:
+    """A head and another node of a cluster, each with processes and an object store of its own."""
+
+    def __init__(self, stack: contextlib.ExitStack, tmp_path: Path) -> None:
+        self._stack, self._tmp_path = stack, tmp_path
+        with socket.create_server(("", 0)) as probe:
+            self.address = f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+        environment = {**ENVIRONMENT, **token, MARK: str(tmp_path)}
+        self._quiet: dict[str, Any] = {"env": environment, "stdout": subprocess.DEVNULL}
+        port = f"--port={self.address.rpartition(':')[2]}"
+        self.head = self._start("--head", port, "--include-dashboard=false")
+        wait_until(lambda: answers(self.address), self.head)
+        self.second = self._start(f"--address={self.address}")
+
+    def _start(self, *options: str) -> subprocess.Popen[Any]:
+        command = [Path(sys.executable).with_name("ray"), "start", "--block", "--num-cpus=1"]
+        command += ["--object-store-memory=80000000", *options]
+        return self._stack.enter_context(running(command, **self._quiet, stderr=subprocess.DEVNULL))
+
+    def extract(self, *options: str) -> subprocess.Popen[Any]:
+        """Start the command, and wait until both nodes have done some of its images."""
+        (self._tmp_path / "long").mkdir()
+        np.save(self._tmp_path / "image.npy", RNG.random((400, 400), dtype=np.float32))
+        for index in range(200):
+            name = f"{index:04}.{'gated' if index == 199 else 'free'}.npy"
+            (self._tmp_path / "long" / name).symlink_to(self._tmp_path / "image.npy")
+        folder = self._tmp_path / "long"
+        command = [sys.executable, "-c", NEVER_DONE, "extract", str(folder), "-o", "a.zarr"]
+        command += ["--engine", "ray", "--address", self.address, "--workers", "2"]
+        driver = self._stack.enter_context(
+            running(
+                [*command, "--progress", "none", *options],
+                **self._quiet,
+                cwd=self._tmp_path,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
         )
-        command = [sys.executable, "-c", NEVER_DONE, "extract", tmp_path / "long", "-o", "a.zarr"]
-        command += ["--engine", "ray", "--address", address, "--workers", "2"]
-        driver = stack.enter_context(
-            running([*command, "--progress", "none"], **quiet, cwd=tmp_path, stderr=subprocess.PIPE)
-        )
-        actors = "ray::MapWorker"
         wait_until(
             lambda: (
-                all(children(node.pid, actors) for node in (first, second))
-                and has_features(tmp_path / "a.zarr")
+                all(children(node.pid, ACTORS) for node in (self.head, self.second))
+                and has_features(self._tmp_path / "a.zarr")
             ),
             driver,
         )
-        os.killpg(second.pid, signal.SIGKILL)  # a machine is gone
-        (tmp_path / "long" / "0199.gated.npy.open").touch()
+        return driver
+
+    def let_go(self) -> None:
+        (self._tmp_path / "long" / "0199.gated.npy.open").touch()
+
+
+ACTORS = "ray::MapWorker"
+KEPT = "progress saved in a.zarr; rerun the command to resume\n"
+
+
+# Two more machines to begin, and a part of them to be found dead: a minute.
+@pytest.mark.slow
+@pytest.mark.parametrize("dies", ["nothing", "worker", "second", "head", "driver", "command"])
+def test_a_cluster_of_two_machines(tmp_path: Path, dies: str) -> None:
+    # Whole maps, of 1.3 MB an image, are three times what an object store holds.
+    settings = Settings(pool="none") if dies in ("nothing", "head") else Settings()
+    with contextlib.ExitStack() as stack:
+        cluster = TwoMachines(stack, tmp_path)
+        driver = cluster.extract("--pool", str(settings.pool))
+        if dies == "worker":
+            os.kill(children(cluster.second.pid, ACTORS)[0], signal.SIGKILL)
+        elif dies == "second":
+            os.killpg(cluster.second.pid, signal.SIGKILL)
+        elif dies == "head":
+            os.killpg(cluster.head.pid, signal.SIGKILL)
+        elif dies == "driver":
+            (watched,) = set(children(driver.pid, sys.executable)) - {driver.pid}
+            os.kill(watched, signal.SIGKILL)
+        elif dies == "command":
+            os.kill(driver.pid, signal.SIGKILL)
+        if dies in ("nothing", "worker", "second"):
+            cluster.let_go()
         _, said = driver.communicate(timeout=600)
-        assert (driver.returncode, said) == (0, b"")
-    store = load(tmp_path / "a.zarr")
+        if dies in ("head", "driver"):
+            assert driver.returncode == 1
+            assert said.startswith("dtwpt: ")
+            assert said.endswith(KEPT)
+            assert said.count("\n") == 1
+        elif dies == "command":  # the process that it watches is told to stop
+            assert driver.returncode == -signal.SIGKILL
+            assert said == f"dtwpt: stopped by SIGTERM, {KEPT}"
+        else:
+            assert (driver.returncode, said) == (0, "")
+        if dies in ("driver", "command"):  # its actors end with it, the cluster does not
+            wait_until(
+                lambda: (
+                    not any(children(node.pid, ACTORS) for node in (cluster.head, cluster.second))
+                ),
+                cluster.head,
+            )
+    with running(["sleep", "infinity"]) as beside:
+        wait_until(lambda: not marked(str(tmp_path)), beside)
+    store = load(tmp_path / "a.zarr", verify=True)
     assert isinstance(store, FeatureStore)
-    check_same(store, extract_to_store(tmp_path / "long", tmp_path / "b.zarr"))
+    assert (store.waiting == []) == (dies in ("nothing", "worker", "second"))
+    if store.waiting:
+        store = extract_to_store(tmp_path / "long", tmp_path / "a.zarr", settings)
+    check_same(store, extract_to_store(tmp_path / "long", tmp_path / "b.zarr", settings))
 
 
 def answers(address: str) -> bool:

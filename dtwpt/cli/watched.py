@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -60,7 +61,8 @@ def watched(on_death: Callable[[str], int], numbers: tuple[str, ...]) -> None:
 def say_over() -> None:
     """Tell the watching process, if any, that this one is finished."""
     for number in _said:
-        os.write(number, b"x")
+        with contextlib.suppress(BrokenPipeError):  # whoever watches has been killed
+            os.write(number, b"x")
 
 
 def _stop_with(alive: int) -> None:

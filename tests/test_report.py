@@ -51,9 +51,8 @@ from dtwpt.report import (
 from dtwpt.report.analysis import _shifts_of_lengths, _whole_shifts, least_size
 from dtwpt.report.explorer import _complex_kernels, _maps, _outputs, _photograph
 from dtwpt.report.folder import check_folder
-from dtwpt.report.page import _verdict, page
+from dtwpt.report.page import _verdict, describe, page, retell
 from dtwpt.report.pictures import Style, draw
-from dtwpt.report.settings import describe, retell
 from tests.photographs import grey
 
 

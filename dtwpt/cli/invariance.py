@@ -33,8 +33,7 @@ from dtwpt.cli.terminal import (
 
 if TYPE_CHECKING:
     from dtwpt.extract import Skipped
-    from dtwpt.report.analysis import Analysis
-    from dtwpt.report.images import Crops
+    from dtwpt.report.analysis import Analysis, Crops
     from dtwpt.report.pictures import Style
 
 
@@ -184,10 +183,9 @@ def invariance(
     check_folder(output)
     from dtwpt.invariance import Layer
     from dtwpt.report.analysis import analyse_layer, analyse_packets, least_size
-    from dtwpt.report.kernels import load_kernels
-    from dtwpt.report.layers import load_layer
+    from dtwpt.report.kernels import load_kernels, load_layer
+    from dtwpt.report.page import describe, retell
     from dtwpt.report.pictures import Style
-    from dtwpt.report.settings import describe, retell
 
     shifts = tuple(dict.fromkeys(shifts))
     if design:
@@ -233,8 +231,8 @@ def _design(ctx: click.Context, names: set[str], shifts: tuple[tuple[float, floa
     """Choose a layer's filters, and write the report on them."""
     from dtwpt.report.designs import choose, describe_design, design_report, least_crop
     from dtwpt.report.folder import write_report
+    from dtwpt.report.page import retell
     from dtwpt.report.pictures import Style
-    from dtwpt.report.settings import retell
 
     given = ctx.params
     stride, pool, wavelet = given["stride"], given["pool"], given["wavelet"]
@@ -318,7 +316,7 @@ def _crops(
 ) -> tuple[Crops, list[Skipped]]:
     """Read the middle of images, all but those that cannot be used if they may be skipped."""
     from dtwpt.extract import ImageError, Skipped
-    from dtwpt.report.images import Crops, read_crops
+    from dtwpt.report.analysis import Crops, read_crops
 
     alone: list[Crops] = []
     errors: list[ImageError] = []

@@ -3,11 +3,9 @@
 The command ``dtwpt invariance`` is a thin layer over this package.
 """
 
-from dtwpt.report.analysis import Analysis, analyse_layer, analyse_packets
+from dtwpt.report.analysis import Analysis, Crops, analyse_layer, analyse_packets, read_crops
 from dtwpt.report.folder import check_folder, write_report
-from dtwpt.report.images import Crops, read_crops
-from dtwpt.report.kernels import KernelError, load_kernels
-from dtwpt.report.layers import load_layer
+from dtwpt.report.kernels import KernelError, load_kernels, load_layer
 
 __all__ = [
     "Analysis",

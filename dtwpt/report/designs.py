@@ -15,11 +15,9 @@ import dtwpt.plot
 from dtwpt.invariance import design, estimate_spectrum, measure
 from dtwpt.invariance.design import Design
 from dtwpt.packets import PacketBank
-from dtwpt.report.analysis import margin
-from dtwpt.report.images import Crops
-from dtwpt.report.page import document, figure, settings_table, tiles_of
+from dtwpt.report.analysis import Crops, margin
+from dtwpt.report.page import document, figure, images_row, settings_table, tiles_of
 from dtwpt.report.pictures import Picture, Style, as_png
-from dtwpt.report.settings import images_row
 
 # Taps of the Gabor filters along an axis.
 _SIZE = 11

@@ -1,21 +1,33 @@
-"""The page of a report: one self-contained HTML file."""
+"""The page of a report, one self-contained HTML file, and the settings that it lists."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import os
+import shlex
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 
 import dtwpt
 from dtwpt.invariance.kernels import DC_MOST, LIKENESS_LEAST
-from dtwpt.report.analysis import Analysis
+from dtwpt.report.analysis import Analysis, Crops
 from dtwpt.report.explorer import STYLE, Explorer, explorer
 from dtwpt.report.folder import MARK
 from dtwpt.report.pictures import Picture
 
-__all__ = ["document", "figure", "page", "settings_table", "tiles_of"]
+__all__ = [
+    "describe",
+    "document",
+    "figure",
+    "images_row",
+    "page",
+    "retell",
+    "settings_table",
+    "tiles_of",
+]
 
 # Maximum number of image files named on the page.
 _FILES_SHOWN = 200
@@ -300,4 +312,80 @@ def _count(number: int, noun: str) -> str:
 
 def _printable(name: str) -> str:
     """Return a file's name, which need not be valid Unicode, as text that is."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    return os.fspath(name).encode("utf-8", "backslashreplace").decode()
+
+
+# Settings and command line ------------------------------------------------------------------------
+
+
+def describe(
+    analysis: Analysis, kernels: str | None = None, key: str | None = None
+) -> list[tuple[str, str]]:
+    """Return the settings of a report, in words."""
+    rows = []
+    if analysis.bank is not None:
+        count = len(analysis.filters)
+        rows.append(("filters", f"{count} wavelet packets of depth {analysis.bank.depth}"))
+        rows.append(("wavelet", analysis.bank.wavelet.name))
+    elif analysis.kernels is not None:
+        count, channels, height, width = analysis.kernels.shape
+        rows.append(
+            ("filters", f"{count} kernels of {channels} x {height} x {width} (channels, size)")
+        )
+        if kernels is not None:
+            named = f", {key}" if key else ""
+            rows.append(("kernels", f"{_printable(os.path.basename(kernels))}{named}"))
+        if analysis.blank:
+            left_out = ", ".join(map(str, analysis.blank))
+            what = "any images" if analysis.layer is not None else "grey images"
+            rows.append(("left out", f"kernels that do not answer {what}: {left_out}"))
+    m, layer = analysis.stride, analysis.layer
+    further = 2 if layer is None else layer.pool_stride
+    rows.append(("stride m", f"{m:g} before pooling, {further * m:g} after it"))
+    if layer is None:
+        side = 2 * (analysis.q or 0) + 1
+        rows.append(("pooling window", f"{side} x {side} outputs (q = {analysis.q})"))
+    else:
+        parts = ["bias"] * (layer.bias is not None) + ["ReLU"] * layer.relu
+        parts.append(f"maximum over {layer.window} x {layer.window}")
+        if len(layer.blur) > 1:
+            weights = ", ".join(f"{weight:g}" for weight in layer.blur)
+            parts.append(f"mean with the weights {weights} along each axis")
+        rows.append(("layer", "; ".join(parts)))
+    shifts = [f"{row['shift_y']:g},{row['shift_x']:g}" for row in analysis.predicted[:, 0]]
+    rows.append(("shifts", f"{'; '.join(shifts)} (pixels down, right)"))
+    if analysis.crops is None:
+        rows.append(("power spectrum", f"{analysis.spectrum} noise"))
+    else:
+        rows.append(images_row(analysis.crops))
+        rows.append(("power spectrum", "the images' own"))
+        if len(analysis.crops.files) == 1:
+            rows.append(("standard errors", "none of the measurement: there is but one image"))
+    return rows
+
+
+def images_row(crops: Crops) -> tuple[str, str]:
+    """Return the setting that tells of the images."""
+    height, width = crops.size
+    number = len(crops.files)
+    one = "the middle of 1 image" if number == 1 else f"the middle of {number} images, each"
+    return "images", f"{one} {height} x {width} pixels, in {'colour' if crops.colour else 'grey'}"
+
+
+def retell(paths: Sequence[str], options: Mapping[str, Any]) -> str:
+    """Return the command line that makes a report again."""
+    words = ["dtwpt", "invariance", *map(_printable, paths)]
+    for name, value in options.items():
+        if name == "images":
+            continue
+        if name == "shifts":
+            for down, right in value:
+                words += ["--shift", f"{down:g},{right:g}"]
+        elif name == "output":
+            words += ["-o", _printable(value)]
+        elif value is True:
+            words.append(f"--{name}")
+        else:
+            size = "x".join(f"{side:g}" for side in value) if isinstance(value, tuple) else value
+            words += [f"--{name}", _printable(str(size))]
+    return shlex.join(words)

@@ -248,6 +248,39 @@ def test_a_store_of_urls_is_resumed(
     assert not (store.features[:] == expected).all()
 
 
+# What these packages leave to the garbage collector.
+@pytest.mark.filterwarnings("ignore")
+def test_objects_of_s3(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moto = pytest.importorskip("moto.server", reason="a server of S3, large: where it is installed")
+    pytest.importorskip("s3fs", reason="needed for s3://")
+    boto3 = pytest.importorskip("boto3", reason="needed for s3://")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "DEFAULT_REGION"):
+        monkeypatch.setenv(f"AWS_{name}", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    expected = extract([folder / name for name in IMAGES]).features
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="bucket")
+    for name in (*IMAGES, *ARCHIVES):
+        client.upload_file(str(folder / name), "bucket", f"photos/{name}")
+    for where in ("photos", "photos/", "photos/[a-d].*", *(f"photos/{name}" for name in ARCHIVES)):
+        table = extract(f"s3://bucket/{where}", workers=2)
+        np.testing.assert_array_equal(table.features, expected)
+    with pytest.raises(ImageError, match="cannot be fetched: No such file or directory"):
+        read_image("s3://bucket/photos/none.png")
+    client.upload_file(str(folder / "a.png"), "bucket", "photos/z.png")  # listed once more
+    assert len(find_images("s3://bucket/photos")) == len(IMAGES) + 1
+    signed = client.generate_presigned_url(
+        "get_object", Params={"Bucket": "bucket", "Key": "photos/a.png"}
+    )
+    np.testing.assert_array_equal(extract(signed).features, expected[:1])
+    server.stop()
+    with pytest.raises(ImageError, match="cannot be fetched: Connection refused"):
+        read_image("s3://bucket/photos/a.png")
+
+
 def test_outputs_are_paths(server: Server) -> None:
     url = f"{server.url}/ranges/a.png"
     with pytest.raises(ValueError, match="an output must be a path on this machine"):

@@ -27,6 +27,7 @@ from dtwpt.extract.images.limits import Choice
 from dtwpt.extract.images.sources import Source, SourceChangedError, open_source
 from dtwpt.extract.inputs import check_spared
 from dtwpt.extract.progress import Progress, following
+from dtwpt.extract.run.workers import keep_freed_memory
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.store.manifest import StoreWarning
 from dtwpt.extract.tiling import Tiling, Window, as_workers
@@ -569,6 +570,7 @@ def _write(
     if done.tell():
         done.write("\n")
     settle = _Settle(partial, tiling, done)
+    keep_freed_memory()
 
     def work(place: str) -> str:
         window = windows[place]

@@ -320,11 +320,11 @@ def _read(
 
 
 def keep_freed_memory() -> None:
-    """Keep glibc from returning the memory of each image to the system.
+    """Keep glibc from returning the memory of each image or tile to the system.
 
-    Where the heap happens to end with a freed image, it does, and new pages cost as much as half of
-    the decoding. It learns from the largest block that is freed, up to 32 MiB, to keep twice as
-    much. The block is never touched, so it takes no memory.
+    When the freed block is the last one of the heap, glibc returns it; new pages then cost as much
+    as half of the decoding. The largest block that was ever freed, up to 32 MiB, decides: twice as
+    much is kept. The block below is never touched, so it takes no memory.
     """
     np.empty(31 << 20, np.uint8)
 

@@ -25,8 +25,9 @@ from skimage import data
 
 from dtwpt.extract import Settings, find_images
 from dtwpt.extract.extractor import image_of
+from dtwpt.extract.memory import keep_freed_memory
 from dtwpt.extract.run.pipeline import Reading, stream
-from dtwpt.extract.run.workers import Task, keep_freed_memory
+from dtwpt.extract.run.workers import Task
 
 SETTINGS = Settings()
 # Of a run, images until all processes are at work are not timed.

@@ -26,11 +26,11 @@ from dtwpt.extract.images.errors import ImageError
 from dtwpt.extract.images.limits import Choice
 from dtwpt.extract.images.sources import Source, SourceChangedError, open_source
 from dtwpt.extract.inputs import check_spared
+from dtwpt.extract.memory import keep_freed_memory
 from dtwpt.extract.progress import Progress, following
-from dtwpt.extract.run.workers import keep_freed_memory
 from dtwpt.extract.settings import Settings
 from dtwpt.extract.store.manifest import StoreWarning
-from dtwpt.extract.tiling import Tiling, Window, as_workers
+from dtwpt.extract.tiling import Tiling, as_workers
 
 # Bytes of a chunk, about: one map of a tile, or several small ones.
 _CHUNK_BYTES = 2**20
@@ -257,17 +257,24 @@ def _sums_of(target: str, tiling: Tiling) -> dict[str, str]:
 def _sound(folder: str, tiling: Tiling, sums: dict[str, str], check: str) -> dict[str, str]:
     """Return the tiles whose files are intact, with their checksums."""
     sizes = {}
-    windows = dict(tiling.windows)
     for place in sums:
         with contextlib.suppress(OSError):
             sizes[place] = os.path.getsize(_file_of(folder, tiling, place))
     size = max(sizes.values(), default=0)  # nothing is compressed: all have the same size
-    return {
-        place: sums[place]
-        for place in sizes
-        if sizes[place] == size > 0
-        and (check == "time" or _is_intact(folder, tiling, place, windows[place], sums[place]))
-    }
+    whole = [place for place in sizes if sizes[place] == size > 0]
+    if check == "hash" and whole:
+        array, windows = import_zarr().open_array(folder, mode="r"), dict(tiling.windows)
+
+        def is_intact(place: str) -> bool:
+            try:
+                # Zarr compares the values with its checksums on reading.
+                array[(..., *windows[place].place)]
+                return sums[place] in ("", _sum_of(folder, tiling, place))
+            except (OSError, ValueError, OverflowError):
+                return False
+
+        whole = list(filter(is_intact, whole))
+    return {place: sums[place] for place in whole}
 
 
 def _sum_of(folder: str, tiling: Tiling, place: str) -> str:
@@ -285,16 +292,6 @@ def _sum_of(folder: str, tiling: Tiling, place: str) -> str:
             file.seek(offset + length - _SUM_BYTES)
             number = zlib.crc32(file.read(_SUM_BYTES), number)
     return f"{number:08x}"
-
-
-def _is_intact(folder: str, tiling: Tiling, place: str, window: Window, sum_: str) -> bool:
-    """Whether a tile has the recorded checksums, and its values match them."""
-    try:
-        # Zarr compares the values with the checksums on reading.
-        import_zarr().open_array(folder, mode="r")[(..., *window.place)]
-        return sum_ in ("", _sum_of(folder, tiling, place))
-    except (OSError, ValueError, OverflowError):
-        return False
 
 
 def _is_whole(target: str, partial: str, tiling: Tiling, check: str) -> bool:

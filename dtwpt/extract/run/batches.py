@@ -13,6 +13,7 @@ from multiprocessing import Pipe
 import numpy as np
 from numpy.typing import NDArray
 
+from dtwpt.engine import cpu
 from dtwpt.extract.extractor import Row, rows_of
 from dtwpt.extract.images.errors import ImageError
 from dtwpt.extract.run.workers import Arrival
@@ -52,7 +53,8 @@ class Batches:
         self._settings, self._device = settings, device
         self._open: dict[tuple[int, ...], _Batch] = {}
         self._full: deque[_Batch] = deque()
-        self._running: tuple[Future[list[Row | ImageError]], _Batch] | None = None
+        # One, or none.
+        self._running: deque[tuple[Future[list[Row | ImageError]], _Batch]] = deque()
         #: Bytes of the images that wait or are being transformed.
         self.nbytes = 0
         #: Receives a message when a batch is finished, for :meth:`collect`.
@@ -79,7 +81,7 @@ class Batches:
     @property
     def idle(self) -> bool:
         """Whether images wait, but no batch is full and none is being transformed."""
-        return self._running is None and bool(self._open)
+        return not self._running and bool(self._open)
 
     def add(self, arrival: Arrival, image: NDArray[np.float32]) -> None:
         """Put an image into a batch, and start it if it is full and the device is free."""
@@ -104,22 +106,23 @@ class Batches:
     def collect(self) -> Iterator[tuple[Arrival, Row | ImageError]]:
         """Yield the results of a finished batch; the next full one is started before."""
         self.finished.recv_bytes()
-        assert self._running is not None
-        future, batch = self._running
-        self._running = None
+        future, batch = self._running.popleft()
         self._start()
         self.nbytes -= batch.nbytes
         yield from zip(batch.arrivals, future.result(), strict=True)
 
     def _start(self) -> None:
-        if self._running is not None or not self._full:
+        if self._running or not self._full:
             return
         batch = self._full.popleft()
-        paths = [arrival.task.path for arrival in batch.arrivals]
-        images = batch.images[: len(paths)]
-        future = self._pool.submit(rows_of, paths, images, self._settings, self._device)
-        self._running = future, batch
+        future = self._pool.submit(self._transform, batch)
+        self._running.append((future, batch))
         future.add_done_callback(self._say_finished)
+
+    def _transform(self, batch: _Batch) -> list[Row | ImageError]:
+        paths = [arrival.task.path for arrival in batch.arrivals]
+        with cpu.threads(1):  # if the device is "cpu": the other cores are taken
+            return rows_of(paths, batch.images[: len(paths)], self._settings, self._device)
 
     def _say_finished(self, _: Future[list[Row | ImageError]]) -> None:
         with contextlib.suppress(OSError):  # closed: nothing waits any more

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from dtwpt.engine import cpu
 from dtwpt.extract.extractor import Row, Stamp, features_of, stamp_of
 from dtwpt.extract.images.errors import ImageError
+from dtwpt.extract.memory import keep_freed_memory
 from dtwpt.extract.run.batches import Batches
-from dtwpt.extract.run.workers import Arrival, Task, Workers, keep_freed_memory
+from dtwpt.extract.run.workers import Arrival, Task, Workers
 from dtwpt.extract.settings import Settings
 
 #: Seconds that reading one image may take.
@@ -103,15 +104,18 @@ class Pipeline:
 
     def __init__(self, reading: Reading, processes: int) -> None:
         settings, device, hashes, timeout = reading
-        here = device == "numpy"
+        # Whether the processes transform; else, they read for batches.
+        self._transforms = device == "numpy"
         self._most_files = _FILES * processes
         self._order: deque[Task] = deque()  # as long as it matters
         self._count = 0  # of files in flight
         self._outcomes: dict[int, Outcome] = {}
         self._bytes = 0  # of the features of outcomes
         with contextlib.ExitStack() as stack:
-            self._workers = stack.enter_context(Workers(processes, settings, here, hashes, timeout))
-            self._batches = None if here else stack.enter_context(Batches(settings, device))
+            self._workers = stack.enter_context(
+                Workers(processes, settings, self._transforms, hashes, timeout)
+            )
+            self._batches = stack.enter_context(Batches(settings, device))
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Pipeline:
@@ -174,16 +178,15 @@ class Pipeline:
         batches = self._batches
         # At the limit of memory, only the image that everything else waits for is read, if there is
         # one. It is the next one of its process, as each takes them in order.
-        room = self._bytes < _MOST_BYTES and (batches is None or batches.has_room)
+        room = self._bytes < _MOST_BYTES and batches.has_room
         waitables = self._workers.waitables(room, self._order[0].row if self._order else None)
-        if batches is not None:
-            waitables.append(batches.finished)
-        ready = wait(waitables, 0 if batches is not None and batches.idle else 1.0)
-        if not ready and batches is not None and batches.idle:
+        waitables.append(batches.finished)
+        ready = wait(waitables, 0 if batches.idle else 1.0)
+        if not ready and batches.idle:
             batches.start_fullest()
             ready = wait(waitables, 1.0)
         for connection in ready:
-            if batches is not None and connection is batches.finished:
+            if connection is batches.finished:
                 for arrival, result in batches.collect():
                     self._put(arrival, result)
             else:
@@ -203,7 +206,7 @@ class Pipeline:
             return
         if isinstance(arrival.array, ImageError):
             self._put(arrival, arrival.array)
-        elif self._batches is None:
+        elif self._transforms:
             self._put(arrival, Row(arrival.size, arrival.array))
         else:
             self._batches.add(arrival, arrival.array)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from dtwpt.engine import cpu
 from dtwpt.extract.extractor import Stamp, features_of, image_of, stamp_of
 from dtwpt.extract.images.errors import ImageError
+from dtwpt.extract.memory import keep_freed_memory
 from dtwpt.extract.settings import Settings
 
 # Paths queued in a process, so that it never runs out of work.
@@ -317,16 +318,6 @@ def _read(
             return features_of(path, settings)
     image = image_of(path, settings)
     return (image.shape[-2], image.shape[-1]), image
-
-
-def keep_freed_memory() -> None:
-    """Keep glibc from returning the memory of each image or tile to the system.
-
-    When the freed block is the last one of the heap, glibc returns it; new pages then cost as much
-    as half of the decoding. The largest block that was ever freed, up to 32 MiB, decides: twice as
-    much is kept. The block below is never touched, so it takes no memory.
-    """
-    np.empty(31 << 20, np.uint8)
 
 
 def _leave_with_parent(watched: Connection) -> None:

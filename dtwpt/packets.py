@@ -52,7 +52,7 @@ class PacketBank:
     Parameters
     ----------
     depth : int
-        Number of stages J, at least 1; there are ``2**depth`` packets an axis.
+        Number of stages J, at least 1; there are ``2**depth`` packets per axis.
     wavelet : str or Wavelet, default: "qshift_b"
 
     Attributes

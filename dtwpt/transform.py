@@ -338,7 +338,7 @@ def dtcwpt2(
         that see them; along an axis of at most 2 L samples, L the length of the filters, to all of
         them.
     depth : int, default: 2
-        Number of stages J; there are ``2**depth`` packets an axis.
+        Number of stages J; there are ``2**depth`` packets per axis.
     wavelet : str or Wavelet, default: "qshift_b"
     stride : int, optional
         Pixels between coefficients: a power of two from 1 (undecimated) to ``2**depth``, the
@@ -505,7 +505,7 @@ def cmod2(
     x : array_like or torch.Tensor, shape (..., H, W)
         As for :func:`dtcwpt2`.
     depth : int, default: 2
-        Number of stages J; there are ``2**depth`` packets an axis.
+        Number of stages J; there are ``2**depth`` packets per axis.
     wavelet : str or Wavelet, default: "qshift_b"
     mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
         Padding mode at the borders.
@@ -592,7 +592,7 @@ def rmax2(
     x : array_like or torch.Tensor, shape (..., H, W)
         As for :func:`dtcwpt2`.
     depth : int, default: 2
-        Number of stages J; there are ``2**depth`` packets an axis.
+        Number of stages J; there are ``2**depth`` packets per axis.
     wavelet : str or Wavelet, default: "qshift_b"
     mode : {"symmetric", "reflect", "replicate", "periodic", "zero"}
         Padding mode at the borders.

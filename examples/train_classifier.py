@@ -101,7 +101,7 @@ class Task(NamedTuple):
 
 
 class Augmented(Dataset[Any]):
-    """Images and labels, the images transformed anew each time."""
+    """Images and labels, the images transformed again each time."""
 
     def __init__(self, images: Tensor, labels: Tensor, transform: Callable[[Tensor], Tensor]):
         self.images, self.labels, self.transform = images, labels, transform

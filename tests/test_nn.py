@@ -144,7 +144,7 @@ def test_conversions_never_lose_digits_of_the_filters() -> None:
     ],
 )
 def test_made_without_memory(make: Any) -> None:
-    """Constants are there again once there is memory, and the rest can be set anew or loaded."""
+    """Constants are there again once there is memory, and the rest can be set or loaded."""
     x = torch.rand(1, 3, 40, 40)
     original = make().eval()
     with torch.device("meta"):

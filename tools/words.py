@@ -18,7 +18,7 @@ SKIPPED = {"tools/words.py", "CHANGELOG.md"}
 WORDS = {
     r"(goes?|going) on (beyond (its|the) (borders|ends)|periodically)": "padding mode",
     r"bit for bit what an uninterrupted": "identical",
-    r"(begins?|begun|starts?|take up|written|made|makes|opened|draw) anew": "again, start over",
+    r"\banew\b": "again, start over",
     r"(is|are|was) what (it|they) (was|were)( before)?": "is unchanged",
     r"to what it was( at first)?": "to its initial value",
     r"(goes?|went) on (from (there|where)|where it)": "resume",

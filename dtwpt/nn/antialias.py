@@ -47,7 +47,7 @@ def antialias_stem(
     The first layer's own output is averaged over small shifts of the image, which
     :class:`ShiftAverage` does at the cost of the convolution at stride 1. With a few unlabelled
     images, the convolutions that follow are corrected by least squares, or the statistics of the
-    batch normalisations that follow are estimated anew.
+    batch normalisations that follow are estimated again.
 
     Parameters
     ----------

@@ -197,7 +197,7 @@ class AntialiasedStem(ShiftAverage):
     refitted : list of Fitted
         Convolutions that were refitted, with their former weights. Not in the state dict.
     renormed : list of Renormed
-        Batch normalisations whose statistics were estimated anew, and their former ones. Not in
+        Batch normalisations whose statistics were estimated again, and their former ones. Not in
         the state dict.
     """
 

@@ -1,4 +1,4 @@
-"""Statistics of batch normalisations, estimated anew after a changed layer: renorm."""
+"""Statistics of batch normalisations, estimated again after a changed layer: renorm."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Renormed:
-    """A batch normalisation that was estimated anew, and its former statistics, on the CPU."""
+    """A batch normalisation that was estimated again, and its former statistics, on the CPU."""
 
     norm: nn.Module
     statistics: dict[str, Tensor]
@@ -36,7 +36,7 @@ def has_statistics(module: nn.Module) -> bool:
 
 
 def renorm(model: nn.Module, norms: list[_BatchNorm], images: Tensor) -> list[Renormed]:
-    """Estimate the statistics of some batch normalisations anew, in place.
+    """Estimate the statistics of some batch normalisations again, in place.
 
     What ``torch.optim.swa_utils.update_bn`` does, for these normalisations alone: the rest of the
     network runs in eval mode.
